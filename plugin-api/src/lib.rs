@@ -1,1 +1,4 @@
-//! What a plugin is written against.
+//! What a plugin of the host is written against.
+pub mod abi;
+mod host;
+mod view;

@@ -1,0 +1,135 @@
+//! Plugin -> host: the functions in the host's table.
+//!
+//! Every `extern "C"` function here is one call to [`guard`], which finds the calling generation,
+//! catches panics of the host's own code and copies an error to the caller. Behind the guard there
+//! are only values of the host.
+//!
+//! # Invariants
+//!
+//! - Nothing here knows plugins or HTTP: a call is attributed through its [`Caller`] and the
+//!   request that [`call::current`] names.
+//! - A pointer from a plugin is read during the call, once, in this room, and copied.
+#![expect(unsafe_code, reason = "this room turns the boundary's pointers into values")]
+
+pub mod call;
+mod db;
+mod handles;
+mod log;
+mod registry;
+mod table;
+pub(crate) mod view;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use plugin_api::abi::{ErrorSink, ErrorView, HostCtx, Status, StrView};
+
+pub use self::handles::{Handles, Held};
+pub use self::table::HostApi;
+use crate::registry::{Overlay, Registry};
+
+/// Who calls: one generation of one plugin. The boundary's `ctx` points to it.
+#[derive(Debug)]
+pub struct Caller {
+    /// Name of the plugin.
+    pub plugin: Arc<str>,
+    /// Number of the generation.
+    pub generation: u64,
+    /// The process-wide registry.
+    pub registry: Arc<Registry>,
+    /// What `on_load` registers, until the generation is published.
+    pub overlay: Arc<Overlay>,
+    /// What this generation holds.
+    pub handles: Handles,
+    /// Where relative paths of databases lead.
+    pub data_dir: PathBuf,
+}
+
+/// Why a host call failed, on its way to the plugin.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// What kind of failure.
+    pub status: Status,
+    /// A sentence fragment for a human.
+    pub message: String,
+    /// SQLSTATE of a database error, or empty.
+    pub sqlstate: String,
+}
+
+impl Failure {
+    /// A failure without SQLSTATE.
+    pub fn new(status: Status, message: impl Into<String>) -> Failure {
+        Failure { status, message: message.into(), sqlstate: String::new() }
+    }
+
+    /// An argument that breaks the contract.
+    pub fn invalid(message: impl Into<String>) -> Failure {
+        Failure::new(Status::INVALID, message)
+    }
+
+    /// Copies this failure to `sink`, if there is one.
+    ///
+    /// # Safety
+    ///
+    /// `sink` is null or points to a sink that is valid for this call.
+    pub(crate) unsafe fn report(&self, sink: *const ErrorSink) -> Status {
+        if sink.is_null() {
+            return self.status;
+        }
+        // SAFETY: non-null by the check above; valid by this function's contract.
+        let sink = unsafe { *sink };
+        if let Some(report) = sink.report {
+            let view = ErrorView {
+                size: size_of::<ErrorView>(),
+                status: self.status,
+                message: StrView::new(&self.message),
+                sqlstate: StrView::new(&self.sqlstate),
+            };
+            // SAFETY: `report` and `data` belong together by this function's contract; the view lives
+            // until the call returns.
+            unsafe { report(sink.data, &view) };
+        }
+        self.status
+    }
+}
+
+/// Runs the body of a host call: finds the caller, stops panics, reports the error.
+///
+/// # Safety
+///
+/// `ctx` is the `ctx` of a host table whose library is mapped; `sink` is null or valid for the call.
+pub(crate) unsafe fn guard(
+    ctx: HostCtx,
+    sink: *const ErrorSink,
+    body: impl FnOnce(&Caller) -> Result<(), Failure>,
+) -> Status {
+    // SAFETY: a host table's `ctx` points to the `Caller` of its generation, which outlives the
+    // library's mapping (see `table::HostApi`); by this function's contract the library is mapped.
+    let caller = unsafe { &*ctx.cast::<Caller>() };
+    let outcome = catch_unwind(AssertUnwindSafe(|| body(caller)));
+    let failure = match outcome {
+        Ok(Ok(())) => return Status::OK,
+        Ok(Err(failure)) => failure,
+        Err(payload) => {
+            let text = panic_text(payload.as_ref());
+            // A payload may panic in its own drop; it is a few bytes, once, so it is leaked instead.
+            std::mem::forget(payload);
+            tracing::error!(plugin = %caller.plugin, generation = caller.generation, "host call panicked: {text}");
+            Failure::new(Status::PANICKED, format!("the host panicked: {text}"))
+        }
+    };
+    // SAFETY: `sink` by this function's contract.
+    unsafe { failure.report(sink) }
+}
+
+/// The message of a panic, where it is text.
+pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> &str {
+    if let Some(text) = payload.downcast_ref::<&'static str>() {
+        text
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text
+    } else {
+        "(no message)"
+    }
+}

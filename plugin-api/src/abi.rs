@@ -1,0 +1,561 @@
+//! The contract between the host and a library: ABI version 1.
+//!
+//! Host and plugin are linked apart, each with its own copy of `std`, maybe by different compilers.
+//! What crosses is therefore C: `repr(C)` structs that begin with their size, function tables,
+//! views, numbers. This file holds types, constants and layout assertions, and no logic. The same
+//! contract for C is `plugin-api/include/plugin_abi.h`.
+//!
+//! # Invariants
+//!
+//! - A released item never changes. A table grows at its end; its reader looks at `size` before it
+//!   reads a field that version 1 did not have.
+//! - A view is valid for the call it is passed to, and no longer. Who wants to keep it copies it.
+//! - Who allocates frees. Results of unknown length go through a sink: a function of the receiver
+//!   that copies.
+//! - No function in any table unwinds. Each side catches its own panics.
+//! - The plugin names objects of the host by [`HandleId`], never by address: a stale or invented
+//!   one is an error, not a dereference.
+
+use core::ffi::c_void;
+
+/// The version of this contract.
+pub const ABI_VERSION: u32 = 1;
+
+/// Name of the entry symbol, of type [`EntryFn`].
+pub const ENTRY_SYMBOL: &str = "plugin_entry_v1";
+
+/// Name of the ELF section that holds the descriptor.
+///
+/// The section is text: `name=value` records, each ended by a NUL byte, the first being
+/// `magic=host-plugin`. The host reads it from the file, before any code of the library runs.
+/// Required: `abi`, `name`. Known: `version`, `api`, `rustc`, `target`, `panic`. Others are ignored.
+pub const DESCRIPTOR_SECTION: &str = ".plugin_descriptor";
+
+/// First record of a descriptor.
+pub const DESCRIPTOR_MAGIC: &str = "magic=host-plugin";
+
+/// Borrowed UTF-8 text. A null `ptr` means the empty text.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct StrView {
+    /// First byte.
+    pub ptr: *const u8,
+    /// Length in bytes.
+    pub len: usize,
+}
+
+/// Borrowed bytes. A null `ptr` means no bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct BytesView {
+    /// First byte.
+    pub ptr: *const u8,
+    /// Length in bytes.
+    pub len: usize,
+}
+
+/// A name with a value: a header, a path parameter, a log field.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct PairView {
+    /// The name.
+    pub name: StrView,
+    /// The value. UTF-8 for everything but header values.
+    pub value: BytesView,
+}
+
+/// The outcome of a call across the boundary. Zero is success.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Status(pub i32);
+
+impl Status {
+    /// Done.
+    pub const OK: Status = Status(0);
+    /// Failed; the error's text says why.
+    pub const FAILED: Status = Status(1);
+    /// The callee panicked and caught it on its own side.
+    pub const PANICKED: Status = Status(2);
+    /// There is no such key, handle or row.
+    pub const NOT_FOUND: Status = Status(3);
+    /// The key holds a value of another type.
+    pub const WRONG_TYPE: Status = Status(4);
+    /// The init of a key asked, directly or through others, for the same key.
+    pub const RECURSIVE: Status = Status(5);
+    /// A deadline passed.
+    pub const TIMED_OUT: Status = Status(6);
+    /// The last inits failed and the next try is not due yet.
+    pub const BACKING_OFF: Status = Status(7);
+    /// An argument breaks this contract.
+    pub const INVALID: Status = Status(8);
+    /// A handler ended with a typed HTTP error and has responded with it.
+    pub const HTTP_ERROR: Status = Status(9);
+    /// Every connection of the pool is lent out.
+    pub const EXHAUSTED: Status = Status(10);
+    /// The database cannot be reached.
+    pub const UNREACHABLE: Status = Status(11);
+    /// The database refused the statement; `sqlstate` says why where the driver knows.
+    pub const DATABASE: Status = Status(12);
+    /// The object has been closed.
+    pub const CLOSED: Status = Status(13);
+    /// A value does not fit the column or parameter it is meant for.
+    pub const OUT_OF_RANGE: Status = Status(14);
+    /// The init of a key failed; the text is the init's own.
+    pub const INIT_FAILED: Status = Status(15);
+    /// The init of a key panicked.
+    pub const INIT_PANICKED: Status = Status(16);
+}
+
+/// Why a call failed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ErrorView {
+    /// Size of this struct as its writer knows it, in bytes.
+    pub size: usize,
+    /// What kind of failure.
+    pub status: Status,
+    /// A sentence fragment for a human: lower case, no full stop.
+    pub message: StrView,
+    /// The five characters of a database error, or empty.
+    pub sqlstate: StrView,
+}
+
+/// Receives the error of a call.
+///
+/// OWNERSHIP: the caller's. LIFETIME: the call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ErrorSink {
+    /// Passed back to `report`.
+    pub data: *mut c_void,
+    /// Copies the error. Called at most once a call, on the calling thread. Null: not interested.
+    pub report: Option<unsafe extern "C" fn(data: *mut c_void, error: *const ErrorView)>,
+}
+
+/// Receives bytes of a length that only the callee knows.
+///
+/// OWNERSHIP: the caller's. LIFETIME: the call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct BytesSink {
+    /// Passed back to `write`.
+    pub data: *mut c_void,
+    /// Appends a copy of the bytes. May be called several times, on the calling thread.
+    pub write: Option<unsafe extern "C" fn(data: *mut c_void, bytes: BytesView)>,
+}
+
+/// An object of the host that a plugin holds: a pool, a connection. Zero names none.
+///
+/// OWNERSHIP: whoever got it releases it with `handle_drop`, once. Valid in the generation that got
+/// it; the host releases what a generation leaked when that generation is retired.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HandleId(pub u64);
+
+impl HandleId {
+    /// Names nothing.
+    pub const NONE: HandleId = HandleId(0);
+}
+
+/// The generation's context in the host; opaque to the plugin. Valid as long as the library is mapped.
+pub type HostCtx = *const c_void;
+
+/// What the host offers a generation. Valid as long as the library is mapped.
+#[repr(C)]
+#[derive(Debug)]
+pub struct HostTable {
+    /// Size of this struct as the host knows it, in bytes.
+    pub size: usize,
+    /// [`ABI_VERSION`] of the host.
+    pub abi_version: u32,
+    /// The number of this generation.
+    pub generation: u64,
+    /// First argument of every function below.
+    pub ctx: HostCtx,
+    /// Writes an event to the host's log.
+    ///
+    /// THREAD: any. BLOCKS: no longer than the log's output. UNWINDS: never.
+    pub log: unsafe extern "C" fn(ctx: HostCtx, event: *const LogView),
+    /// Reports a panic while it is being raised: the host's log gets it with plugin, generation and request.
+    ///
+    /// THREAD: the one that panics. BLOCKS: as `log`. UNWINDS: never.
+    pub panicked: unsafe extern "C" fn(ctx: HostCtx, panic: *const PanicView),
+    /// Makes a second handle to the same object.
+    ///
+    /// THREAD: any. BLOCKS: no. UNWINDS: never. RETURNS: `OK` and `*out`, or `NOT_FOUND` or `INVALID` (a
+    /// connection has one holder).
+    pub handle_clone: unsafe extern "C" fn(ctx: HostCtx, handle: HandleId, out: *mut HandleId) -> Status,
+    /// Releases a handle. A connection goes back to its pool.
+    ///
+    /// THREAD: any. BLOCKS: while a connection that was left in a transaction is rolled back. UNWINDS: never.
+    /// An unknown handle is ignored.
+    pub handle_drop: unsafe extern "C" fn(ctx: HostCtx, handle: HandleId),
+    /// The registry. LIFETIME: as this table.
+    pub registry: *const RegistryTable,
+    /// The database handles. LIFETIME: as this table.
+    pub db: *const DbTable,
+}
+
+/// What a library offers the host. Static data of the library.
+#[repr(C)]
+#[derive(Debug)]
+pub struct PluginTable {
+    /// Size of this struct as the plugin knows it, in bytes.
+    pub size: usize,
+    /// [`ABI_VERSION`] the plugin was written for.
+    pub abi_version: u32,
+    /// The descriptor, so that no linker drops its section as unused.
+    pub descriptor: BytesView,
+    /// Where the plugin wants to answer, such as `/shop`; empty: under its name.
+    pub mount: StrView,
+    /// The routes.
+    pub routes: *const RouteView,
+    /// How many.
+    pub route_count: usize,
+    /// Distance between two routes in bytes: `size_of::<RouteView>()` as the plugin knows it.
+    pub route_size: usize,
+    /// Runs once, before the generation is published. Null: nothing to do.
+    ///
+    /// THREAD: one of the host's, made for it. BLOCKS: as it likes, up to the load deadline. UNWINDS: never.
+    /// RETURNS: `OK`, or an error that refuses the generation.
+    pub on_load: Option<unsafe extern "C" fn(error: *const ErrorSink) -> Status>,
+    /// Runs once, after the last request has left a retired generation. Null: nothing to do.
+    ///
+    /// `reason` is one of the `UNLOAD_*` constants. THREAD: one of the host's. UNWINDS: never.
+    pub on_unload: Option<unsafe extern "C" fn(reason: u32) -> Status>,
+}
+
+/// A newer generation took over.
+pub const UNLOAD_RELOADED: u32 = 1;
+/// The plugin's source or library was deleted.
+pub const UNLOAD_REMOVED: u32 = 2;
+/// The host is shutting down.
+pub const UNLOAD_SHUTDOWN: u32 = 3;
+
+/// The one function a library exports under [`ENTRY_SYMBOL`].
+///
+/// THREAD: the one that loads. BLOCKS: no. UNWINDS: never. RETURNS: the plugin's table, or null when
+/// it cannot work with this host. Called once a generation, before anything else; also by the
+/// probe, in a process of its own: it must have no effect but to remember `host`.
+pub type EntryFn = unsafe extern "C" fn(host: *const HostTable) -> *const PluginTable;
+
+/// A route and its handler.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct RouteView {
+    /// Size of this struct as the plugin knows it, in bytes.
+    pub size: usize,
+    /// Request method, upper case.
+    pub method: StrView,
+    /// Path pattern below the mount, such as `/{id}` or `/files/{*path}`.
+    pub path: StrView,
+    /// [`ROUTE_BLOCKING`] or [`ROUTE_INLINE`].
+    pub kind: u32,
+    /// Answers a request.
+    pub handler: HandlerFn,
+}
+
+/// The handler may block: it runs on a worker thread.
+pub const ROUTE_BLOCKING: u32 = 0;
+/// The handler never blocks: it runs on the I/O thread, and everything on that thread waits for it.
+pub const ROUTE_INLINE: u32 = 1;
+
+/// Answers a request by calling `respond` or `fail` of the reply, once.
+///
+/// THREAD: a worker or an I/O thread of the host, by the route's kind. UNWINDS: never. RETURNS: `OK` or
+/// `HTTP_ERROR` after `respond`; `FAILED` or `PANICKED` after `fail`.
+pub type HandlerFn = unsafe extern "C" fn(request: *const RequestView, reply: *const ReplyView) -> Status;
+
+/// A request. OWNERSHIP: the host's. LIFETIME: the handler's call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct RequestView {
+    /// Size of this struct as the host knows it, in bytes.
+    pub size: usize,
+    /// The request's id, as in the log and in `x-request-id`.
+    pub id: StrView,
+    /// Method, upper case.
+    pub method: StrView,
+    /// The whole path as received, percent-encoded.
+    pub path: StrView,
+    /// The part of `path` under which the plugin is mounted; empty for the root.
+    pub mount: StrView,
+    /// The query without its question mark, percent-encoded.
+    pub query: StrView,
+    /// Path parameters, percent-decoded.
+    pub params: *const PairView,
+    /// How many path parameters.
+    pub param_count: usize,
+    /// Headers in the order received, names in lower case.
+    pub headers: *const PairView,
+    /// How many headers.
+    pub header_count: usize,
+    /// The whole body.
+    pub body: BytesView,
+    /// Address of the client, `ip:port`.
+    pub remote: StrView,
+    /// Nanoseconds until the client is answered without us; 0: no deadline.
+    pub deadline_ns: u64,
+}
+
+/// Where a handler puts its answer. OWNERSHIP: the host's. LIFETIME: the handler's call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ReplyView {
+    /// Size of this struct as the host knows it, in bytes.
+    pub size: usize,
+    /// First argument of the functions below.
+    pub data: *mut c_void,
+    /// Copies the response. RETURNS: `INVALID` with nothing copied for a status or header that HTTP forbids.
+    pub respond: unsafe extern "C" fn(data: *mut c_void, response: *const ResponseView) -> Status,
+    /// Copies the reason why there is no response.
+    pub fail: unsafe extern "C" fn(data: *mut c_void, error: *const ErrorView),
+}
+
+/// A response. OWNERSHIP: the plugin's. LIFETIME: the call of `respond`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseView {
+    /// Size of this struct as the plugin knows it, in bytes.
+    pub size: usize,
+    /// Status code, 200 to 599.
+    pub status: u16,
+    /// Headers.
+    pub headers: *const PairView,
+    /// How many headers.
+    pub header_count: usize,
+    /// The body.
+    pub body: BytesView,
+}
+
+/// A log event.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct LogView {
+    /// Size of this struct as the plugin knows it, in bytes.
+    pub size: usize,
+    /// 1 error, 2 warn, 3 info, 4 debug, 5 trace.
+    pub level: u32,
+    /// Module path or another origin.
+    pub target: StrView,
+    /// The message.
+    pub message: StrView,
+    /// Structured fields.
+    pub fields: *const PairView,
+    /// How many fields.
+    pub field_count: usize,
+    /// Source file, or empty.
+    pub file: StrView,
+    /// Line in `file`, or 0.
+    pub line: u32,
+}
+
+/// A panic.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct PanicView {
+    /// Size of this struct as the plugin knows it, in bytes.
+    pub size: usize,
+    /// The panic's message.
+    pub message: StrView,
+    /// Source file, or empty.
+    pub file: StrView,
+    /// Line in `file`, or 0.
+    pub line: u32,
+    /// Column, or 0.
+    pub column: u32,
+    /// Name of the thread, or empty.
+    pub thread: StrView,
+}
+
+/// Names a slot of the registry.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct KeyView {
+    /// Size of this struct as the plugin knows it, in bytes.
+    pub size: usize,
+    /// Namespace; empty: the common one.
+    pub module: StrView,
+    /// The key. The host copies it.
+    pub key: StrView,
+}
+
+/// Says what type of value a caller expects under a key.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct TypeView {
+    /// Size of this struct as the plugin knows it, in bytes.
+    pub size: usize,
+    /// How the value survives: one of the `KIND_*` constants.
+    pub kind: u32,
+    /// The type's name for humans, such as `db::Pool`.
+    pub name: StrView,
+}
+
+/// A value that lives in the host, such as a pool.
+pub const KIND_HOST_HANDLE: u32 = 1;
+/// A value shared in place, by layout.
+pub const KIND_DATA: u32 = 2;
+/// A value that keeps running the code which made it.
+pub const KIND_SERVICE: u32 = 3;
+
+/// Makes the value of an empty slot.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct InitView {
+    /// Size of this struct as the plugin knows it, in bytes.
+    pub size: usize,
+    /// Passed back to `call`.
+    pub data: *mut c_void,
+    /// Makes the value. OWNERSHIP: the handle written to `*out` becomes the host's.
+    ///
+    /// THREAD: the caller's, within the call of `get_or_init`. UNWINDS: never. RETURNS: `OK` and `*out`, or
+    /// `FAILED` or `PANICKED` and an error.
+    pub call: unsafe extern "C" fn(data: *mut c_void, out: *mut HandleId, error: *const ErrorSink) -> Status,
+    /// Nanoseconds a caller waits for the init, its own or another's; 0: the host's default.
+    pub timeout_ns: u64,
+}
+
+/// The registry's functions.
+#[repr(C)]
+#[derive(Debug)]
+pub struct RegistryTable {
+    /// Size of this struct as the host knows it, in bytes.
+    pub size: usize,
+    /// Finds the value of a key, making it if the slot is empty.
+    ///
+    /// THREAD: any. BLOCKS: while the value is made, by this caller or another. UNWINDS: never.
+    /// RETURNS: `OK` and `*out`, or an error and `*out` untouched.
+    pub get_or_init: unsafe extern "C" fn(
+        ctx: HostCtx,
+        key: *const KeyView,
+        expected: *const TypeView,
+        init: *const InitView,
+        out: *mut HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Finds the value of a key. RETURNS: `NOT_FOUND` when the slot is empty or being filled.
+    ///
+    /// THREAD: any. BLOCKS: no. UNWINDS: never.
+    pub get: unsafe extern "C" fn(
+        ctx: HostCtx,
+        key: *const KeyView,
+        expected: *const TypeView,
+        out: *mut HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Empties a slot. Holders of the value keep it; the next `get_or_init` makes a new one.
+    ///
+    /// THREAD: any. BLOCKS: while the value closes, if nobody else holds it. UNWINDS: never.
+    /// RETURNS: `NOT_FOUND` when there was no value.
+    pub remove: unsafe extern "C" fn(ctx: HostCtx, key: *const KeyView, error: *const ErrorSink) -> Status,
+}
+
+/// How to open a pool.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct PoolConfigView {
+    /// Size of this struct as the plugin knows it, in bytes.
+    pub size: usize,
+    /// `postgres://…` or `sqlite:PATH`.
+    pub url: StrView,
+    /// Most connections at a time; 0: the host's default.
+    pub max_size: u32,
+    /// Nanoseconds a checkout waits; 0: fail at once; [`DEFAULT_NS`]: the host's default.
+    pub checkout_timeout_ns: u64,
+}
+
+/// Means "the default" where nanoseconds are expected and zero has a meaning of its own.
+pub const DEFAULT_NS: u64 = u64::MAX;
+
+/// A statement with its parameters.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct StatementView {
+    /// Size of this struct as the plugin knows it, in bytes.
+    pub size: usize,
+    /// One statement, with `$1`, `$2`, … for its parameters, whatever the database.
+    pub sql: StrView,
+    /// The parameters.
+    pub params: *const ValueView,
+    /// How many parameters.
+    pub param_count: usize,
+}
+
+/// A value on its way to or from a database.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ValueView {
+    /// One of the `VALUE_*` constants.
+    pub tag: u32,
+    /// `VALUE_BOOL`: 0 or 1. `VALUE_INT`: the two's complement. `VALUE_FLOAT`: the IEEE 754 bits. Else 0.
+    pub bits: u64,
+    /// `VALUE_TEXT`: UTF-8. `VALUE_BYTES`: bytes. Else empty.
+    pub bytes: BytesView,
+}
+
+/// SQL NULL.
+pub const VALUE_NULL: u32 = 0;
+/// A truth value.
+pub const VALUE_BOOL: u32 = 1;
+/// A 64-bit signed integer.
+pub const VALUE_INT: u32 = 2;
+/// A 64-bit float.
+pub const VALUE_FLOAT: u32 = 3;
+/// Text, and every database type that has no tag of its own, in its text form.
+pub const VALUE_TEXT: u32 = 4;
+/// Bytes.
+pub const VALUE_BYTES: u32 = 5;
+
+/// The functions of database handles. All of them block; none unwinds; a connection is used by one thread at a time.
+#[repr(C)]
+#[derive(Debug)]
+pub struct DbTable {
+    /// Size of this struct as the host knows it, in bytes.
+    pub size: usize,
+    /// Opens a pool and its first connection, so that a wrong address shows at once.
+    ///
+    /// RETURNS: `OK` and `*out`; `INVALID` for a bad configuration; `UNREACHABLE`.
+    pub pool_open: unsafe extern "C" fn(
+        ctx: HostCtx,
+        config: *const PoolConfigView,
+        out: *mut HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Lends a connection out. It returns to the pool with `handle_drop`.
+    ///
+    /// `timeout_ns` as in [`PoolConfigView::checkout_timeout_ns`]. RETURNS: `OK` and `*out`; `EXHAUSTED`;
+    /// `UNREACHABLE`; `CLOSED`.
+    pub checkout: unsafe extern "C" fn(
+        ctx: HostCtx,
+        pool: HandleId,
+        timeout_ns: u64,
+        out: *mut HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Runs a statement and writes its rows to `rows` as one block (format: `plugin-api/src/db/rows.rs`).
+    pub query: unsafe extern "C" fn(
+        ctx: HostCtx,
+        conn: HandleId,
+        statement: *const StatementView,
+        rows: *const BytesSink,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Runs a statement and writes the number of rows it changed to `*affected`.
+    pub execute: unsafe extern "C" fn(
+        ctx: HostCtx,
+        conn: HandleId,
+        statement: *const StatementView,
+        affected: *mut u64,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Runs several statements, separated by semicolons, without parameters.
+    pub batch_execute:
+        unsafe extern "C" fn(ctx: HostCtx, conn: HandleId, sql: StrView, error: *const ErrorSink) -> Status,
+    /// Begins a transaction, or a savepoint inside one.
+    pub begin: unsafe extern "C" fn(ctx: HostCtx, conn: HandleId, error: *const ErrorSink) -> Status,
+    /// Commits the innermost transaction or savepoint. A commit that became a rollback is an error.
+    pub commit: unsafe extern "C" fn(ctx: HostCtx, conn: HandleId, error: *const ErrorSink) -> Status,
+    /// Rolls the innermost transaction or savepoint back.
+    pub rollback: unsafe extern "C" fn(ctx: HostCtx, conn: HandleId, error: *const ErrorSink) -> Status,
+}
