@@ -162,6 +162,7 @@ impl From<RegistryError> for Failure {
             RegistryError::TimedOut { .. } => Status::TIMED_OUT,
             RegistryError::Recursive { .. } => Status::RECURSIVE,
             RegistryError::WrongType { .. } => Status::WRONG_TYPE,
+            RegistryError::Abandoned { .. } => Status::CLOSED,
             RegistryError::NotFound { .. } => Status::NOT_FOUND,
         };
         Failure::new(status, error.to_string())

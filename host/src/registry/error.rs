@@ -88,6 +88,12 @@ pub enum RegistryError {
         /// Who made the value.
         author: Author,
     },
+    /// The caller's generation was refused; what it registers now would serve nobody.
+    #[error("`{key}` is out of reach: this generation was refused while it was loading")]
+    Abandoned {
+        /// The slot.
+        key: Key,
+    },
     /// There is no value.
     #[error("`{key}` is empty")]
     NotFound {

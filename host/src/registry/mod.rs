@@ -33,6 +33,7 @@ use parking_lot::RwLock;
 
 pub use self::error::{InitFailure, RegistryError};
 pub use self::overlay::Overlay;
+use self::overlay::Place;
 use self::slot::{Slot, Turn};
 pub use self::slot::{SlotInfo, SlotState};
 use self::wait::Graph;
@@ -162,7 +163,7 @@ impl Registry {
         timeout: Duration,
         init: impl FnOnce() -> Result<Value, InitFailure>,
     ) -> Result<Value, RegistryError> {
-        let slot = self.slot(overlay, key);
+        let slot = self.slot(overlay, key)?;
         match slot.turn(author, expected, timeout, &self.waits)? {
             Turn::Ready(value) => Ok(value),
             Turn::Init(attempt) => {
@@ -207,10 +208,10 @@ impl Registry {
         if values == 0 { Err(RegistryError::NotFound { key: key.clone() }) } else { Ok(()) }
     }
 
-    /// Publishes what a generation registered while it was loading. Where a key was filled by
-    /// another in the meantime, that value stays and the staged one is closed.
+    /// Publishes what a generation registered while it was loading. Where another filled a key in the
+    /// meantime, that value stays; the staged one lives on for the generation that holds it.
     pub fn commit(&self, overlay: &Overlay) {
-        let staged = overlay.end();
+        let staged = overlay.end(true);
         let mut lost = Vec::new();
         {
             let mut slots = self.slots.write();
@@ -223,12 +224,13 @@ impl Registry {
                 }
             }
         }
-        close_all(lost);
+        // Dropped without the lock.
+        drop(lost);
     }
 
     /// Undoes what a generation registered while it was loading, newest first.
     pub fn abandon(&self, overlay: &Overlay) {
-        close_all(overlay.end());
+        close_all(overlay.end(false));
     }
 
     /// Counts a reload for every value that `plugin` has used.
@@ -253,18 +255,22 @@ impl Registry {
     }
 
     /// The slot to use for `key`: the published one if it is in use, else the loading generation's own.
-    fn slot(&self, overlay: &Overlay, key: &Key) -> Arc<Slot> {
+    fn slot(&self, overlay: &Overlay, key: &Key) -> Result<Arc<Slot>, RegistryError> {
         let published = self.slots.read().get(key).cloned();
         if let Some(slot) = &published
             && (slot.is_taken() || !overlay.is_open())
         {
-            return Arc::clone(slot);
+            return Ok(Arc::clone(slot));
         }
-        if let Some(slot) = overlay.slot(key) {
-            return slot;
+        match overlay.place(key) {
+            Place::Staged(slot) => Ok(slot),
+            Place::Refused => Err(RegistryError::Abandoned { key: key.clone() }),
+            Place::Published => {
+                let mut slots = self.slots.write();
+                let slot = slots.entry(key.clone()).or_insert_with(|| Arc::new(Slot::new(key.clone())));
+                Ok(Arc::clone(slot))
+            }
         }
-        let mut slots = self.slots.write();
-        Arc::clone(slots.entry(key.clone()).or_insert_with(|| Arc::new(Slot::new(key.clone()))))
     }
 }
 

@@ -13,42 +13,81 @@ use parking_lot::Mutex;
 use super::Key;
 use super::slot::Slot;
 
-/// The staged slots of one loading generation; `None` once it has ended.
+/// The staged slots of one generation.
 #[derive(Debug)]
-pub struct Overlay(Mutex<Option<HashMap<Key, Arc<Slot>>>>);
+pub struct Overlay(Mutex<Stage>);
+
+#[derive(Debug)]
+enum Stage {
+    /// Loading: registrations are private.
+    Open(HashMap<Key, Arc<Slot>>),
+    /// Published: registrations are everybody's at once.
+    Committed,
+    /// Refused: there are no registrations any more, not even by a hook that is still running.
+    Abandoned,
+}
+
+/// Where a generation's registrations go.
+pub(super) enum Place {
+    /// Into this slot of its own.
+    Staged(Arc<Slot>),
+    /// Into the registry.
+    Published,
+    /// Nowhere.
+    Refused,
+}
 
 impl Overlay {
-    /// An open overlay, for a generation that is loading.
+    /// For a generation that is loading.
     pub fn open() -> Overlay {
-        Overlay(Mutex::new(Some(HashMap::new())))
+        Overlay(Mutex::new(Stage::Open(HashMap::new())))
     }
 
-    /// An ended overlay: its holder registers for everybody at once.
-    pub fn ended() -> Overlay {
-        Overlay(Mutex::new(None))
+    /// For who registers for everybody at once.
+    pub fn committed() -> Overlay {
+        Overlay(Mutex::new(Stage::Committed))
     }
 
     pub(super) fn is_open(&self) -> bool {
-        self.0.lock().is_some()
+        matches!(*self.0.lock(), Stage::Open(_))
     }
 
-    /// The staged slot of `key`, made if there is none; `None` once the overlay has ended.
-    pub(super) fn slot(&self, key: &Key) -> Option<Arc<Slot>> {
-        let mut slots = self.0.lock();
-        let slots = slots.as_mut()?;
-        Some(Arc::clone(slots.entry(key.clone()).or_insert_with(|| Arc::new(Slot::new(key.clone())))))
+    /// Where `key` is to be registered. A staged slot is made if there is none.
+    pub(super) fn place(&self, key: &Key) -> Place {
+        match &mut *self.0.lock() {
+            Stage::Open(slots) => {
+                let slot = slots.entry(key.clone()).or_insert_with(|| Arc::new(Slot::new(key.clone())));
+                Place::Staged(Arc::clone(slot))
+            }
+            Stage::Committed => Place::Published,
+            Stage::Abandoned => Place::Refused,
+        }
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<Arc<Slot>> {
-        self.0.lock().as_ref()?.get(key).cloned()
+        match &*self.0.lock() {
+            Stage::Open(slots) => slots.get(key).cloned(),
+            Stage::Committed | Stage::Abandoned => None,
+        }
     }
 
     pub(super) fn take(&self, key: &Key) -> Option<Arc<Slot>> {
-        self.0.lock().as_mut()?.remove(key)
+        match &mut *self.0.lock() {
+            Stage::Open(slots) => slots.remove(key),
+            Stage::Committed | Stage::Abandoned => None,
+        }
     }
 
     /// Ends the overlay and returns its slots.
-    pub(super) fn end(&self) -> Vec<Arc<Slot>> {
-        self.0.lock().take().map(|slots| slots.into_values().collect()).unwrap_or_default()
+    pub(super) fn end(&self, published: bool) -> Vec<Arc<Slot>> {
+        let end = if published { Stage::Committed } else { Stage::Abandoned };
+        let mut stage = self.0.lock();
+        match std::mem::replace(&mut *stage, end) {
+            Stage::Open(slots) => slots.into_values().collect(),
+            ended => {
+                *stage = ended;
+                Vec::new()
+            }
+        }
     }
 }

@@ -8,7 +8,6 @@
 //! - Every way out of an attempt (value, error, panic, given up) wakes all who wait for it.
 
 use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -430,15 +429,7 @@ impl Attempt {
         &self,
         init: impl FnOnce() -> Result<Value, InitFailure>,
     ) -> Result<Value, InitFailure> {
-        match catch_unwind(AssertUnwindSafe(init)) {
-            Ok(outcome) => outcome,
-            Err(payload) => {
-                let text = crate::panic_text(payload.as_ref()).to_owned();
-                // The payload's own drop may panic; it is a few bytes, once.
-                std::mem::forget(payload);
-                Err(InitFailure::Panicked(text))
-            }
-        }
+        crate::panic::catch(init).unwrap_or_else(|message| Err(InitFailure::Panicked(message)))
     }
 
     /// Ends the attempt with what the init brought.
