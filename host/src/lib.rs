@@ -1,1 +1,3 @@
 //! Host.
+pub mod build;
+pub mod watch;
