@@ -19,11 +19,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{Semaphore, oneshot};
 
+use super::body::{self, BodyError};
 use super::workers::panic_text;
 
 /// Connections at a time; more wait to be accepted.
@@ -204,26 +205,29 @@ async fn respond(
     handler: Handler,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (parts, body) = request.into_parts();
-    let body = match tokio::time::timeout(PATIENCE, Limited::new(body, MAX_BODY).collect()).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            return Ok(line(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than the limit of 1 MiB\n"));
+    let body = match body::collect(body, MAX_BODY, PATIENCE).await {
+        Ok(body) => body,
+        Err(error) => {
+            let (status, text) = match error {
+                BodyError::TooLarge => {
+                    (StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than the limit of 1 MiB\n")
+                }
+                BodyError::Late => (StatusCode::REQUEST_TIMEOUT, "the body did not arrive within 10 s\n"),
+                BodyError::Broken(_) => (StatusCode::BAD_REQUEST, "the body could not be read\n"),
+            };
+            return Ok(line(status, text).map(Full::new));
         }
-        Ok(Err(_)) => return Ok(line(StatusCode::BAD_REQUEST, "the body could not be read\n")),
-        Err(_) => return Ok(line(StatusCode::REQUEST_TIMEOUT, "the body did not arrive within 10 s\n")),
     };
     let request = Request::from_parts(parts, body);
     let response = catch_unwind(AssertUnwindSafe(|| handler(request))).unwrap_or_else(|payload| {
         tracing::error!(panic = panic_text(&*payload), "the host panicked in a side server");
-        let (parts, body) = line(StatusCode::INTERNAL_SERVER_ERROR, "").into_parts();
-        drop(body);
-        Response::from_parts(parts, Bytes::from_static(b"the host panicked; the log has the reason\n"))
+        line(StatusCode::INTERNAL_SERVER_ERROR, "the host panicked; the log has the reason\n")
     });
     Ok(response.map(Full::new))
 }
 
-fn line(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+fn line(status: StatusCode, text: &'static str) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from_static(text.as_bytes()));
     *response.status_mut() = status;
     response
 }

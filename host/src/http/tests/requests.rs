@@ -60,8 +60,9 @@ fn unknown_paths_and_methods_are_told_apart() {
     let server = Fake::default().inline("/page", |_| ok("")).start(Limits::default());
     let mut client = Client::connect(server.address());
 
-    let missing = client.request("GET", "/<b>", HTML);
+    let missing = client.get("/nowhere");
     assert_eq!(missing.status, 404);
+    assert!(missing.body.starts_with("404: nothing answers GET /nowhere [request "), "{}", missing.body);
     let wrong = client.request("DELETE", "/page", "");
     assert_eq!((wrong.status, wrong.header("allow")), (405, Some("GET, HEAD, OPTIONS")));
     assert!(wrong.body.starts_with("405: /page does not answer DELETE"), "{}", wrong.body);
