@@ -2,6 +2,7 @@
 pub mod build;
 pub mod db;
 pub mod hostcall;
+pub mod http;
 mod panic;
 pub mod plugin;
 pub mod registry;
