@@ -89,9 +89,8 @@ pub fn plain(text: &str) -> String {
             Some('[') => drop(characters.find(|c| ('@'..='~').contains(c))),
             // Links are ended by BEL, or by ESC and a backslash.
             Some(']') => {
-                if characters.find(|c| matches!(c, '\u{7}' | '\u{1b}')) == Some('\u{1b}') {
-                    characters.next();
-                }
+                let end = characters.find(|c| matches!(c, '\u{7}' | '\u{1b}'));
+                end.filter(|end| *end == '\u{1b}').and_then(|_| characters.next());
             }
             _ => {}
         }
