@@ -48,6 +48,13 @@ impl Inputs {
         inputs
     }
 
+    /// What is known of a directory whose manifest cannot be read.
+    pub fn of_directory(directory: &Path) -> Inputs {
+        let mut inputs = Inputs::default();
+        inputs.add_packages(&BTreeSet::from([directory.to_owned()]));
+        inputs
+    }
+
     /// Adds manifest, build script and sources of the packages in `directories`.
     pub(super) fn add_packages(&mut self, directories: &BTreeSet<PathBuf>) {
         for directory in directories {

@@ -155,7 +155,7 @@ impl<S: Service> Front<S> {
             Incoming { id, method, uri, headers, body, remote: flight.0.remote, deadline: None };
         if route.is_inline() {
             let (reply, must_tell) = match run(&route, &incoming) {
-                reply @ (Reply::Failed { .. } | Reply::Panicked { .. }) => (reply, true),
+                reply @ (Reply::Failed { .. } | Reply::Unavailable { .. } | Reply::Panicked { .. }) => (reply, true),
                 reply => (reply, is_traced || self.limits.development),
             };
             let origin = must_tell.then(|| Origin::of(&route));
@@ -262,6 +262,7 @@ fn conclude(reply: Reply, method: &Method, id: &str, origin: Option<Origin>) -> 
             return Outcome { response: Ok(response), origin };
         }
         Reply::Failed { message } => ("handler failed", message),
+        Reply::Unavailable { message } => ("handler lacks what it needs", message),
         Reply::Panicked { message } => ("handler panicked", message),
     };
     tracing::error!(
@@ -272,14 +273,16 @@ fn conclude(reply: Reply, method: &Method, id: &str, origin: Option<Origin>) -> 
         reason = message,
         "{what}"
     );
-    let mut trouble = Trouble::new(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        if what == "handler panicked" {
-            "the handler panicked; the log has the reason"
-        } else {
-            "the handler failed; the log has the reason"
-        },
-    );
+    let mut trouble = match what {
+        "handler panicked" => {
+            Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, "the handler panicked; the log has the reason")
+        }
+        "handler lacks what it needs" => {
+            let words = "something the handler needs is out of reach; try again in a second";
+            Trouble { retry_after: Some(1), ..Trouble::new(StatusCode::SERVICE_UNAVAILABLE, words) }
+        }
+        _ => Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, "the handler failed; the log has the reason"),
+    };
     trouble.reason = Some(message);
     Outcome { response: Err(trouble), origin }
 }

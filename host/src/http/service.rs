@@ -97,6 +97,11 @@ pub enum Reply {
     Response(Response<Bytes>),
     /// The handler answered with a typed HTTP error.
     HttpError(Response<Bytes>),
+    /// The handler failed because something it needs is out of reach for now, such as a database.
+    Unavailable {
+        /// The error and its causes, for the log.
+        message: String,
+    },
     /// The handler returned any other error.
     Failed {
         /// The error and its causes, for the log.

@@ -9,7 +9,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::SystemTime;
 
@@ -79,12 +79,19 @@ pub struct Lease {
     generation: Arc<Generation>,
     /// Where the generation goes with its last lease.
     drained: Sender<Arc<Generation>>,
+    /// Whether the generation was published: one that never served is not retired.
+    is_published: AtomicBool,
 }
 
 impl Lease {
     /// The first lease of a generation; further ones are clones of the `Arc`.
     pub(super) fn first(generation: Arc<Generation>, drained: Sender<Arc<Generation>>) -> Arc<Lease> {
-        Arc::new(Lease { generation, drained })
+        Arc::new(Lease { generation, drained, is_published: AtomicBool::new(false) })
+    }
+
+    /// Says that the generation is current: from now on its end is a retirement.
+    pub(super) fn publish(&self) {
+        self.is_published.store(true, Ordering::Release);
     }
 
     /// The generation.
@@ -102,8 +109,10 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // Without a reaper the process is ending, and nobody retires anything any more.
-        let _ = self.drained.send(Arc::clone(&self.generation));
+        if self.is_published.load(Ordering::Acquire) {
+            // Without a reaper the process is ending, and nobody retires anything any more.
+            let _ = self.drained.send(Arc::clone(&self.generation));
+        }
     }
 }
 

@@ -177,21 +177,14 @@ impl Shared {
             lease: Some(Arc::clone(&lease)),
             refusal: Arc::clone(&plugin.refusal),
         });
-        let router = match Router::new(entries) {
-            Ok(router) => router,
-            Err(error) => {
-                // This lease must not reach the reaper: the generation never served.
-                lease.disarm();
-                return Err(refused(error.to_string()));
-            }
-        };
+        let router = Router::new(entries).map_err(|error| refused(error.to_string()))?;
         let caller = generation.library.caller();
         let previous = {
             let mut state = plugin.state.lock();
             if state.is_removed {
-                lease.disarm();
                 return Err(refused("the plugin was deleted meanwhile".to_owned()));
             }
+            lease.publish();
             state.mount.clone_from(&generation.mount);
             state.current.replace(Arc::clone(&lease))
         };
@@ -222,8 +215,8 @@ impl Shared {
         }
         match Router::new(entries) {
             Ok(router) => self.router.store(Arc::new(router)),
-            // A plugin without code whose mount is another's: the other one has it.
-            Err(error) => tracing::debug!("{error}"),
+            // Cannot be: every generation in the list has been published beside the others.
+            Err(error) => tracing::error!("{error}"),
         }
     }
 
@@ -233,7 +226,6 @@ impl Shared {
         let mut entries: Vec<Entry> = Vec::new();
         for plugin in others {
             let state = plugin.state.lock();
-            // A plugin that has no code yet reserves its mount only against nobody.
             entries.push(Entry {
                 plugin: Arc::clone(&plugin.name),
                 mount: state.mount.clone(),

@@ -164,20 +164,28 @@ impl Router {
     ///
     /// # Errors
     ///
-    /// [`RouteError`]; the first contradiction.
+    /// [`RouteError`]; the first contradiction between plugins that have code.
     pub fn new(entries: impl IntoIterator<Item = Entry>) -> Result<Router, RouteError> {
-        let mut mounts = HashMap::new();
-        for entry in entries {
-            let patterns = match &entry.lease {
-                Some(lease) => index(&lease.generation().library.routes)?,
-                None => matchit::Router::new(),
-            };
-            let mount = entry.mount.clone();
-            let plugin = entry.plugin.to_string();
-            if let Some(other) = mounts.insert(mount.clone(), Mounted { entry, patterns }) {
-                let mount = if mount.is_empty() { "/".to_owned() } else { mount };
-                return Err(RouteError::MountTaken { plugin, mount, other: other.entry.plugin.to_string() });
+        let (with_code, without): (Vec<Entry>, Vec<Entry>) =
+            entries.into_iter().partition(|entry| entry.lease.is_some());
+        let mut mounts: HashMap<String, Mounted> = HashMap::new();
+        for entry in with_code {
+            let lease = entry.lease.as_ref().expect("these have code");
+            let patterns = index(&lease.generation().library.routes)?;
+            if let Some(other) = mounts.get(&entry.mount) {
+                let mount = if entry.mount.is_empty() { "/" } else { &entry.mount };
+                return Err(RouteError::MountTaken {
+                    plugin: entry.plugin.to_string(),
+                    mount: mount.to_owned(),
+                    other: other.entry.plugin.to_string(),
+                });
             }
+            mounts.insert(entry.mount.clone(), Mounted { entry, patterns });
+        }
+        // A plugin without code has a place to say so, unless one with code answers there.
+        for entry in without {
+            let mount = entry.mount.clone();
+            mounts.entry(mount).or_insert(Mounted { entry, patterns: matchit::Router::new() });
         }
         Ok(Router { mounts })
     }

@@ -432,6 +432,7 @@ impl Attempts {
         self.plugin.state.lock().is_building = false;
         self.plugin.work.lock().building = None;
 
+        let started = built.as_ref().map_or(started, |built| built.started);
         let (inputs, outcome) = match built {
             Err(BuildError::Cancelled) => {
                 tracing::debug!(plugin = %self.plugin.name, "a newer edit cancelled the build");
