@@ -23,6 +23,7 @@ use std::fmt;
 use std::path::Path;
 
 pub use plugin_api::db::Value;
+pub use plugin_api::db::rows::Block;
 
 pub use self::error::{CheckoutError, ConfigError, ConnectError, OpenError, QueryError};
 pub use self::pool::{

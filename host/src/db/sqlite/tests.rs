@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use plugin_api::db::rows::Block;
+use crate::db::Block;
 
 use crate::db::{Pool, PoolConfig, QueryError, Value};
 
