@@ -12,27 +12,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{ACCEPT, ALLOW, CONNECTION, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use tokio::sync::oneshot;
 use tracing::Level;
 
 use super::body::{self, BodyError, Outgoing};
 use super::connection::Flight;
+use super::headers::{complete, own_the_connection, sign};
 use super::limits::{Limits, size};
 use super::request_id::{RequestId, X_REQUEST_ID};
 use super::service::{Found, Incoming, Reply, Route, Service};
 use super::trouble::{Format, Trouble};
 use super::workers::{Workers, panic_text};
-
-const X_PLUGIN: HeaderName = HeaderName::from_static("x-plugin");
-const X_PLUGIN_GENERATION: HeaderName = HeaderName::from_static("x-plugin-generation");
-const X_RELOAD_FAILED: HeaderName = HeaderName::from_static("x-reload-failed");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-
-/// Longest reason in a header, in bytes.
-const MAX_HEADER_REASON: usize = 300;
 
 /// What all connections of a server share.
 pub(super) struct Front<S> {
@@ -47,7 +40,7 @@ pub(super) struct Origin {
     pub(super) plugin: Box<str>,
     pub(super) generation: u64,
     pub(super) pattern: Box<str>,
-    reload_failed: Option<String>,
+    pub(super) reload_failed: Option<String>,
 }
 
 impl Origin {
@@ -131,7 +124,10 @@ impl<S: Service> Front<S> {
             "*" if parts.method == Method::OPTIONS => {
                 Found::WrongMethod { allow: "GET, HEAD, POST, PUT, PATCH, DELETE".to_owned() }
             }
-            path => self.service.find(&parts.method, path),
+            path => match contain(|| self.service.find(&parts.method, path)) {
+                Ok(found) => found,
+                Err(message) => return conclude(Reply::Panicked { message }, &parts.method, &id.text, None),
+            },
         };
         let route = match found {
             Found::Route(route) => route,
@@ -245,9 +241,13 @@ impl<S: Service> Front<S> {
 
 /// Runs the handler; a panic of the host's own code is contained here.
 fn run(route: &impl Route, incoming: &Incoming) -> Reply {
-    catch_unwind(AssertUnwindSafe(|| route.invoke(incoming))).unwrap_or_else(|payload| Reply::Panicked {
-        message: format!("the host panicked while it ran the handler: {}", panic_text(&*payload)),
-    })
+    contain(|| route.invoke(incoming)).unwrap_or_else(|message| Reply::Panicked { message })
+}
+
+/// Runs code of the host that must not take the connection along when it panics.
+fn contain<T>(body: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(body))
+        .map_err(|payload| format!("the host panicked on the way to the handler: {}", panic_text(&*payload)))
 }
 
 /// Turns a reply into a response, and writes the reason of a failure to the log.
@@ -285,20 +285,6 @@ fn conclude(reply: Reply, method: &Method, id: &str, origin: Option<Origin>) -> 
     };
     trouble.reason = Some(message);
     Outcome { response: Err(trouble), origin }
-}
-
-/// Framing and connection are the server's business; a handler's word on them could break both.
-fn own_the_connection(headers: &mut HeaderMap, method: &Method) {
-    if headers.is_empty() {
-        return;
-    }
-    for name in [CONNECTION, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE] {
-        headers.remove(name);
-    }
-    // A handler that answers HEAD itself may know a length without having a body.
-    if method != Method::HEAD {
-        headers.remove(CONTENT_LENGTH);
-    }
 }
 
 /// The answer where no handler runs.
@@ -340,43 +326,4 @@ fn without_route<R>(found: Found<R>, parts: &Parts) -> Result<Response<Bytes>, T
             Err(trouble)
         }
     }
-}
-
-/// The methods a path answers, with those that are answered without a handler of their own.
-fn complete(allow: &str) -> String {
-    let mut methods: Vec<&str> =
-        allow.split(',').map(str::trim).filter(|method| !method.is_empty()).collect();
-    if methods.contains(&"GET") && !methods.contains(&"HEAD") {
-        methods.push("HEAD");
-    }
-    if !methods.contains(&"OPTIONS") {
-        methods.push("OPTIONS");
-    }
-    methods.join(", ")
-}
-
-/// Development: says in the headers whose code answered, and whether newer code was refused.
-fn sign(headers: &mut HeaderMap, origin: &Origin) {
-    headers.extend(HeaderValue::from_str(&origin.plugin).ok().map(|plugin| (X_PLUGIN, plugin)));
-    headers.insert(X_PLUGIN_GENERATION, HeaderValue::from(origin.generation));
-    if let Some(reason) = &origin.reload_failed {
-        headers.insert(X_RELOAD_FAILED, one_line(reason));
-    }
-}
-
-/// Any text as a header value: one line of visible ASCII, cut to a decent length.
-fn one_line(text: &str) -> HeaderValue {
-    let mut line = String::new();
-    for word in text.split_whitespace() {
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.extend(word.chars().map(|c| if c.is_ascii_graphic() { c } else { '?' }));
-        if line.len() > MAX_HEADER_REASON {
-            line.truncate(MAX_HEADER_REASON);
-            line.push_str("...");
-            break;
-        }
-    }
-    HeaderValue::from_str(&line).expect("visible ASCII and spaces are a valid header value")
 }

@@ -79,6 +79,12 @@ impl Connection {
         self.progressed();
     }
 
+    /// The first bytes of a head have come, just in time if the connection was being given up.
+    pub(super) fn begin_head(&self) {
+        self.closing.store(false, Relaxed);
+        self.enter(Phase::Head);
+    }
+
     /// Restarts the time-out of the phase.
     pub(super) fn progressed(&self) {
         self.since.store(self.thread.clock.load(Relaxed), Relaxed);
@@ -234,6 +240,14 @@ impl Thread {
                 connection.close();
             }
         }
+    }
+
+    /// Responses that their clients do not have yet.
+    pub(super) fn unfinished(&self) -> u64 {
+        let connections = self.connections.lock();
+        let unwritten =
+            connections.values().filter(|connection| connection.phase() == Phase::Writing).count();
+        self.counters.in_flight.load(Relaxed) + unwritten as u64
     }
 
     /// Whether no connection has anything left to say.

@@ -73,7 +73,7 @@ impl<S: Service> IoThread<S> {
             }
         };
         self.drain(until).await;
-        self.state().counters.in_flight.load(Ordering::Relaxed)
+        self.state().unfinished()
     }
 
     fn state(&self) -> &Arc<Thread> {
@@ -112,12 +112,13 @@ impl<S: Service> IoThread<S> {
             if let Poll::Ready(command) = self.inbox.poll_recv(cx) {
                 return Poll::Ready(Event::Command(command));
             }
-            if let Poll::Ready(accepted) = listener.poll_accept(cx) {
-                return Poll::Ready(Event::Accepted(accepted));
-            }
-            // An idle server sleeps: without a connection there is nothing to time out.
+            // Before accepting, so that a flood of clients cannot switch the time-outs off. An idle server
+            // sleeps: without a connection there is nothing to time out.
             if !is_alone && ticks.poll_tick(cx).is_ready() {
                 return Poll::Ready(Event::Tick);
+            }
+            if let Poll::Ready(accepted) = listener.poll_accept(cx) {
+                return Poll::Ready(Event::Accepted(accepted));
             }
             Poll::Pending
         })

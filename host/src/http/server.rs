@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -143,7 +143,7 @@ impl Server {
         }
         // A thread that does not answer hangs in an inline handler, with all its requests.
         for (_, (thread, _)) in running.iter().zip(self.peers.iter()).filter(|(is_running, _)| **is_running) {
-            cut_off += thread.counters.in_flight.load(Ordering::Relaxed);
+            cut_off += thread.unfinished();
         }
         self.workers.stop(until);
         cut_off

@@ -90,7 +90,7 @@ impl AsyncRead for Wire {
         match outcome {
             Poll::Ready(Ok(())) if buf.filled().len() > before => {
                 if phase == Phase::Fresh || (phase == Phase::Idle && !this.connection.is_http2()) {
-                    this.connection.enter(Phase::Head);
+                    this.connection.begin_head();
                 }
                 outcome
             }

@@ -14,7 +14,7 @@ fn drain_under_load_fails_no_request() {
     let server = Fake::default()
         .inline("/inline", |_| ok("fine"))
         .blocking("/blocking", |_| ok("fine"))
-        .start(Limits { io_threads: NonZeroUsize::new(2), ..Limits::default() });
+        .start(Limits { io_threads: NonZeroUsize::new(2), drain_grace: PATIENCE, ..Limits::default() });
     let answered = AtomicUsize::new(0);
     let warm = Barrier::new(CLIENTS + 1);
     std::thread::scope(|scope| {
@@ -109,6 +109,23 @@ fn silent_connections_do_not_delay_the_drain() {
     assert_eq!(server.shutdown(PATIENCE), 0);
     assert!(started.elapsed() < PATIENCE / 2);
     assert_eq!((idle.rest(), fresh.rest()), (String::new(), String::new()));
+}
+
+#[test]
+fn http2_client_is_told_to_go_away() {
+    let server = Fake::default()
+        .inline("/fake", |_| ok("over two"))
+        .start(Limits { drain_grace: PATIENCE, ..one_thread() });
+    let mut stream = Client::connect(server.address()).stream.into_inner();
+    stream.write_all(&http2_get()).unwrap();
+    while read_frame(&mut stream).0 != DATA {}
+
+    std::thread::scope(|scope| {
+        let stopping = scope.spawn(|| server.shutdown(PATIENCE));
+        while read_frame(&mut stream).0 != GOAWAY {}
+        drop(stream);
+        assert_eq!(stopping.join().unwrap(), 0);
+    });
 }
 
 #[test]

@@ -74,6 +74,7 @@ impl Service for Fake {
     type Route = FakeRoute;
 
     fn find(&self, method: &Method, path: &str) -> Found<FakeRoute> {
+        assert_ne!(path, "/broken", "asked to");
         if path == "/" {
             return Found::Index { html: "<ul></ul>".to_owned() };
         }
@@ -202,4 +203,28 @@ impl Client {
         self.stream.read_to_string(&mut rest).unwrap();
         rest
     }
+}
+
+/// HTTP/2 frame types.
+const DATA: u8 = 0;
+const GOAWAY: u8 = 7;
+
+/// The bytes of an HTTP/2 client that wants `/fake`.
+fn http2_get() -> Vec<u8> {
+    // HPACK: `:method` and `:scheme` by index, `:path` and `:authority` as literals.
+    let fields = b"\x82\x86\x04\x05/fake\x41\x01t";
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    // HEADERS with END_STREAM and END_HEADERS on stream 1.
+    bytes.extend([0, 0, fields.len() as u8, 1, 0b101, 0, 0, 0, 1]);
+    bytes.extend(fields);
+    bytes
+}
+
+/// The type and payload of the next HTTP/2 frame.
+fn read_frame(stream: &mut TcpStream) -> (u8, Vec<u8>) {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).unwrap();
+    let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+    stream.read_exact(&mut payload).unwrap();
+    (head[3], payload)
 }

@@ -40,7 +40,9 @@ fn threads_grow_on_demand_then_jobs_queue_then_are_refused() {
     let released = std::sync::Arc::new(parking_lot::Mutex::new(released));
     let hold = || {
         let released = std::sync::Arc::clone(&released);
-        workers.submit(Box::new(move || drop(released.lock().recv())))
+        workers.submit(Box::new(move || {
+            let _ = released.lock().recv();
+        }))
     };
 
     assert_eq!(workers.numbers().threads, 0);
@@ -75,7 +77,12 @@ fn stop_finishes_what_is_queued_and_counts_what_hangs() {
 
     let hung = Workers::new(1, 8);
     let (release, released) = mpsc::channel::<()>();
-    assert!(hung.submit(Box::new(move || drop(released.recv()))).is_ok());
+    assert!(
+        hung.submit(Box::new(move || {
+            let _ = released.recv();
+        }))
+        .is_ok()
+    );
     assert_eq!(hung.stop(Instant::now() + Duration::from_millis(20)), 1);
     drop(release);
 }
