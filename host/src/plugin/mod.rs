@@ -305,10 +305,10 @@ impl Shared {
         let concerns_root = match change {
             Change::Rescan => true,
             Change::Paths(paths) => paths.iter().any(|path| {
-                let below = path.strip_prefix(&root).map(|below| below.components().count());
-                below.is_ok_and(|depth| depth <= 1)
+                let below = path.strip_prefix(&root).ok().map(|below| below.components().count());
+                below.is_some_and(|depth| depth <= 1)
                     || (path.file_name().is_some_and(|name| name == "Cargo.toml")
-                        && below.is_ok_and(|depth| depth == 2))
+                        && below == Some(2))
             }),
         };
         if concerns_root && let Err(error) = self.adopt_all() {
