@@ -180,7 +180,7 @@ impl Builder {
         let turn = self.queue.wait(cancel, || step(Step::Queued)).ok_or(BuildError::Cancelled)?;
         let queued = asked.elapsed();
         let started = SystemTime::now();
-        let outcome = run::run(&mut self.command(package), &package.spec, step, cancel);
+        let outcome = run::run(&mut self.command(package), &package.url, step, cancel);
         // Read while nobody else builds: the next cargo may replace the list of sources.
         let inputs = outcome.as_ref().ok().map(|outcome| self.inputs(package, outcome));
         drop(turn);
@@ -212,7 +212,7 @@ impl Builder {
         let mut command = self.cargo.command(&package.directory);
         command.args(["build", "--lib", "--color=never", "--message-format=json-diagnostic-rendered-ansi"]);
         command.arg("--manifest-path").arg(&package.manifest_path);
-        command.arg("--package").arg(&package.spec);
+        command.arg("--package").arg(package.spec());
         command.arg("--target-dir").arg(&self.target_dir);
         match &self.profile {
             Some(profile) => command.arg("--profile").arg(profile),
