@@ -73,7 +73,7 @@ pub enum Step<'a> {
     },
     /// The compilation of a crate, or of its build script, is done.
     Compiled {
-        /// The crate.
+        /// The crate's package.
         name: &'a str,
         /// How many that makes so far in this build. cargo tells nobody how many there will be.
         done: usize,
@@ -216,7 +216,9 @@ impl Builder {
         command.arg("--target-dir").arg(&self.target_dir);
         match &self.profile {
             Some(profile) => command.arg("--profile").arg(profile),
-            // TURNAROUND
+            // Given to cargo alone, so the user's files stay as they are. Without debug information a thin
+            // plugin builds a tenth faster and is a tenth of the size to copy and load; names in
+            // backtraces and the places of panics remain. To debug a plugin, the operator says `dev`.
             None => command.args(["--config", "profile.dev.debug=0"]),
         };
         command

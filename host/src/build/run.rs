@@ -126,7 +126,7 @@ impl Outcome {
             Ok(Message::CompilerArtifact(artifact)) => self.artifact(artifact, url, step),
             Ok(Message::CompilerMessage(message)) => {
                 let directory = local_directory(&message.package_id);
-                let foreign = (!is(&message.package_id, url)).then_some(message.target.name.as_str());
+                let foreign = (!is(&message.package_id, url)).then(|| package_name(&message.package_id));
                 self.diagnostics.add(&message.message, foreign);
                 let named = message.message.spans.iter().map(|span| Path::new(&span.file_name));
                 if let Some(directory) = directory {
@@ -144,7 +144,7 @@ impl Outcome {
     fn artifact(&mut self, artifact: Artifact, url: &str, step: &mut dyn FnMut(Step<'_>)) {
         if !artifact.fresh {
             self.compiled += 1;
-            step(Step::Compiled { name: &artifact.target.name, done: self.compiled });
+            step(Step::Compiled { name: package_name(&artifact.package_id), done: self.compiled });
         }
         self.local_packages.extend(local_directory(&artifact.package_id));
         if is(&artifact.package_id, url) && artifact.target.crate_types.contains(&CrateType::CDyLib) {
@@ -160,6 +160,15 @@ impl Outcome {
 /// Whether `id` is the package at `url`, which is an id without its fragment.
 fn is(id: &PackageId, url: &str) -> bool {
     id.repr.split('#').next() == Some(url)
+}
+
+/// The name in `url#name@version`, or of the directory where that is the name: `url/name#version`.
+fn package_name(id: &PackageId) -> &str {
+    let (url, fragment) = id.repr.split_once('#').unwrap_or((&id.repr, ""));
+    match fragment.split_once('@') {
+        Some((name, _)) => name,
+        None => url.rsplit('/').next().unwrap_or(url),
+    }
 }
 
 /// The directory of a package that cargo reads in place, not from a registry.

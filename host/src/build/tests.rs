@@ -108,6 +108,38 @@ fn compile_error_is_told_in_one_line_and_in_full() {
 }
 
 #[test]
+fn error_in_a_helper_names_the_helper() {
+    let project = Project::new();
+    project.manifest("[dependencies]\nhelper = { path = \"../helper\" }\n");
+    project.write("../helper/Cargo.toml", "[package]\nname = \"helper\"\nedition = \"2024\"\n");
+    project.write("../helper/src/lib.rs", "mod part;\n");
+    project.write("../helper/src/part.rs", "oops\n");
+    let Err(BuildError::Compile { first, .. }) = project.build() else { panic!("it compiled") };
+
+    assert!(first.starts_with("helper: ") && first.contains("src/part.rs:1:"), "{first}");
+}
+
+#[test]
+fn another_cargo_in_the_way_is_reported_and_waited_for() {
+    let project = Project::new();
+    project.build().unwrap();
+    project.write("src/lib.rs", "");
+    let lock = fs::File::open(project.builder.target_dir.join("debug/.cargo-lock")).unwrap();
+    lock.lock().unwrap();
+    let mut blocked = None;
+    let mut step = |step: Step<'_>| {
+        if let Step::Blocked { words } = step {
+            blocked = Some(words.to_owned());
+            lock.unlock().unwrap();
+        }
+    };
+    let built = project.builder.build(&project.package(), &mut step, &Cancel::new()).unwrap();
+
+    assert!(!built.fresh);
+    assert!(blocked.is_some_and(|words| words.starts_with("waiting for file lock")));
+}
+
+#[test]
 fn warnings_are_counted_and_kept() {
     let project = Project::new();
     project.write("src/lib.rs", "fn a() {}\nfn b() {}\n");
