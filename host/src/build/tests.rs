@@ -1,3 +1,5 @@
+//! Facts about building, with the smallest real builds, and about fingerprints.
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
