@@ -183,7 +183,7 @@ impl From<rusqlite::Error> for Failed {
 impl Connection for Open {
     fn query(&mut self, sql: &str, params: &[Value<'_>]) -> Result<Vec<u8>, QueryError> {
         self.run(sql, params, |_, statement| {
-            let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+            let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
             let mut block = BlockWriter::new();
             names.iter().for_each(|name| block.column(name, ""));
             let mut rows = statement.raw_query();
