@@ -104,17 +104,22 @@ impl Drop for Guard {
 ///
 /// When there is no `sh`.
 pub fn signal(name: &str, pids: &[u32]) {
-    let status = Command::new("sh")
-        .args([
-            "-c",
-            r#"signal=$1; shift; for pid; do kill -s "$signal" -- "$pid" 2>/dev/null; done; true"#,
-            "kill",
-        ])
-        .arg(name)
-        .args(pids.iter().map(u32::to_string))
-        .status()
-        .expect("there is a shell");
-    assert!(status.success(), "kill -{name} {pids:?}: {status}");
+    send(name, &pids.iter().map(u32::to_string).collect::<Vec<_>>());
+}
+
+/// Sends a signal to the process group that `leader` leads or led.
+///
+/// # Panics
+///
+/// When there is no `sh`.
+pub fn signal_group(name: &str, leader: u32) {
+    send(name, &[format!("-{leader}")]);
+}
+
+fn send(name: &str, targets: &[String]) {
+    let script = r#"signal=$1; shift; for pid; do kill -s "$signal" -- "$pid" 2>/dev/null; done; true"#;
+    let status = Command::new("sh").args(["-c", script, "kill", name]).args(targets).status();
+    assert!(status.expect("there is a shell").success(), "kill -{name} {targets:?}");
 }
 
 /// Whether a process exists and is not merely waiting to be waited for.

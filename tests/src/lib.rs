@@ -14,13 +14,13 @@
 
 pub mod fixture;
 pub mod guard;
-//pub mod host;
+pub mod host;
 pub mod http;
 pub mod postgres;
-//pub mod source;
+pub mod source;
 pub mod wait;
 
-//pub use host::TestHost;
+pub use host::TestHost;
 pub use postgres::Cluster;
-//pub use source::SourcePlugin;
+pub use source::SourcePlugin;
 pub use wait::eventually;
