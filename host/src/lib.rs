@@ -1,1 +1,3 @@
 //! Host.
+mod panic;
+pub mod registry;

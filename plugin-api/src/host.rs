@@ -99,7 +99,7 @@ pub(crate) fn collect(
 
 /// An object of the host, held by this plugin and released on drop.
 #[derive(Debug)]
-pub(crate) struct Owned(HandleId);
+pub struct Owned(HandleId);
 
 impl Owned {
     /// Takes over a handle that the host has just handed out.

@@ -1,4 +1,72 @@
 //! What a plugin of the host is written against.
+//!
+//! A plugin is a `cdylib` that declares its routes; the host loads it, serves them, and swaps the code
+//! when the source changes. This is a whole one:
+//!
+//! ```
+//! #![forbid(unsafe_code)]
+//! use plugin_api::prelude::*;
+//!
+//! plugin! {
+//!     routes: { GET "/" => index, GET "/{name}" => greet },
+//! }
+//!
+//! fn index(_: &Request) -> &'static str {
+//!     "hello, world\n"
+//! }
+//!
+//! fn greet(req: &Request) -> Result<String> {
+//!     let name: String = req.param("name")?;
+//!     Ok(format!("hello, {name}\n"))
+//! }
+//! ```
+//!
+//! Code is disposable, state is not: what has to outlive a reload is kept by the host, and found again
+//! through the [`registry`].
+//!
+//! # Invariants
+//!
+//! - Nothing that belongs to a generation's code is handed to the host for keeps, except by the
+//!   functions of [`abi`], whose contract says for how long.
+
 pub mod abi;
+mod entry;
+mod env;
+mod error;
 mod host;
+mod log;
+mod plugin;
+pub mod registry;
+mod request;
+mod response;
 mod view;
+
+pub use bytes;
+pub use http;
+pub use tracing;
+
+pub use self::entry::UnloadReason;
+pub use self::env::{EnvError, env_or};
+pub use self::error::{Context, Error, HttpError, Result};
+pub use self::request::Request;
+#[cfg(feature = "serde")]
+pub use self::response::Json;
+pub use self::response::{Html, IntoOutcome, IntoResponse, Redirect, Response, escape_html};
+
+/// What most plugins need, for `use plugin_api::prelude::*;`.
+pub mod prelude {
+    #[cfg(feature = "serde")]
+    pub use crate::Json;
+    pub use crate::http::{Method, StatusCode};
+    pub use crate::{
+        Context, Error, Html, HttpError, IntoResponse, Redirect, Request, Response, Result, UnloadReason,
+        env_or, escape_html, plugin, registry, tracing,
+    };
+}
+
+/// For `plugin!` alone.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::entry::{entry, handle, on_load, on_unload};
+    pub use crate::plugin::{NO_MOUNT, descriptor, descriptor_len, records};
+}

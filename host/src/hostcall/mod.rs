@@ -19,7 +19,6 @@ mod registry;
 mod table;
 pub(crate) mod view;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -107,29 +106,14 @@ pub(crate) unsafe fn guard(
     // SAFETY: a host table's `ctx` points to the `Caller` of its generation, which outlives the
     // library's mapping (see `table::HostApi`); by this function's contract the library is mapped.
     let caller = unsafe { &*ctx.cast::<Caller>() };
-    let outcome = catch_unwind(AssertUnwindSafe(|| body(caller)));
-    let failure = match outcome {
+    let failure = match crate::panic::catch(|| body(caller)) {
         Ok(Ok(())) => return Status::OK,
         Ok(Err(failure)) => failure,
-        Err(payload) => {
-            let text = panic_text(payload.as_ref());
-            // A payload may panic in its own drop; it is a few bytes, once, so it is leaked instead.
-            std::mem::forget(payload);
-            tracing::error!(plugin = %caller.plugin, generation = caller.generation, "host call panicked: {text}");
-            Failure::new(Status::PANICKED, format!("the host panicked: {text}"))
+        Err(message) => {
+            tracing::error!(plugin = %caller.plugin, generation = caller.generation, "host call panicked: {message}");
+            Failure::new(Status::PANICKED, format!("the host panicked: {message}"))
         }
     };
     // SAFETY: `sink` by this function's contract.
     unsafe { failure.report(sink) }
-}
-
-/// The message of a panic, where it is text.
-pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> &str {
-    if let Some(text) = payload.downcast_ref::<&'static str>() {
-        text
-    } else if let Some(text) = payload.downcast_ref::<String>() {
-        text
-    } else {
-        "(no message)"
-    }
 }

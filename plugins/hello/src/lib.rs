@@ -1,1 +1,16 @@
+//! The smallest plugin worth copying.
+#![forbid(unsafe_code)]
+use plugin_api::prelude::*;
 
+plugin! {
+    routes: { GET "/" => index, GET "/{name}" => greet },
+}
+
+fn index(_: &Request) -> &'static str {
+    "hello, world\n"
+}
+
+fn greet(req: &Request) -> Result<String> {
+    let name: String = req.param("name")?;
+    Ok(format!("hello, {name}\n"))
+}

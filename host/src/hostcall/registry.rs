@@ -1,0 +1,170 @@
+//! The registry's functions in the host's table.
+#![expect(unsafe_code, reason = "reads the arguments of host calls")]
+
+use std::time::Duration;
+
+use plugin_api::abi::{
+    ErrorSink, ErrorView, HandleId, HostCtx, InitView, KIND_HOST_HANDLE, KeyView, RegistryTable, Status,
+    TypeView,
+};
+
+use super::{Caller, Failure, Held, guard, view};
+use crate::registry::{Author, DEFAULT_INIT_TIMEOUT, InitFailure, Key, RegistryError, Value};
+
+/// The functions, for [`super::HostApi`].
+pub(super) static TABLE: RegistryTable =
+    RegistryTable { size: size_of::<RegistryTable>(), get_or_init, get, remove };
+
+unsafe extern "C" fn get_or_init(
+    ctx: HostCtx,
+    key: *const KeyView,
+    expected: *const TypeView,
+    init: *const InitView,
+    out: *mut HandleId,
+    error: *const ErrorSink,
+) -> Status {
+    let body = |caller: &Caller| {
+        // SAFETY: the plugin passes views that are valid for this call (contract of `RegistryTable`).
+        let (key, expected, init) = unsafe { (read_key(key)?, read_type(expected)?, *init) };
+        let timeout = match init.timeout_ns {
+            0 => DEFAULT_INIT_TIMEOUT,
+            ns => Duration::from_nanos(ns),
+        };
+        let value = caller.registry.get_or_init(
+            &author(caller),
+            &caller.overlay,
+            &key,
+            &expected,
+            timeout,
+            // SAFETY: `init` belongs to the caller, who is inside this call and keeps it alive.
+            || unsafe { run_init(caller, &init) },
+        )?;
+        let id = hand_out(caller, value);
+        // SAFETY: `out` is writable during this call.
+        unsafe { out.write(id) };
+        Ok(())
+    };
+    // SAFETY: `ctx` and `error` come from the plugin under the table's contract.
+    unsafe { guard(ctx, error, body) }
+}
+
+unsafe extern "C" fn get(
+    ctx: HostCtx,
+    key: *const KeyView,
+    expected: *const TypeView,
+    out: *mut HandleId,
+    error: *const ErrorSink,
+) -> Status {
+    let body = |caller: &Caller| {
+        // SAFETY: the plugin passes views that are valid for this call.
+        let (key, expected) = unsafe { (read_key(key)?, read_type(expected)?) };
+        let value = caller.registry.get(&author(caller), &caller.overlay, &key, &expected)?;
+        let id = hand_out(caller, value);
+        // SAFETY: `out` is writable during this call.
+        unsafe { out.write(id) };
+        Ok(())
+    };
+    // SAFETY: `ctx` and `error` come from the plugin under the table's contract.
+    unsafe { guard(ctx, error, body) }
+}
+
+unsafe extern "C" fn remove(ctx: HostCtx, key: *const KeyView, error: *const ErrorSink) -> Status {
+    let body = |caller: &Caller| {
+        // SAFETY: the plugin passes a view that is valid for this call.
+        let key = unsafe { read_key(key)? };
+        Ok(caller.registry.remove(&caller.overlay, &key)?)
+    };
+    // SAFETY: `ctx` and `error` come from the plugin under the table's contract.
+    unsafe { guard(ctx, error, body) }
+}
+
+fn author(caller: &Caller) -> Author {
+    Author { plugin: caller.plugin.clone(), generation: caller.generation }
+}
+
+fn hand_out(caller: &Caller, value: Value) -> HandleId {
+    match value {
+        Value::Host(resource) => caller.handles.insert(Held::Resource(resource)),
+    }
+}
+
+/// # Safety
+///
+/// `key` is null or points to a key that is valid for this call.
+unsafe fn read_key(key: *const KeyView) -> Result<Key, Failure> {
+    // SAFETY: this function's contract.
+    let Some(key) = (unsafe { key.as_ref() }) else {
+        return Err(Failure::invalid("the key is null"));
+    };
+    // SAFETY: the texts of a valid key are valid for this call.
+    let (module, name) = unsafe { (view::text(key.module, "the module")?, view::text(key.key, "the key")?) };
+    if name.is_empty() {
+        return Err(Failure::invalid("a key needs a name: the text is empty"));
+    }
+    Ok(Key::new(module, name))
+}
+
+/// # Safety
+///
+/// `expected` is null or points to a type that is valid for this call.
+unsafe fn read_type(expected: *const TypeView) -> Result<String, Failure> {
+    // SAFETY: this function's contract.
+    let Some(expected) = (unsafe { expected.as_ref() }) else {
+        return Err(Failure::invalid("the type is null"));
+    };
+    if expected.kind != KIND_HOST_HANDLE {
+        return Err(Failure::invalid(format!(
+            "this host keeps host handles only, and not values of kind {}",
+            expected.kind
+        )));
+    }
+    // SAFETY: the text of a valid type is valid for this call.
+    Ok(unsafe { view::text(expected.name, "the type's name")? }.to_owned())
+}
+
+/// Lets the plugin make a value.
+///
+/// # Safety
+///
+/// `init.call` and `init.data` belong together and are valid for this call.
+unsafe fn run_init(caller: &Caller, init: &InitView) -> Result<Value, InitFailure> {
+    unsafe extern "C" fn report(data: *mut std::ffi::c_void, error: *const ErrorView) {
+        // SAFETY: `data` is the `String` below, alive during the init's call.
+        let text = unsafe { &mut *data.cast::<String>() };
+        // SAFETY: the plugin passes an error that is valid for this call.
+        let bytes = unsafe { (*error).message.as_bytes() };
+        *text = String::from_utf8_lossy(bytes).into_owned();
+    }
+    let mut text = String::new();
+    let sink = ErrorSink { data: (&raw mut text).cast(), report: Some(report) };
+    let mut made = HandleId::NONE;
+    // SAFETY: this function's contract; `made` and `sink` live until the call returns.
+    let status = unsafe { (init.call)(init.data, &mut made, &sink) };
+    match status {
+        Status::OK => match caller.handles.remove(made) {
+            Some(Held::Resource(resource)) => Ok(Value::Host(resource)),
+            Some(Held::Connection(_)) => {
+                Err(InitFailure::Err("made a connection; keep its pool instead".to_owned()))
+            }
+            None => Err(InitFailure::Err("returned a handle that it does not hold".to_owned())),
+        },
+        Status::PANICKED => Err(InitFailure::Panicked(super::call::take_last_panic().unwrap_or(text))),
+        _ => Err(InitFailure::Err(text)),
+    }
+}
+
+impl From<RegistryError> for Failure {
+    fn from(error: RegistryError) -> Failure {
+        let status = match &error {
+            RegistryError::Init { failure: InitFailure::Panicked(_), .. } => Status::INIT_PANICKED,
+            RegistryError::Init { .. } => Status::INIT_FAILED,
+            RegistryError::BackingOff { .. } => Status::BACKING_OFF,
+            RegistryError::TimedOut { .. } => Status::TIMED_OUT,
+            RegistryError::Recursive { .. } => Status::RECURSIVE,
+            RegistryError::WrongType { .. } => Status::WRONG_TYPE,
+            RegistryError::Abandoned { .. } => Status::CLOSED,
+            RegistryError::NotFound { .. } => Status::NOT_FOUND,
+        };
+        Failure::new(status, error.to_string())
+    }
+}

@@ -1,0 +1,103 @@
+//! Why a key has no value for a caller.
+
+use std::time::Duration;
+
+use super::{Author, Key};
+
+/// Why an init made no value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InitFailure {
+    /// It returned an error; the text is its own.
+    #[error("{0}")]
+    Err(String),
+    /// It panicked; the text is the panic's message.
+    #[error("panicked: {0}")]
+    Panicked(String),
+    /// It made a value of a type other than the one it was asked for.
+    #[error("made a `{made}` where a `{expected}` was expected")]
+    WrongType {
+        /// What the caller asked for.
+        expected: String,
+        /// What the init returned.
+        made: String,
+    },
+    /// It ran past its deadline and was given up.
+    #[error("did not finish within {0:?} and was given up")]
+    TimedOut(Duration),
+}
+
+/// Why a caller of the registry got no value. The slot is as it was, or empty.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegistryError {
+    /// The init failed, in this call or in the one that this caller waited for.
+    #[error("failed to make `{key}` (attempt {attempt}, by {author}): {failure}")]
+    Init {
+        /// The slot.
+        key: Key,
+        /// Who ran the init.
+        author: Author,
+        /// How many attempts in a row have failed.
+        attempt: u32,
+        /// What happened.
+        failure: InitFailure,
+    },
+    /// Too soon after failed attempts.
+    #[error(
+        "`{key}` failed {attempts} times in a row, next try in {retry_in:?}; the last failure: {failure}"
+    )]
+    BackingOff {
+        /// The slot.
+        key: Key,
+        /// How many attempts in a row have failed.
+        attempts: u32,
+        /// When the next caller may try.
+        retry_in: Duration,
+        /// What happened last.
+        failure: InitFailure,
+    },
+    /// Another caller is still making the value.
+    #[error("waited {waited:?} for `{key}`, which {author} is still making")]
+    TimedOut {
+        /// The slot.
+        key: Key,
+        /// Who runs the init.
+        author: Author,
+        /// How long this caller waited.
+        waited: Duration,
+    },
+    /// Making the value needs the value.
+    #[error("making `{key}` needs `{key}` itself: {path}; make one of them without the other")]
+    Recursive {
+        /// The slot.
+        key: Key,
+        /// The cycle, `a -> b -> a`.
+        path: String,
+    },
+    /// The slot holds another type.
+    #[error(
+        "`{key}` holds a `{found}` (made by {author}) and not a `{expected}`; use another key, or a module: `registry::module(\"…\")`"
+    )]
+    WrongType {
+        /// The slot.
+        key: Key,
+        /// What it holds.
+        found: String,
+        /// What the caller asked for.
+        expected: String,
+        /// Who made the value.
+        author: Author,
+    },
+    /// The caller's generation was refused; what it registers now would serve nobody.
+    #[error("`{key}` is out of reach: this generation was refused while it was loading")]
+    Abandoned {
+        /// The slot.
+        key: Key,
+    },
+    /// There is no value.
+    #[error("`{key}` is empty")]
+    NotFound {
+        /// The slot.
+        key: Key,
+    },
+}

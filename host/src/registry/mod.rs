@@ -1,0 +1,296 @@
+//! Process-global registry of persistent handles.
+//!
+//! A value belongs to the process, not to the plugin that asked for it: a reload replaces code, and
+//! the next generation finds the same value under the same key. This is the pseudo-module that
+//! mod_python's users were told to stash in `sys.modules`.
+//!
+//! This room knows neither plugins nor databases: values are [`Resource`]s, callers are names and
+//! numbers.
+//!
+//! # Invariants
+//!
+//! - At most one live value per [`Key`]: concurrent first callers make it once, the others wait.
+//! - No lock is held while a value is made, described or dropped.
+//! - A failed attempt leaves its slot empty. Every caller that waited for it gets its error.
+//! - A thread never waits for itself, directly or through other threads: [`wait::Graph`] refuses.
+//! - What a generation makes before it is published is in its [`Overlay`] and invisible to others.
+
+mod error;
+mod overlay;
+mod slot;
+#[cfg(test)]
+mod tests;
+mod wait;
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use parking_lot::RwLock;
+
+pub use self::error::{InitFailure, RegistryError};
+pub use self::overlay::Overlay;
+use self::overlay::Place;
+use self::slot::{Slot, Turn};
+pub use self::slot::{SlotInfo, SlotState};
+use self::wait::Graph;
+
+/// Something of the host that can be kept under a key.
+pub trait Resource: Any + Send + Sync + fmt::Debug {
+    /// The name authors know the type by, such as `db::Pool`.
+    fn type_name(&self) -> &'static str;
+
+    /// What an operator wants to know about it, without secrets. Does not block.
+    fn describe(&self) -> serde_json::Value;
+
+    /// Gives up what it holds, even if somebody still has a reference. Later uses are errors.
+    fn close(&self);
+}
+
+/// What a slot holds. Data and services will be further variants.
+#[derive(Clone, Debug)]
+pub enum Value {
+    /// Lives in the host: object and code.
+    Host(Arc<dyn Resource>),
+}
+
+impl Value {
+    /// How the value survives, in the words of DESIGN.md section 6.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Value::Host(_) => "host handle",
+        }
+    }
+
+    /// The name of the value's type.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Value::Host(resource) => resource.type_name(),
+        }
+    }
+
+    fn close(&self) {
+        match self {
+            Value::Host(resource) => resource.close(),
+        }
+    }
+
+    fn describe(&self) -> serde_json::Value {
+        match self {
+            Value::Host(resource) => resource.describe(),
+        }
+    }
+}
+
+/// The name of a slot: a key in a module. The empty module is the common one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// Namespace.
+    pub module: Arc<str>,
+    /// Name within it.
+    pub name: Arc<str>,
+}
+
+impl Key {
+    /// A key; copies both texts.
+    pub fn new(module: &str, name: &str) -> Key {
+        Key { module: module.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.module.is_empty() {
+            f.write_str(&self.name)
+        } else {
+            write!(f, "{}/{}", self.module, self.name)
+        }
+    }
+}
+
+/// Who asks: a generation of a plugin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Author {
+    /// Name of the plugin.
+    pub plugin: Arc<str>,
+    /// Number of the generation.
+    pub generation: u64,
+}
+
+impl fmt::Display for Author {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} generation {}", self.plugin, self.generation)
+    }
+}
+
+/// How long a caller waits for an init unless it says otherwise; also when a hung init is given up.
+pub const DEFAULT_INIT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The process-wide map from keys to slots.
+#[derive(Default)]
+pub struct Registry {
+    /// Held for look-ups and insertions of slots only.
+    slots: RwLock<HashMap<Key, Arc<Slot>>>,
+    /// Which thread waits for which slot.
+    waits: Graph,
+    /// Order of creation, so that shutdown can reverse it.
+    serial: AtomicU64,
+}
+
+impl Registry {
+    /// An empty registry.
+    pub fn new() -> Registry {
+        Registry::default()
+    }
+
+    /// Finds the value of `key`, making it with `init` if the slot is empty.
+    ///
+    /// Blocks while another caller makes the same key, up to `timeout`; an attempt that takes longer
+    /// than `timeout` is given up by whoever waits for it, and its late result is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`]; whatever the variant, the slot is as it was or empty.
+    pub fn get_or_init(
+        &self,
+        author: &Author,
+        overlay: &Overlay,
+        key: &Key,
+        expected: &str,
+        timeout: Duration,
+        init: impl FnOnce() -> Result<Value, InitFailure>,
+    ) -> Result<Value, RegistryError> {
+        let slot = self.slot(overlay, key)?;
+        match slot.turn(author, expected, timeout, &self.waits)? {
+            Turn::Ready(value) => Ok(value),
+            Turn::Init(attempt) => {
+                let outcome = attempt.run(init);
+                attempt.finish(outcome, expected, self.serial.fetch_add(1, Ordering::Relaxed))
+            }
+        }
+    }
+
+    /// The value of `key`, if there is one. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::NotFound`] or [`RegistryError::WrongType`].
+    pub fn get(
+        &self,
+        author: &Author,
+        overlay: &Overlay,
+        key: &Key,
+        expected: &str,
+    ) -> Result<Value, RegistryError> {
+        let published = self.slots.read().get(key).cloned();
+        let staged = overlay.get(key);
+        for slot in [published, staged].into_iter().flatten() {
+            if let Some(found) = slot.peek(author, expected) {
+                return found;
+            }
+        }
+        Err(RegistryError::NotFound { key: key.clone() })
+    }
+
+    /// Empties the slot of `key`. Who holds the value keeps it.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::NotFound`] when it was empty.
+    pub fn remove(&self, overlay: &Overlay, key: &Key) -> Result<(), RegistryError> {
+        let published = self.slots.write().remove(key);
+        let staged = overlay.take(key);
+        // Dropped here, after both locks: the last reference to a pool closes connections.
+        let values = [published, staged].into_iter().flatten().filter_map(|slot| slot.take()).count();
+        if values == 0 { Err(RegistryError::NotFound { key: key.clone() }) } else { Ok(()) }
+    }
+
+    /// Publishes what a generation registered while it was loading. Where another filled a key in the
+    /// meantime, that value stays; the staged one lives on for the generation that holds it.
+    pub fn commit(&self, overlay: &Overlay) {
+        let staged = overlay.end(true);
+        let mut lost = Vec::new();
+        {
+            let mut slots = self.slots.write();
+            for slot in staged {
+                match slots.get(slot.key()) {
+                    Some(there) if there.is_taken() => lost.push(slot),
+                    _ => {
+                        slots.insert(slot.key().clone(), slot);
+                    }
+                }
+            }
+        }
+        // Dropped without the lock.
+        drop(lost);
+    }
+
+    /// Undoes what a generation registered while it was loading, newest first.
+    pub fn abandon(&self, overlay: &Overlay) {
+        close_all(overlay.end(false));
+    }
+
+    /// Counts a reload for every value that `plugin` has used.
+    pub fn note_reload(&self, plugin: &str) {
+        for slot in self.slots.read().values() {
+            slot.note_reload(plugin);
+        }
+    }
+
+    /// Closes and drops every value, the newest first.
+    pub fn shutdown(&self) {
+        let slots = std::mem::take(&mut *self.slots.write());
+        close_all(slots.into_values().collect());
+    }
+
+    /// Every slot that holds a value, is making one or failed to, sorted by key.
+    pub fn slots(&self) -> Vec<SlotInfo> {
+        let slots: Vec<Arc<Slot>> = self.slots.read().values().cloned().collect();
+        let mut infos: Vec<SlotInfo> = slots.iter().map(|slot| slot.info()).collect();
+        infos.sort_by(|a, b| (&a.module, &a.key).cmp(&(&b.module, &b.key)));
+        infos
+    }
+
+    /// The slot to use for `key`: the published one if it is in use, else the loading generation's own.
+    fn slot(&self, overlay: &Overlay, key: &Key) -> Result<Arc<Slot>, RegistryError> {
+        let published = self.slots.read().get(key).cloned();
+        if let Some(slot) = &published
+            && (slot.is_taken() || !overlay.is_open())
+        {
+            return Ok(Arc::clone(slot));
+        }
+        match overlay.place(key) {
+            Place::Staged(slot) => Ok(slot),
+            Place::Refused => Err(RegistryError::Abandoned { key: key.clone() }),
+            Place::Published => {
+                let mut slots = self.slots.write();
+                let slot = slots.entry(key.clone()).or_insert_with(|| Arc::new(Slot::new(key.clone())));
+                Ok(Arc::clone(slot))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("slots", &self.slots.read().len()).finish()
+    }
+}
+
+/// Closes the values of `slots`, the newest first.
+fn close_all(slots: Vec<Arc<Slot>>) {
+    let mut values: Vec<(u64, Value)> = slots.iter().filter_map(|slot| slot.take()).collect();
+    values.sort_by_key(|(serial, _)| std::cmp::Reverse(*serial));
+    for (_, value) in values {
+        value.close();
+    }
+}
+
+/// Milliseconds since the Unix epoch, the form of points in time on every face.
+pub(crate) fn unix_ms(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,206 @@
+//! The bridge for `tracing`: this library's events, into the host's log.
+//!
+//! The library has its own copy of tracing's dispatcher, so an event would go nowhere. This subscriber
+//! hands each event to the host, with its fields and the names of the spans it happened in.
+//!
+//! # Invariants
+//!
+//! - Filtering is the host's: everything up to `debug` crosses, `trace` does not.
+#![expect(unsafe_code, reason = "calls the host through the C ABI")]
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt::{self, Write as _};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tracing_core::field::{Field, Visit};
+use tracing_core::span::{Attributes, Current, Id, Record};
+use tracing_core::{Dispatch, Event, Level, LevelFilter, Metadata, Subscriber, dispatcher};
+
+use crate::abi::{BytesView, LogView, PairView, StrView};
+use crate::host;
+
+/// Makes the bridge this library's subscriber, unless the author has set another.
+pub(crate) fn install() {
+    // The error says that there is a subscriber already: the author's choice.
+    let _ = dispatcher::set_global_default(Dispatch::new(Bridge::default()));
+}
+
+thread_local! {
+    /// The spans this thread is in, outermost first.
+    static ENTERED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+}
+
+#[derive(Default)]
+struct Bridge {
+    /// Open spans: how often they are held, and their text.
+    spans: Mutex<HashMap<u64, (usize, String)>>,
+    last: AtomicU64,
+}
+
+impl Bridge {
+    fn with_spans<R>(&self, body: impl FnOnce(&mut HashMap<u64, (usize, String)>) -> R) -> R {
+        // Poisoning says nothing here: every operation on the map is a single one.
+        body(&mut self.spans.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// `outer{id=1}:inner: ` for the spans this thread is in; empty outside of spans.
+    fn prefix(&self) -> String {
+        ENTERED.with_borrow(|entered| {
+            if entered.is_empty() {
+                return String::new();
+            }
+            self.with_spans(|spans| {
+                let names: Vec<&str> =
+                    entered.iter().filter_map(|id| spans.get(id)).map(|(_, text)| text.as_str()).collect();
+                format!("{}: ", names.join(":"))
+            })
+        })
+    }
+}
+
+impl Subscriber for Bridge {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= Level::DEBUG
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::DEBUG)
+    }
+
+    fn new_span(&self, attributes: &Attributes<'_>) -> Id {
+        let mut fields = Fields::default();
+        attributes.record(&mut fields);
+        let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let text = fields.after(attributes.metadata().name());
+        self.with_spans(|spans| spans.insert(id, (1, text)));
+        Id::from_u64(id)
+    }
+
+    fn record(&self, span: &Id, values: &Record<'_>) {
+        let mut fields = Fields::default();
+        values.record(&mut fields);
+        self.with_spans(|spans| {
+            if let Some((_, text)) = spans.get_mut(&span.into_u64()) {
+                *text = fields.after(text);
+            }
+        });
+    }
+
+    fn record_follows_from(&self, _span: &Id, _follows: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let Ok(host) = host::table() else { return };
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let message = self.prefix() + &fields.message;
+        let pairs: Vec<PairView> = fields
+            .others
+            .iter()
+            .map(|(name, value)| PairView {
+                name: StrView::new(name),
+                value: BytesView::new(value.as_bytes()),
+            })
+            .collect();
+        let metadata = event.metadata();
+        let view = LogView {
+            size: size_of::<LogView>(),
+            level: match *metadata.level() {
+                Level::ERROR => 1,
+                Level::WARN => 2,
+                Level::INFO => 3,
+                Level::DEBUG => 4,
+                Level::TRACE => 5,
+            },
+            target: StrView::new(metadata.target()),
+            message: StrView::new(&message),
+            fields: pairs.as_ptr(),
+            field_count: pairs.len(),
+            file: metadata.file().map_or(StrView::EMPTY, StrView::new),
+            line: metadata.line().unwrap_or(0),
+        };
+        // SAFETY: the table's own `ctx`; the view and what it points to live until the call returns.
+        unsafe { (host.log)(host.ctx, &view) };
+    }
+
+    fn enter(&self, span: &Id) {
+        ENTERED.with_borrow_mut(|entered| entered.push(span.into_u64()));
+    }
+
+    fn exit(&self, span: &Id) {
+        ENTERED.with_borrow_mut(|entered| {
+            if let Some(at) = entered.iter().rposition(|id| *id == span.into_u64()) {
+                entered.remove(at);
+            }
+        });
+    }
+
+    fn clone_span(&self, span: &Id) -> Id {
+        self.with_spans(|spans| {
+            if let Some((held, _)) = spans.get_mut(&span.into_u64()) {
+                *held += 1;
+            }
+        });
+        span.clone()
+    }
+
+    fn try_close(&self, span: Id) -> bool {
+        self.with_spans(|spans| {
+            let Some((held, _)) = spans.get_mut(&span.into_u64()) else { return false };
+            *held -= 1;
+            let closed = *held == 0;
+            if closed {
+                spans.remove(&span.into_u64());
+            }
+            closed
+        })
+    }
+
+    fn current_span(&self) -> Current {
+        // Events carry their spans as text; nobody on the other side asks for the current one.
+        Current::none()
+    }
+}
+
+/// The fields of an event or span, as text.
+#[derive(Default)]
+struct Fields {
+    message: String,
+    others: Vec<(&'static str, String)>,
+}
+
+impl Fields {
+    /// `name{a=1 b=2}`, or `name` alone.
+    fn after(&self, name: &str) -> String {
+        let mut text = name.to_owned();
+        for (i, (name, value)) in self.others.iter().enumerate() {
+            // Writing to a `String` cannot fail.
+            let _ = write!(text, "{}{name}={value}", if i == 0 { "{" } else { " " });
+        }
+        if !self.others.is_empty() {
+            text.push('}');
+        }
+        text
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let text = format!("{value:?}");
+        if field.name() == "message" {
+            self.message = text;
+        } else {
+            self.others.push((field.name(), text));
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" {
+            value.clone_into(&mut self.message);
+        } else {
+            self.others.push((field.name(), value.to_owned()));
+        }
+    }
+}
