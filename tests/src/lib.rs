@@ -1,7 +1,7 @@
 //! The harness of the end-to-end tests.
 //!
 //! Owns: a running host as a child process ([`TestHost`]), a throw-away PostgreSQL server
-//! ([`Cluster`]), a small HTTP client ([`http`]), source plugins that a test may edit
+//! ([`Cluster`]), a small HTTP client ([`http`]), clients in loops ([`Load`]), source plugins that a test may edit
 //! ([`SourcePlugin`]), and waiting with a deadline ([`eventually`]). Does not own: the facts that are
 //! tested; those are in `it/`.
 //!
@@ -16,11 +16,13 @@ pub mod fixture;
 pub mod guard;
 pub mod host;
 pub mod http;
+pub mod load;
 pub mod postgres;
 pub mod source;
 pub mod wait;
 
 pub use host::TestHost;
+pub use load::Load;
 pub use postgres::Cluster;
 pub use source::SourcePlugin;
 pub use wait::eventually;

@@ -64,6 +64,20 @@ impl PluginsDir {
         self.put(name, &read_fixture(fixture));
     }
 
+    /// Replaces a library by what another build of the fixture would yield: other bytes, the same code.
+    ///
+    /// # Panics
+    ///
+    /// When it is not there.
+    #[track_caller]
+    pub fn rebuild(&self, name: &str, fixture: &str, build: usize) {
+        assert!(self.library(name).exists(), "`{name}` is not installed: install it");
+        let mut bytes = read_fixture(fixture);
+        // Behind the end of what the headers describe, where nobody looks.
+        bytes.extend_from_slice(format!("build {build}").as_bytes());
+        self.put(name, &bytes);
+    }
+
     /// Puts the first part of a fixture's library there, as a full disk would leave it.
     #[track_caller]
     pub fn write_truncated(&self, name: &str, fixture: &str, percent: usize) {
@@ -71,22 +85,17 @@ impl PluginsDir {
         self.put(name, &bytes[..bytes.len() * percent / 100]);
     }
 
-    /// Puts bytes there that are no library.
+    /// Puts bytes there that are no library, or hardly one.
     pub fn write_garbage(&self, name: &str, bytes: &[u8]) {
         self.put(name, bytes);
     }
 
-    /// Begins to write a fixture's library in place, as `cp` does to a new file, and stops half way.
-    ///
-    /// An installed library is unlinked first: writing into a mapped file kills whoever runs it.
+    /// Begins to write a fixture's library in place, as `cp` does, and stops half way.
     #[track_caller]
     pub fn begin_write(&self, name: &str, fixture: &str) -> HalfWritten {
         let bytes = read_fixture(fixture);
         let (first, rest) = bytes.split_at(bytes.len() / 2);
         let path = self.library(name);
-        if path.exists() {
-            fs::remove_file(&path).expect("the test's directory is writable");
-        }
         let mut file = File::create(&path).expect("the test's directory is writable");
         file.write_all(first).expect("the test's directory is writable");
         HalfWritten { file, rest: rest.to_vec() }
