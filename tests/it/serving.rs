@@ -68,8 +68,9 @@ fn body_and_parameters_arrive_as_sent() {
     assert_eq!(host.post("/shop/echo", &body).body, body);
     assert_eq!(host.post("/shop/length", b"").text(), "0");
     assert_eq!(host.get("/shop/greet/a%2Fb%20%C3%BC").text(), "hello, a/b \u{fc}");
-    let chunked = b"POST /shop/echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
-    assert_eq!(Client::new(host.listen()).raw(chunked).unwrap().text(), "abcde");
+    let head = "POST /shop/echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
+    let chunked = format!("{head}3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n");
+    assert_eq!(Client::new(host.listen()).raw(chunked.as_bytes()).unwrap().text(), "abcde");
 }
 
 /// Announced or not, too much is too much: 413, in words, before it fills the memory.

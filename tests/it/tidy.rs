@@ -10,9 +10,17 @@ use tests::fixture::repository;
 ///
 /// Raw fixtures are written against the bare ABI, by design. `abi.rs` has only types of functions.
 const UNCHECKED: &[&str] = &[
+    "host/src/hostcall/log.rs",
     "host/src/hostcall/mod.rs",
+    "host/src/hostcall/registry.rs",
+    "host/src/hostcall/table.rs",
     "host/src/hostcall/view.rs",
+    "plugin-api/src/entry.rs",
     "plugin-api/src/host.rs",
+    "plugin-api/src/log.rs",
+    "plugin-api/src/plugin.rs",
+    "plugin-api/src/registry.rs",
+    "plugin-api/src/request.rs",
     "plugin-api/src/view.rs",
     "tests/fixtures/abi_v1_frozen/lib.rs",
     "tests/fixtures/no_descriptor/lib.rs",
@@ -112,25 +120,27 @@ fn the_lint_against_unchecked_code_holds_everywhere() {
 /// A newcomer opens any file and reads first what it owns.
 #[test]
 fn every_file_begins_by_saying_what_it_owns() {
-    for file in sources("rs") {
-        let text = read(&file);
-        let is_tests = file.ends_with("tests.rs");
-        assert!(text.starts_with("//! "), "{} does not begin with `//!`", file.display());
-        let words = text.lines().next().map_or(0, |line| line.split(' ').count());
-        assert!(is_tests || words > 2, "the first line of {} says nothing", file.display());
-    }
+    let silent: Vec<PathBuf> = sources("rs")
+        .into_iter()
+        .filter(|file| {
+            let text = read(file);
+            let first = text.lines().next().unwrap_or_default();
+            !first.starts_with("//! ") || first.split(' ').count() < 3
+        })
+        .collect();
+    assert!(silent.is_empty(), "these do not begin with a `//!` line that says something: {silent:#?}");
 }
 
 /// Other characters than ASCII come from the outside and are written as escapes.
 #[test]
 fn sources_are_ascii() {
-    for extension in ["rs", "toml", "c", "h"] {
-        for file in sources(extension) {
-            for (number, line) in read(&file).lines().enumerate() {
-                assert!(line.is_ascii(), "{}:{}: {line}", file.display(), number + 1);
-            }
+    let mut foreign = Vec::new();
+    for file in ["rs", "toml", "c", "h"].into_iter().flat_map(sources) {
+        for (number, line) in read(&file).lines().enumerate().filter(|(_, line)| !line.is_ascii()) {
+            foreign.push(format!("{}:{}: {line}", file.display(), number + 1));
         }
     }
+    assert!(foreign.is_empty(), "{foreign:#?}");
 }
 
 /// What is not finished is not merged.

@@ -8,6 +8,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -144,9 +145,13 @@ impl Client {
     /// As [`Client::request`].
     pub fn raw(&self, bytes: &[u8]) -> io::Result<Response> {
         let mut stream = self.connect()?;
-        // A server may answer and close before it has read everything; its answer still counts.
-        let _ = stream.get_mut().write_all(bytes);
-        read_response(&mut stream, false)
+        let mut writer = stream.get_ref().try_clone()?;
+        // Both at once: a server may answer and close before it has read everything, and what it
+        // said is lost to a client that is still writing.
+        thread::scope(|scope| {
+            scope.spawn(move || writer.write_all(bytes));
+            read_response(&mut stream, false)
+        })
     }
 
     fn take_stream(&mut self) -> io::Result<BufReader<Stream>> {
@@ -186,6 +191,15 @@ impl From<SocketAddr> for Address {
 impl From<PathBuf> for Address {
     fn from(path: PathBuf) -> Address {
         Address::Unix(path)
+    }
+}
+
+impl Stream {
+    fn try_clone(&self) -> io::Result<Stream> {
+        match self {
+            Stream::Tcp(stream) => stream.try_clone().map(Stream::Tcp),
+            Stream::Unix(stream) => stream.try_clone().map(Stream::Unix),
+        }
     }
 }
 

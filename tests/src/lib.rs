@@ -1,9 +1,9 @@
 //! The harness of the end-to-end tests.
 //!
 //! Owns: a running host as a child process ([`TestHost`]), a throw-away PostgreSQL server
-//! ([`Cluster`]), a small HTTP client ([`http`]), clients in loops ([`Load`]), source plugins that a test may edit
-//! ([`SourcePlugin`]), and waiting with a deadline ([`eventually`]). Does not own: the facts that are
-//! tested; those are in `it/`.
+//! ([`Cluster`]), a small HTTP client ([`http`]) and many of them in loops ([`Load`]), source plugins
+//! that a test may edit ([`SourcePlugin`]), and waiting with a deadline ([`eventually`]). Does not own:
+//! the facts that are tested; those are in `it/`.
 //!
 //! # Invariants
 //!

@@ -36,10 +36,11 @@ impl SourcePlugin {
     /// Writes a plugin of the test's own into `plugins`.
     #[track_caller]
     pub(crate) fn write(name: &str, text: &str, plugins: &Path) -> SourcePlugin {
+        let api = repository().join("plugin-api");
         let manifest = format!(
             "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n\
-             [lib]\ncrate-type = [\"cdylib\"]\n\n[dependencies]\nplugin-api = {{ path = {:?} }}\n\n[workspace]\n",
-            repository().join("plugin-api")
+             [lib]\ncrate-type = [\"cdylib\"]\n\n\
+             [dependencies]\nplugin-api = {{ path = {api:?} }}\n\n[workspace]\n"
         );
         let plugin = SourcePlugin::create(name, &manifest, plugins);
         plugin.save(text);
