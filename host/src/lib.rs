@@ -1,3 +1,10 @@
 //! Host.
+pub mod build;
+pub mod db;
+pub mod hostcall;
+pub mod http;
 mod panic;
+pub mod plugin;
 pub mod registry;
+pub mod report;
+pub mod watch;

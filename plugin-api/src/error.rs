@@ -8,6 +8,7 @@ use http::header::{HeaderValue, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 
 use crate::abi::Status;
+use crate::db::{CheckoutError, QueryError};
 use crate::registry::RegistryError;
 use crate::response::{IntoResponse, Response};
 
@@ -36,8 +37,13 @@ impl Error {
     pub(crate) fn root_status(&self) -> Option<Status> {
         let mut error: Option<&(dyn StdError + 'static)> = Some(&*self.0);
         while let Some(inner) = error {
-            if let Some(registry) = inner.downcast_ref::<RegistryError>() {
-                return Some(registry.status());
+            let status = inner
+                .downcast_ref::<RegistryError>()
+                .map(RegistryError::status)
+                .or_else(|| inner.downcast_ref::<CheckoutError>().map(CheckoutError::status))
+                .or_else(|| inner.downcast_ref::<QueryError>().map(QueryError::status));
+            if status.is_some() {
+                return status;
             }
             error = inner.source();
         }

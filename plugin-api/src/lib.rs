@@ -30,6 +30,7 @@
 //!   functions of [`abi`], whose contract says for how long.
 
 pub mod abi;
+pub mod db;
 mod entry;
 mod env;
 mod error;
@@ -60,7 +61,7 @@ pub mod prelude {
     pub use crate::http::{Method, StatusCode};
     pub use crate::{
         Context, Error, Html, HttpError, IntoResponse, Redirect, Request, Response, Result, UnloadReason,
-        env_or, escape_html, plugin, registry, tracing,
+        db, env_or, escape_html, plugin, registry, tracing,
     };
 }
 

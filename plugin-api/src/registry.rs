@@ -50,8 +50,8 @@ pub(crate) mod sealed {
         const TYPE_NAME: &'static str;
         /// Wraps a handle of this type.
         fn from_owned(handle: Owned) -> Self;
-        /// Gives the handle up.
-        fn into_owned(self) -> Owned;
+        /// Gives the handle up; the text says why not.
+        fn into_owned(self) -> Result<Owned, String>;
     }
 }
 
@@ -211,14 +211,16 @@ unsafe extern "C" fn run<T: Keep, E: Into<Error>, F: FnOnce() -> Result<T, E>>(
 ) -> Status {
     // SAFETY: this function's contract.
     let init = unsafe { &mut *data.cast::<Option<F>>() };
-    let outcome = guard(|| init.take().map(|init| init().map_err(Into::into)));
+    let outcome = guard(|| {
+        init.take().map(|init| init().map_err(|failed| failed.into().chain())?.into_owned())
+    });
     let (status, message) = match outcome {
-        Ok(Some(Ok(value))) => {
+        Ok(Some(Ok(handle))) => {
             // SAFETY: this function's contract. The handle becomes the host's.
-            unsafe { out.write(value.into_owned().into_id()) };
+            unsafe { out.write(handle.into_id()) };
             return Status::OK;
         }
-        Ok(Some(Err(failed))) => (Status::FAILED, failed.chain()),
+        Ok(Some(Err(failed))) => (Status::FAILED, failed),
         Ok(None) => (Status::INVALID, "the host ran an init twice".to_owned()),
         Err(message) => (Status::PANICKED, message),
     };

@@ -1,0 +1,200 @@
+//! One run of cargo: its two outputs read as they come, its end, and what they amount to.
+//!
+//! Owns the threads that read and the reading of cargo's JSON. Does not decide what a failed run means
+//! to the plugin; that is [`super::Builder`].
+//!
+//! # Invariants
+//!
+//! - Nothing of the run outlives [`run`] but what was asked to (a daemon that a build script started):
+//!   the group is reaped, and after a cancellation killed.
+
+use std::collections::BTreeSet;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::Duration;
+
+use cargo_metadata::{Artifact, CrateType, Message, PackageId};
+
+use super::Step;
+use super::cancel::Cancel;
+use super::diagnostics::Diagnostics;
+use super::process::Group;
+
+/// How long the rest of cargo's error output may take once cargo has ended. It is there already; the
+/// limit is for a daemon of a build script that inherited the pipe and never closes it.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// What a run of cargo came to.
+#[derive(Default)]
+pub(super) struct Outcome {
+    /// Whether cargo ended well.
+    pub(super) success: bool,
+    pub(super) diagnostics: Diagnostics,
+    /// The plugin's own library and whether it was up to date already.
+    pub(super) library: Option<(PathBuf, bool)>,
+    /// How many crates were compiled, not counting those that were fresh.
+    pub(super) compiled: usize,
+    /// The directories of all packages on this machine's disk that cargo mentioned.
+    pub(super) local_packages: BTreeSet<PathBuf>,
+    /// Files that the compiler's errors point at.
+    pub(super) blamed: BTreeSet<PathBuf>,
+    /// cargo's own words: the errors, without its reports of progress.
+    pub(super) words: String,
+}
+
+enum Line {
+    Out(String),
+    OutEnd,
+    Err(String),
+    ErrEnd,
+}
+
+/// Runs `command`, which builds the package named by `spec`.
+///
+/// # Errors
+///
+/// When the process cannot be started.
+pub(super) fn run(
+    command: &mut Command,
+    spec: &str,
+    step: &mut dyn FnMut(Step<'_>),
+    cancel: &Cancel,
+) -> io::Result<Outcome> {
+    let mut group = Group::spawn(command)?;
+    let id = group.id();
+    let hook = cancel.on_cancel(move || id.kill());
+    let lines = read_both(&mut group)?;
+    let mut outcome = Outcome::default();
+    let mut errors = Vec::new();
+    let mut err_ended = false;
+    for line in &lines {
+        match line {
+            Line::Out(line) => {
+                if outcome.take(&line, spec, step) {
+                    break;
+                }
+            }
+            Line::OutEnd => break,
+            Line::Err(line) => errors.extend(note(line, step)),
+            Line::ErrEnd => err_ended = true,
+        }
+    }
+    // From here on cargo has nothing left to do but to exit, and its number may be given away.
+    drop(hook);
+    let status = group.wait()?;
+    while !err_ended && let Ok(line) = lines.recv_timeout(LAST_WORDS) {
+        match line {
+            Line::Err(line) => errors.extend(note(line, step)),
+            Line::ErrEnd => err_ended = true,
+            Line::Out(_) | Line::OutEnd => {}
+        }
+    }
+    outcome.success = status.success();
+    outcome.words = words(&errors, status);
+    Ok(outcome)
+}
+
+fn read_both(group: &mut Group) -> io::Result<Receiver<Line>> {
+    let (out, err) = group.outputs().ok_or(io::ErrorKind::BrokenPipe)?;
+    let (sender, lines) = mpsc::channel();
+    let out_sender = sender.clone();
+    let reader = |name: &str| thread::Builder::new().name(name.to_owned());
+    reader("cargo-stdout").spawn(move || read(out, &out_sender, Line::Out, Line::OutEnd))?;
+    reader("cargo-stderr").spawn(move || read(err, &sender, Line::Err, Line::ErrEnd))?;
+    Ok(lines)
+}
+
+/// Sends what `pipe` says line by line. Nobody listening any more is not an error: the run is over.
+fn read(pipe: impl Read, lines: &Sender<Line>, wrap: fn(String) -> Line, end: Line) {
+    let mut pipe = BufReader::new(pipe);
+    let mut bytes = Vec::new();
+    while pipe.read_until(b'\n', &mut bytes).is_ok_and(|length| length > 0) {
+        let line = String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).to_owned();
+        let _ = lines.send(wrap(line));
+        bytes.clear();
+    }
+    let _ = lines.send(end);
+}
+
+impl Outcome {
+    /// Takes in one line of JSON; true at the last one. What is not JSON a build tool has printed.
+    fn take(&mut self, line: &str, spec: &str, step: &mut dyn FnMut(Step<'_>)) -> bool {
+        match serde_json::from_str(line) {
+            Ok(Message::CompilerArtifact(artifact)) => self.artifact(artifact, spec, step),
+            Ok(Message::CompilerMessage(message)) => {
+                let directory = local_directory(&message.package_id);
+                let foreign = (!is(&message.package_id, spec)).then_some(message.target.name.as_str());
+                self.diagnostics.add(&message.message, foreign);
+                let named = message.message.spans.iter().map(|span| Path::new(&span.file_name));
+                if let Some(directory) = directory {
+                    self.blamed.extend(named.filter(|f| f.is_absolute()).map(Path::to_owned));
+                    self.blamed.insert(message.target.src_path.into_std_path_buf());
+                    self.local_packages.insert(directory);
+                }
+            }
+            Ok(Message::BuildFinished(_)) => return true,
+            _ => {}
+        }
+        false
+    }
+
+    fn artifact(&mut self, artifact: Artifact, spec: &str, step: &mut dyn FnMut(Step<'_>)) {
+        if !artifact.fresh {
+            self.compiled += 1;
+            step(Step::Compiled { name: &artifact.target.name, done: self.compiled });
+        }
+        self.local_packages.extend(local_directory(&artifact.package_id));
+        if is(&artifact.package_id, spec) && artifact.target.crate_types.contains(&CrateType::CDyLib) {
+            let library = artifact
+                .filenames
+                .iter()
+                .find(|file| file.extension().is_some_and(|e| e == std::env::consts::DLL_EXTENSION));
+            self.library = library.map(|file| (file.clone().into_std_path_buf(), artifact.fresh));
+        }
+    }
+}
+
+/// Whether `id` is the package that `spec`, an id without its fragment, names.
+fn is(id: &PackageId, spec: &str) -> bool {
+    id.repr.split('#').next() == Some(spec)
+}
+
+/// The directory of a package that cargo reads in place, not from a registry.
+fn local_directory(id: &PackageId) -> Option<PathBuf> {
+    let url = id.repr.strip_prefix("path+file://")?;
+    let encoded = url.split('#').next()?;
+    let path = percent_encoding::percent_decode_str(encoded).decode_utf8().ok()?;
+    Some(PathBuf::from(path.into_owned()))
+}
+
+/// Reports a line of progress, or gives back a line that says something else.
+fn note(line: String, step: &mut dyn FnMut(Step<'_>)) -> Option<String> {
+    let Some((verb, rest)) = status(&line) else {
+        return Some(line);
+    };
+    match verb {
+        "Compiling" => step(Step::Compiling { name: rest.split(' ').next().unwrap_or(rest) }),
+        "Blocking" => step(Step::Blocked { words: rest }),
+        "Updating" | "Locking" | "Downloading" | "Downloaded" => step(Step::Fetching { words: line.trim() }),
+        _ => {}
+    }
+    None
+}
+
+/// Splits `   Compiling serde v1.0`: cargo's reports have their verb right-aligned to twelve columns.
+fn status(line: &str) -> Option<(&str, &str)> {
+    let (head, rest) = line.split_at_checked(12)?;
+    let verb = head.trim_start();
+    let is_verb = verb.starts_with(char::is_uppercase) && verb.chars().all(char::is_alphabetic);
+    is_verb.then_some(verb).zip(rest.strip_prefix(' '))
+}
+
+/// What cargo has to say beyond progress and warnings, or how it ended if it said nothing.
+fn words(lines: &[String], status: ExitStatus) -> String {
+    let error = lines.iter().position(|line| line.starts_with("error")).unwrap_or(0);
+    let words = lines[error..].join("\n").trim().trim_start_matches("error: ").to_owned();
+    if words.is_empty() { format!("cargo ended without a word ({status})") } else { words }
+}

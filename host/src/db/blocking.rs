@@ -1,0 +1,27 @@
+//! Which threads may block.
+//!
+//! PostgreSQL's driver panics on a thread that is inside a tokio runtime. Who is about to call or
+//! drop a connection asks here first.
+
+use std::mem::ManuallyDrop;
+
+/// Whether this thread must not block, because a tokio runtime runs on it.
+pub fn is_forbidden() -> bool {
+    tokio::runtime::Handle::try_current().is_ok()
+}
+
+/// Runs `body` with `value` here, or on a thread of its own where this one must not block.
+///
+/// If no thread can be made the value is leaked: the alternative is a panic in a drop.
+pub(super) fn run<T: Send + 'static>(value: T, body: impl FnOnce(T) + Send + 'static) {
+    if !is_forbidden() {
+        return body(value);
+    }
+    let value = ManuallyDrop::new(value);
+    let spawned = std::thread::Builder::new()
+        .name("db-checkin".to_owned())
+        .spawn(move || body(ManuallyDrop::into_inner(value)));
+    if let Err(error) = spawned {
+        tracing::error!("leaked a database connection, for want of a thread to close it: {error}");
+    }
+}

@@ -1,0 +1,184 @@
+//! Why a database operation failed, one enum per operation.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// Why a URL or a setting was refused. Nothing was opened.
+#[derive(Clone, Debug, Error)]
+pub enum ConfigError {
+    /// No driver has this scheme.
+    #[error("`{scheme}:` names no database: write `postgres://user@host/database` or `sqlite:PATH`")]
+    Scheme {
+        /// What stands before the colon.
+        scheme: String,
+    },
+    /// The rest of the URL.
+    #[error("bad address of a {driver} database: {reason}")]
+    Address {
+        /// The driver.
+        driver: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The URL asks for encryption.
+    #[error("`{address}` asks for TLS, which this version does not offer: use `sslmode=prefer` or `disable`")]
+    Tls {
+        /// The address without its password.
+        address: String,
+    },
+}
+
+/// Why no connection was made. Cloned for everybody who waits for one.
+#[derive(Clone, Debug, Error)]
+pub enum ConnectError {
+    /// The database did not answer, or refused.
+    #[error("cannot connect to {address}: {reason}")]
+    Unreachable {
+        /// The address without its password.
+        address: String,
+        /// The driver's words.
+        reason: String,
+        /// SQLSTATE, if it was the database that refused.
+        sqlstate: Option<String>,
+    },
+    /// The directory of a database file could not be made.
+    #[error("cannot create directory {}: {reason}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// The operating system's words.
+        reason: String,
+    },
+}
+
+/// Why a pool was not opened. Nothing is left behind.
+#[derive(Clone, Debug, Error)]
+pub enum OpenError {
+    /// The URL.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The first connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// A pool of no connections.
+    #[error("`max_size` is 0: a pool needs at least one connection")]
+    NoSize,
+}
+
+/// Why no connection was lent out. The pool is as it was.
+#[derive(Clone, Debug, Error)]
+pub enum CheckoutError {
+    /// All connections stayed lent out.
+    #[error(
+        "all {max_size} connections to {address} are lent out, waited {}: return them sooner or raise `max_size`",
+        seconds(.waited)
+    )]
+    Exhausted {
+        /// The address without its password.
+        address: String,
+        /// How many connections the pool may have.
+        max_size: u32,
+        /// How long the caller waited.
+        waited: Duration,
+    },
+    /// The database is down.
+    #[error(transparent)]
+    Unreachable(#[from] ConnectError),
+    /// The pool has been closed.
+    #[error("the pool of {address} has been closed")]
+    Closed {
+        /// The address without its password.
+        address: String,
+    },
+}
+
+fn seconds(duration: &Duration) -> String {
+    format!("{:.1} s", duration.as_secs_f64())
+}
+
+/// Why a statement or a step of a transaction failed.
+#[derive(Clone, Debug, Error)]
+pub enum QueryError {
+    /// The database refused.
+    #[error("{message}")]
+    Database {
+        /// The database's words.
+        message: String,
+        /// SQLSTATE, or empty where the database has none.
+        sqlstate: String,
+    },
+    /// The connection broke. Whether the statement took effect is unknown.
+    #[error("the connection to the database broke: {reason}")]
+    Lost {
+        /// The driver's words.
+        reason: String,
+        /// SQLSTATE of the database's last word, or empty.
+        sqlstate: String,
+    },
+    /// A commit ended as a rollback: nothing was stored.
+    #[error("nothing was committed, the transaction was rolled back: a statement in it had failed")]
+    RolledBack,
+    /// There is nothing to commit or roll back.
+    #[error("there is no transaction to end")]
+    NoTransaction,
+    /// The text begins or ends a transaction behind the back of the one that is open.
+    #[error(
+        "the text begins or ends a transaction while one is open: use the transaction's own commit and rollback"
+    )]
+    TransactionText,
+    /// Another number of parameters than the statement has.
+    #[error("the statement has {expected} parameters, {given} were given")]
+    ParameterCount {
+        /// What the statement has.
+        expected: usize,
+        /// What the caller gave.
+        given: usize,
+    },
+    /// A placeholder that is not `$1`, `$2`, ...
+    #[error("placeholder `{found}`: write `$1`, `$2`, ...")]
+    Placeholder {
+        /// The placeholder.
+        found: String,
+    },
+    /// A number that does not fit the parameter's type.
+    #[error("parameter ${number}: {value} does not fit {type_name}")]
+    OutOfRange {
+        /// Which parameter, from 1.
+        number: usize,
+        /// Its value.
+        value: String,
+        /// The type the database wants.
+        type_name: String,
+    },
+    /// A value of a kind that the parameter's type cannot be made from.
+    #[error("parameter ${number}: {found} cannot be sent as {type_name}")]
+    ParameterType {
+        /// Which parameter, from 1.
+        number: usize,
+        /// The kind of its value.
+        found: &'static str,
+        /// The type the database wants.
+        type_name: String,
+    },
+    /// A column of a type that has no form here.
+    #[error("column `{column}` is of type {type_name}, which has no form here: cast it, `{column}::text`")]
+    ColumnType {
+        /// The column.
+        column: String,
+        /// Its type.
+        type_name: String,
+    },
+    /// A cell that cannot be read.
+    #[error("column `{column}`: {reason}")]
+    Cell {
+        /// The column.
+        column: String,
+        /// Why not.
+        reason: String,
+    },
+    /// Another thread uses the connection at this moment.
+    #[error("another thread is using this connection: check one out for each thread")]
+    Busy,
+}

@@ -1,0 +1,134 @@
+//! The PostgreSQL driver.
+//!
+//! Owns the address, the statement cache and the session of each connection. What a value looks like
+//! on the wire is `params.rs` and `cells.rs`; which error means a broken connection, `error.rs`.
+//!
+//! # Invariants
+//!
+//! - A commit is preceded by a statement that fails in a spoilt transaction, in the same message: the
+//!   server itself decides whether there is something to commit.
+//! - A statement is run a second time only outside of a transaction and only after an error that the
+//!   server raises before it runs anything.
+
+mod cells;
+mod connection;
+mod error;
+mod params;
+mod text;
+
+use std::fmt::Write as _;
+use std::str::FromStr;
+use std::time::Duration;
+
+use postgres::NoTls;
+use postgres::config::{Config, Host, SslMode};
+
+use self::connection::Open;
+use super::{ConfigError, ConnectError, Connection, Driver};
+
+/// How long the socket may take to connect, unless the URL says otherwise.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The first keepalive probe; the driver's own default is two hours.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+/// Between keepalive probes.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// How long sent bytes may stay unacknowledged.
+const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Connects to one PostgreSQL database.
+pub struct Postgres {
+    config: Config,
+    address: String,
+}
+
+impl Postgres {
+    /// Reads a `postgres://...` URL.
+    ///
+    /// # Errors
+    ///
+    /// When it is malformed or asks for TLS.
+    pub fn parse(url: &str) -> Result<Postgres, ConfigError> {
+        let mut config = Config::from_str(url).map_err(|error| {
+            if url.contains("sslmode=verify") {
+                return ConfigError::Tls { address: "the URL".to_owned() };
+            }
+            ConfigError::Address { driver: "postgres", reason: error::chain(&error) }
+        })?;
+        let address = address(&config);
+        if config.get_ssl_mode() == SslMode::Require {
+            return Err(ConfigError::Tls { address });
+        }
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(CONNECT_TIMEOUT);
+        }
+        if !url.contains("keepalives_idle=") {
+            config.keepalives_idle(KEEPALIVE_IDLE);
+        }
+        if config.get_keepalives_interval().is_none() {
+            config.keepalives_interval(KEEPALIVE_INTERVAL);
+        }
+        if config.get_tcp_user_timeout().is_none() {
+            config.tcp_user_timeout(ACKNOWLEDGE_TIMEOUT);
+        }
+        if config.get_application_name().is_none() {
+            config.application_name("host");
+        }
+        config.notice_callback(|notice| {
+            tracing::debug!(severity = notice.severity(), "postgres: {}", notice.message());
+        });
+        Ok(Postgres { config, address })
+    }
+}
+
+/// Where the database is, from the parts that are not secret.
+fn address(config: &Config) -> String {
+    let mut address = "postgres://".to_owned();
+    if let Some(user) = config.get_user() {
+        address.push_str(user);
+        address.push('@');
+    }
+    for (index, host) in config.get_hosts().iter().enumerate() {
+        let separator = if index == 0 { "" } else { "," };
+        let port = config.get_ports().get(index).or(config.get_ports().first()).copied().unwrap_or(5432);
+        let host = match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(path) => path.display().to_string(),
+        };
+        // Writing to a `String` cannot fail.
+        let _ = write!(address, "{separator}{host}:{port}");
+    }
+    if let Some(name) = config.get_dbname() {
+        address.push('/');
+        address.push_str(name);
+    }
+    address
+}
+
+impl std::fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Postgres").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Driver for Postgres {
+    fn name(&self) -> &'static str {
+        "postgres"
+    }
+
+    fn address(&self) -> &str {
+        &self.address
+    }
+
+    fn connect(&self) -> Result<Box<dyn Connection>, ConnectError> {
+        let unreachable = |error: postgres::Error| ConnectError::Unreachable {
+            address: self.address.clone(),
+            reason: error::chain(&error),
+            sqlstate: error.code().map(|code| code.code().to_owned()),
+        };
+        let client = self.config.connect(NoTls).map_err(unreachable)?;
+        Ok(Box::new(Open::new(client).map_err(unreachable)?))
+    }
+}
+
+#[cfg(test)]
+mod tests;

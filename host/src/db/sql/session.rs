@@ -1,0 +1,82 @@
+//! What is known of a connection's session: its transaction, and what a borrower left behind.
+
+use super::{Dirt, Effect};
+use crate::db::QueryError;
+
+/// The state of a session, as far as the texts that ran in it tell.
+#[derive(Debug, Default)]
+pub(in crate::db) struct Session {
+    /// 0: no transaction, 1: a transaction, more: savepoints in it. Only `begin`, `commit` and
+    /// `rollback` of the connection change it.
+    pub(in crate::db) depth: u32,
+    /// A text began or ended a transaction, so one may be open that `depth` does not count.
+    pub(in crate::db) is_loose: bool,
+    /// What the next borrower must not see.
+    pub(in crate::db) dirt: Dirt,
+}
+
+impl Session {
+    /// Takes note of what a text is about to do.
+    ///
+    /// # Errors
+    ///
+    /// When the text would end the transaction that `depth` counts.
+    pub(in crate::db) fn admit(&mut self, effect: Effect) -> Result<(), QueryError> {
+        if effect.ends_transaction && self.depth > 0 {
+            return Err(QueryError::TransactionText);
+        }
+        self.is_loose |= effect.ends_transaction;
+        self.dirt = self.dirt.max(effect.dirt);
+        Ok(())
+    }
+
+    /// Whether a transaction may be open.
+    pub(in crate::db) fn may_be_in_transaction(&self) -> bool {
+        self.depth > 0 || self.is_loose
+    }
+
+    /// The text that begins a transaction or, inside one, a savepoint.
+    pub(in crate::db) fn begin_text(&self, outermost: &'static str) -> String {
+        match self.depth {
+            0 => outermost.to_owned(),
+            depth => format!("SAVEPOINT level_{depth}"),
+        }
+    }
+
+    /// Counts the innermost transaction or savepoint as over.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub(in crate::db) fn leave(&mut self) -> Result<Level, QueryError> {
+        self.depth = self.depth.checked_sub(1).ok_or(QueryError::NoTransaction)?;
+        Ok(Level(self.depth))
+    }
+}
+
+/// The transaction or savepoint that is being ended: 0 is the transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::db) struct Level(u32);
+
+impl Level {
+    /// The text that keeps it.
+    pub(in crate::db) fn commit_text(self) -> String {
+        match self.0 {
+            0 => "COMMIT".to_owned(),
+            depth => format!("RELEASE SAVEPOINT level_{depth}"),
+        }
+    }
+
+    /// The text that undoes it.
+    pub(in crate::db) fn rollback_text(self) -> String {
+        match self.0 {
+            0 => "ROLLBACK".to_owned(),
+            depth => format!("ROLLBACK TO SAVEPOINT level_{depth}; RELEASE SAVEPOINT level_{depth}"),
+        }
+    }
+
+    /// Whether it is the transaction itself.
+    pub(in crate::db) fn is_outermost(self) -> bool {
+        self.0 == 0
+    }
+}

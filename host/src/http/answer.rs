@@ -1,0 +1,329 @@
+//! One request, from its head to its response.
+//!
+//! # Invariants
+//!
+//! - Every request gets a response with its id, whatever the handler does.
+//! - A route is dropped, and its generation unpinned, before the response is sent.
+//! - An inline handler costs no timer and no hand-off.
+
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, ALLOW, CONNECTION, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use tokio::sync::oneshot;
+use tracing::Level;
+
+use super::body::{self, BodyError, Outgoing};
+use super::connection::Flight;
+use super::headers::{complete, own_the_connection, sign};
+use super::limits::{Limits, size};
+use super::request_id::{RequestId, X_REQUEST_ID};
+use super::service::{Found, Incoming, Reply, Route, Service};
+use super::trouble::{Format, Trouble};
+use super::workers::{Workers, panic_text};
+
+/// What all connections of a server share.
+pub(super) struct Front<S> {
+    pub(super) service: Arc<S>,
+    pub(super) limits: Limits,
+    pub(super) workers: Workers,
+}
+
+/// Who was to answer; outlives the route.
+#[derive(Debug)]
+pub(super) struct Origin {
+    pub(super) plugin: Box<str>,
+    pub(super) generation: u64,
+    pub(super) pattern: Box<str>,
+    pub(super) reload_failed: Option<String>,
+}
+
+impl Origin {
+    fn of(route: &impl Route) -> Self {
+        Self {
+            plugin: route.plugin().into(),
+            generation: route.generation(),
+            pattern: route.pattern().into(),
+            reload_failed: route.reload_failed(),
+        }
+    }
+}
+
+/// What a request came to, before the headers that every response gets.
+struct Outcome {
+    response: Result<Response<Bytes>, Trouble>,
+    origin: Option<Origin>,
+}
+
+/// Answers one request.
+pub(super) async fn answer<S: Service>(
+    front: Arc<Front<S>>,
+    flight: Flight,
+    request: Request<hyper::body::Incoming>,
+) -> Result<Response<Outgoing>, Infallible> {
+    let log = tracing::enabled!(target: "access", Level::DEBUG)
+        .then(|| (Instant::now(), request.method().clone(), request.uri().path().to_owned()));
+    let (parts, body) = request.into_parts();
+    let version = parts.version;
+    if version == Version::HTTP_2 {
+        flight.0.set_http2();
+    }
+    let id = RequestId::of(&parts.headers);
+    let accept = parts.headers.get(ACCEPT).cloned();
+
+    let outcome = front.dispatch(&flight, &id, parts, body, log.is_some()).await;
+    let origin = outcome.origin;
+    let mut response = match outcome.response {
+        Ok(response) => response,
+        Err(trouble) => {
+            let format = Format::preferred(accept.as_ref());
+            trouble.respond(format, &id.text, origin.as_ref(), front.limits.development)
+        }
+    };
+    let headers = response.headers_mut();
+    headers.insert(X_REQUEST_ID, id.header);
+    if let Some(origin) = origin.as_ref().filter(|_| front.limits.development) {
+        sign(headers, origin);
+    }
+    if version != Version::HTTP_2 && (flight.0.thread.is_draining() || flight.0.must_linger()) {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    flight.0.thread.counters.responded(response.status());
+    if let Some((started, method, path)) = log {
+        tracing::debug!(
+            target: "access",
+            method = method.as_str(),
+            path,
+            status = response.status().as_u16(),
+            duration_ms = started.elapsed().as_secs_f64() * 1000.0,
+            plugin = origin.as_ref().map(|origin| &*origin.plugin),
+            generation = origin.as_ref().map(|origin| origin.generation),
+            request_id = &*id.text,
+            "answered"
+        );
+    }
+    Ok(response.map(|bytes| Outgoing::new(bytes, flight)))
+}
+
+impl<S: Service> Front<S> {
+    /// Finds who answers and has them answer. `is_traced`: whether anybody wants to know who it was.
+    async fn dispatch(
+        &self,
+        flight: &Flight,
+        id: &RequestId,
+        parts: Parts,
+        body: hyper::body::Incoming,
+        is_traced: bool,
+    ) -> Outcome {
+        let found = match parts.uri.path() {
+            "*" if parts.method == Method::OPTIONS => {
+                Found::WrongMethod { allow: "GET, HEAD, POST, PUT, PATCH, DELETE".to_owned() }
+            }
+            path => match contain(|| self.service.find(&parts.method, path)) {
+                Ok(found) => found,
+                Err(message) => return conclude(Reply::Panicked { message }, &parts.method, &id.text, None),
+            },
+        };
+        let route = match found {
+            Found::Route(route) => route,
+            nobody => {
+                if !hyper::body::Body::is_end_stream(&body) {
+                    flight.0.linger();
+                }
+                return Outcome { response: without_route(nobody, &parts), origin: None };
+            }
+        };
+        let body = match body::collect(body, self.limits.max_body, self.limits.body_timeout).await {
+            Ok(body) => body,
+            Err(error) => {
+                flight.0.linger();
+                return Outcome { response: Err(self.unread(&error)), origin: Some(Origin::of(&route)) };
+            }
+        };
+        let Parts { method, uri, headers, .. } = parts;
+        let id = Arc::clone(&id.text);
+        let mut incoming =
+            Incoming { id, method, uri, headers, body, remote: flight.0.remote, deadline: None };
+        if route.is_inline() {
+            let (reply, must_tell) = match run(&route, &incoming) {
+                reply @ (Reply::Failed { .. } | Reply::Unavailable { .. } | Reply::Panicked { .. }) => (reply, true),
+                reply => (reply, is_traced || self.limits.development),
+            };
+            let origin = must_tell.then(|| Origin::of(&route));
+            drop(route);
+            return conclude(reply, &incoming.method, &incoming.id, origin);
+        }
+        incoming.deadline = Instant::now().checked_add(self.limits.handler_timeout);
+        self.hand_off(route, incoming).await
+    }
+
+    /// Runs a blocking handler on a worker.
+    async fn hand_off(&self, route: S::Route, incoming: Incoming) -> Outcome {
+        let origin = Origin::of(&route);
+        let (id, method, deadline) = (Arc::clone(&incoming.id), incoming.method.clone(), incoming.deadline);
+        let (answers, mut answer) = oneshot::channel();
+        let job = Box::new(move || {
+            // Nobody waits any more: it stood in the queue beyond its deadline.
+            if answers.is_closed() {
+                return;
+            }
+            let reply = run(&route, &incoming);
+            drop((route, incoming));
+            let _ = answers.send(reply);
+        });
+        if self.workers.submit(job).is_err() {
+            let mut trouble =
+                Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "the server is busy; try again in a second");
+            trouble.reason = Some("all workers are busy and the queue is full".to_owned());
+            trouble.retry_after = Some(1);
+            return Outcome { response: Err(trouble), origin: Some(origin) };
+        }
+        let reply = match deadline {
+            None => (&mut answer).await,
+            Some(deadline) => match tokio::time::timeout_at(deadline.into(), &mut answer).await {
+                Ok(reply) => reply,
+                Err(_) => {
+                    return Outcome { response: Err(self.too_late(&id, &origin)), origin: Some(origin) };
+                }
+            },
+        };
+        let reply = reply.unwrap_or_else(|_| Reply::Panicked {
+            message: "the host panicked while it ran the handler; see the log".to_owned(),
+        });
+        conclude(reply, &method, &id, Some(origin))
+    }
+
+    fn too_late(&self, id: &str, origin: &Origin) -> Trouble {
+        let reason = format!("no answer within {:?}; the handler still runs", self.limits.handler_timeout);
+        tracing::error!(
+            plugin = &*origin.plugin,
+            generation = origin.generation,
+            route = &*origin.pattern,
+            request_id = id,
+            reason,
+            "handler passed its deadline"
+        );
+        let mut trouble =
+            Trouble::new(StatusCode::GATEWAY_TIMEOUT, "the handler took too long; the log has the reason");
+        trouble.reason = Some(reason);
+        trouble
+    }
+
+    fn unread(&self, error: &BodyError) -> Trouble {
+        match error {
+            BodyError::TooLarge => Trouble::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!(
+                    "the body is larger than the limit of {}; send less or raise max_body",
+                    size(self.limits.max_body)
+                ),
+            ),
+            BodyError::Late => Trouble::new(
+                StatusCode::REQUEST_TIMEOUT,
+                format!(
+                    "the body did not arrive within {:?}; send it faster or raise body_timeout_ms",
+                    self.limits.body_timeout
+                ),
+            ),
+            BodyError::Broken(source) => {
+                let mut trouble = Trouble::new(StatusCode::BAD_REQUEST, "the body could not be read");
+                trouble.reason = Some(source.to_string());
+                trouble
+            }
+        }
+    }
+}
+
+/// Runs the handler; a panic of the host's own code is contained here.
+fn run(route: &impl Route, incoming: &Incoming) -> Reply {
+    contain(|| route.invoke(incoming)).unwrap_or_else(|message| Reply::Panicked { message })
+}
+
+/// Runs code of the host that must not take the connection along when it panics.
+fn contain<T>(body: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(body))
+        .map_err(|payload| format!("the host panicked on the way to the handler: {}", panic_text(&*payload)))
+}
+
+/// Turns a reply into a response, and writes the reason of a failure to the log.
+fn conclude(reply: Reply, method: &Method, id: &str, origin: Option<Origin>) -> Outcome {
+    let (what, message) = match reply {
+        Reply::Response(response) | Reply::HttpError(response) if response.status().is_informational() => (
+            "handler failed",
+            format!("it answered with status {}, which is not an answer", response.status()),
+        ),
+        Reply::Response(mut response) | Reply::HttpError(mut response) => {
+            own_the_connection(response.headers_mut(), method);
+            return Outcome { response: Ok(response), origin };
+        }
+        Reply::Failed { message } => ("handler failed", message),
+        Reply::Unavailable { message } => ("handler lacks what it needs", message),
+        Reply::Panicked { message } => ("handler panicked", message),
+    };
+    tracing::error!(
+        plugin = origin.as_ref().map(|origin| &*origin.plugin),
+        generation = origin.as_ref().map(|origin| origin.generation),
+        route = origin.as_ref().map(|origin| &*origin.pattern),
+        request_id = id,
+        reason = message,
+        "{what}"
+    );
+    let mut trouble = match what {
+        "handler panicked" => {
+            Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, "the handler panicked; the log has the reason")
+        }
+        "handler lacks what it needs" => {
+            let words = "something the handler needs is out of reach; try again in a second";
+            Trouble { retry_after: Some(1), ..Trouble::new(StatusCode::SERVICE_UNAVAILABLE, words) }
+        }
+        _ => Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, "the handler failed; the log has the reason"),
+    };
+    trouble.reason = Some(message);
+    Outcome { response: Err(trouble), origin }
+}
+
+/// The answer where no handler runs.
+fn without_route<R>(found: Found<R>, parts: &Parts) -> Result<Response<Bytes>, Trouble> {
+    match found {
+        Found::Route(_) => unreachable!("routes are run"),
+        Found::WrongMethod { allow } => {
+            let allow = complete(&allow);
+            if parts.method == Method::OPTIONS {
+                let mut response = Response::new(Bytes::new());
+                *response.status_mut() = StatusCode::NO_CONTENT;
+                response.headers_mut().extend(HeaderValue::from_str(&allow).ok().map(|allow| (ALLOW, allow)));
+                return Ok(response);
+            }
+            let summary =
+                format!("{} does not answer {}; it answers {allow}", parts.uri.path(), parts.method);
+            let mut trouble = Trouble::new(StatusCode::METHOD_NOT_ALLOWED, summary);
+            trouble.allow = HeaderValue::from_str(&allow).ok();
+            Err(trouble)
+        }
+        Found::NotFound => Err(Trouble::new(
+            StatusCode::NOT_FOUND,
+            format!("nothing answers {} {}", parts.method, parts.uri.path()),
+        )),
+        Found::Index { html } => {
+            let mut response = Response::new(Bytes::from(html));
+            let kind = HeaderValue::from_static("text/html; charset=utf-8");
+            response.headers_mut().insert(CONTENT_TYPE, kind);
+            Ok(response)
+        }
+        Found::Unavailable { plugin, reason, building } => {
+            let state =
+                if building { "is being built; try again in a moment" } else { "has no working code yet" };
+            let mut trouble =
+                Trouble::new(StatusCode::SERVICE_UNAVAILABLE, format!("plugin `{plugin}` {state}"));
+            trouble.reason = Some(reason).filter(|reason| !reason.is_empty());
+            trouble.retry_after = Some(1);
+            trouble.reloads = true;
+            Err(trouble)
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! What an I/O thread knows about each of its connections, and when it gives one up.
+//!
+//! hyper offers a timer for the head of a request only, armed anew for each. Here a connection
+//! records the phase it is in and since when; one sweep per tick looks at all of them. A request
+//! costs a few relaxed stores and no timer.
+//!
+//! # Invariants
+//!
+//! - All but the counters is written on the connection's own I/O thread, so `Relaxed` is enough.
+//! - A time-out is never early: the clock may lag by a tick, and the sweep allows for it.
+//! - A connection is given up only through its own task, woken to see [`Connection::is_closing`].
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::limits::Limits;
+use super::numbers::Counters;
+
+/// How long a client gets to read the last response while it is still sending.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What a connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Phase {
+    /// Accepted; no byte has come.
+    Fresh = 0,
+    /// Bytes of a head have come, but no whole head.
+    Head = 1,
+    /// At least one request is being answered.
+    Busy = 2,
+    /// The last response waits for the client to take it.
+    Writing = 3,
+    /// Between requests.
+    Idle = 4,
+    /// Everything was written; what the client still sends is thrown away.
+    Lingering = 5,
+}
+
+/// One open connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) remote: SocketAddr,
+    pub(super) thread: Arc<Thread>,
+    number: u64,
+    phase: AtomicU8,
+    /// Milliseconds of the thread's clock at the last change of phase or progress in writing.
+    since: AtomicU64,
+    in_flight: AtomicU32,
+    is_http2: AtomicBool,
+    /// Whether the client may still be sending when the last response leaves.
+    must_linger: AtomicBool,
+    closing: AtomicBool,
+    /// The connection's task; its waker stays the same for the task's life.
+    waker: OnceLock<Waker>,
+}
+
+impl Connection {
+    pub(super) fn phase(&self) -> Phase {
+        match self.phase.load(Relaxed) {
+            0 => Phase::Fresh,
+            1 => Phase::Head,
+            2 => Phase::Busy,
+            3 => Phase::Writing,
+            4 => Phase::Idle,
+            _ => Phase::Lingering,
+        }
+    }
+
+    /// Enters a phase, now.
+    pub(super) fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Relaxed);
+        self.progressed();
+    }
+
+    /// The first bytes of a head have come, just in time if the connection was being given up.
+    pub(super) fn begin_head(&self) {
+        self.closing.store(false, Relaxed);
+        self.enter(Phase::Head);
+    }
+
+    /// Restarts the time-out of the phase.
+    pub(super) fn progressed(&self) {
+        self.since.store(self.thread.clock.load(Relaxed), Relaxed);
+    }
+
+    /// Whether no request is being answered, so that whatever hyper writes is its own.
+    pub(super) fn is_quiet(&self) -> bool {
+        matches!(self.phase(), Phase::Fresh | Phase::Head | Phase::Idle)
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Relaxed)
+    }
+
+    pub(super) fn is_http2(&self) -> bool {
+        self.is_http2.load(Relaxed)
+    }
+
+    pub(super) fn set_http2(&self) {
+        self.is_http2.store(true, Relaxed);
+    }
+
+    pub(super) fn must_linger(&self) -> bool {
+        self.must_linger.load(Relaxed)
+    }
+
+    /// Keeps the connection open a little for the client to read the answer while it still sends:
+    /// closing a socket with unread bytes in it takes the answer away from the client.
+    pub(super) fn linger(&self) {
+        self.must_linger.store(true, Relaxed);
+    }
+
+    pub(super) fn remember(&self, waker: &Waker) {
+        self.waker.get_or_init(|| waker.clone());
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.get() {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn close(&self) {
+        self.closing.store(true, Relaxed);
+        self.wake();
+    }
+}
+
+/// A request from its head to the last byte handed to hyper; kept in the response's body.
+#[derive(Debug)]
+pub(super) struct Flight(pub(super) Arc<Connection>);
+
+impl Flight {
+    pub(super) fn begin(connection: &Arc<Connection>) -> Self {
+        connection.in_flight.fetch_add(1, Relaxed);
+        connection.thread.counters.in_flight.fetch_add(1, Relaxed);
+        connection.closing.store(false, Relaxed);
+        connection.enter(Phase::Busy);
+        Self(Arc::clone(connection))
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.0.thread.counters.in_flight.fetch_sub(1, Relaxed);
+        if self.0.in_flight.fetch_sub(1, Relaxed) == 1 {
+            self.0.enter(Phase::Writing);
+        }
+    }
+}
+
+/// What one I/O thread shares with its connections and with whoever asks for numbers.
+#[derive(Debug)]
+pub(super) struct Thread {
+    pub(super) counters: Counters,
+    /// Milliseconds since `started`, as of the last tick or accept.
+    clock: AtomicU64,
+    started: Instant,
+    draining: AtomicBool,
+    connections: Mutex<HashMap<u64, Arc<Connection>>>,
+    next: AtomicU64,
+}
+
+impl Thread {
+    pub(super) fn new() -> Self {
+        Self {
+            counters: Counters::default(),
+            clock: AtomicU64::new(0),
+            started: Instant::now(),
+            draining: AtomicBool::new(false),
+            connections: Mutex::default(),
+            next: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
+    /// Lists a new connection until the guard is dropped.
+    pub(super) fn admit(self: &Arc<Self>, remote: SocketAddr) -> Admitted {
+        let now = self.read_clock();
+        let connection = Arc::new(Connection {
+            remote,
+            thread: Arc::clone(self),
+            number: self.next.fetch_add(1, Relaxed),
+            phase: AtomicU8::new(Phase::Fresh as u8),
+            since: AtomicU64::new(now),
+            in_flight: AtomicU32::new(0),
+            is_http2: AtomicBool::new(false),
+            must_linger: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            waker: OnceLock::new(),
+        });
+        self.connections.lock().insert(connection.number, Arc::clone(&connection));
+        Admitted(connection)
+    }
+
+    fn read_clock(&self) -> u64 {
+        let now = millis(self.started.elapsed());
+        self.clock.store(now, Relaxed);
+        now
+    }
+
+    /// Gives up every connection that has stayed in its phase for too long.
+    pub(super) fn sweep(&self, limits: &Limits, tick: Duration) {
+        let now = self.read_clock();
+        for connection in self.connections.lock().values() {
+            let limit = match connection.phase() {
+                Phase::Busy => continue,
+                Phase::Fresh | Phase::Head => limits.header_timeout,
+                Phase::Writing => limits.write_timeout,
+                Phase::Idle => limits.idle_timeout,
+                Phase::Lingering => LINGER,
+            };
+            let age = now.saturating_sub(connection.since.load(Relaxed));
+            if age >= millis(limit).saturating_add(millis(tick)) {
+                connection.close();
+            }
+        }
+    }
+
+    /// Announces the drain: the next response of each connection is its last.
+    pub(super) fn drain(&self) {
+        self.draining.store(true, Relaxed);
+        self.connections.lock().values().for_each(|connection| connection.wake());
+    }
+
+    /// While draining, after the grace: closes what has no request. HTTP/2 was told and ends by itself.
+    pub(super) fn close_idle(&self) {
+        for connection in self.connections.lock().values() {
+            if matches!(connection.phase(), Phase::Fresh | Phase::Idle) && !connection.is_http2() {
+                connection.close();
+            }
+        }
+    }
+
+    /// Responses that their clients do not have yet.
+    pub(super) fn unfinished(&self) -> u64 {
+        let connections = self.connections.lock();
+        let unwritten =
+            connections.values().filter(|connection| connection.phase() == Phase::Writing).count();
+        self.counters.in_flight.load(Relaxed) + unwritten as u64
+    }
+
+    /// Whether no connection has anything left to say.
+    pub(super) fn is_drained(&self) -> bool {
+        self.connections.lock().values().all(|connection| connection.phase() == Phase::Lingering)
+    }
+}
+
+/// Keeps a connection listed and counted.
+pub(super) struct Admitted(pub(super) Arc<Connection>);
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let thread = &self.0.thread;
+        thread.connections.lock().remove(&self.0.number);
+        thread.counters.connections.fetch_sub(1, Relaxed);
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,261 @@
+//! One I/O thread: accepts, hands a connection to the least busy thread, serves it, drains.
+//!
+//! All threads accept from one socket. Whoever is awake when many clients connect would otherwise
+//! take them all, so a connection goes to the thread that has the fewest.
+//!
+//! # Invariants
+//!
+//! - What the kernel accepted before the listener was closed is served.
+//! - A thread that drains ends only when no thread accepts any more and its own inbox is empty.
+
+use std::future::{Future as _, poll_fn};
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::time::{Interval, MissedTickBehavior};
+
+use super::answer::{Front, answer};
+use super::connection::{Admitted, Flight, Thread};
+use super::limits::Limits;
+use super::service::Service;
+use super::wire::Wire;
+
+/// How often a draining thread looks whether it is done.
+const DRAIN_TICK: Duration = Duration::from_millis(10);
+
+/// How long accepting rests when the system has no descriptors or memory left.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// What one thread may tell another.
+pub(super) enum Command {
+    /// Serve this connection.
+    Adopt(StdStream, SocketAddr),
+    /// Stop accepting and end when every connection has, at the latest at this time.
+    Drain(Instant),
+}
+
+/// What an I/O thread works with.
+pub(super) struct IoThread<S> {
+    pub(super) index: usize,
+    pub(super) front: Arc<Front<S>>,
+    /// Every thread's state and inbox, by index.
+    pub(super) peers: Arc<[(Arc<Thread>, UnboundedSender<Command>)]>,
+    pub(super) inbox: UnboundedReceiver<Command>,
+    /// Threads that still accept.
+    pub(super) accepting: Arc<AtomicUsize>,
+}
+
+enum Event {
+    Command(Option<Command>),
+    Accepted(io::Result<(TcpStream, SocketAddr)>),
+    Tick,
+}
+
+impl<S: Service> IoThread<S> {
+    /// Serves until told to drain. Returns how many requests were cut off.
+    pub(super) async fn run(mut self, listener: StdListener) -> u64 {
+        let until = match TcpListener::from_std(listener) {
+            Ok(listener) => self.serve(listener).await,
+            Err(error) => {
+                tracing::error!(%error, "an I/O thread cannot watch the listener");
+                self.accepting.fetch_sub(1, Ordering::AcqRel);
+                Instant::now()
+            }
+        };
+        self.drain(until).await;
+        self.state().unfinished()
+    }
+
+    fn state(&self) -> &Arc<Thread> {
+        &self.peers[self.index].0
+    }
+
+    /// Accepts and serves until told to drain; returns until when.
+    async fn serve(&mut self, listener: TcpListener) -> Instant {
+        let tick = tick(&self.front.limits);
+        let mut ticks = interval(tick);
+        let until = loop {
+            match self.next_event(&listener, &mut ticks).await {
+                Event::Command(Some(Command::Adopt(stream, remote))) => self.adopt(stream, remote),
+                Event::Command(Some(Command::Drain(until))) => break until,
+                // The server is gone without a word.
+                Event::Command(None) => break Instant::now(),
+                Event::Accepted(Ok((stream, remote))) => self.place(stream, remote),
+                Event::Accepted(Err(error)) if is_passing(&error) => {}
+                Event::Accepted(Err(error)) => {
+                    tracing::warn!(%error, "cannot accept connections for the moment");
+                    tokio::time::sleep(ACCEPT_REST).await;
+                }
+                Event::Tick => self.state().sweep(&self.front.limits, tick),
+            }
+        };
+        if let Ok(listener) = listener.into_std() {
+            self.accept_rest(&listener);
+        }
+        self.accepting.fetch_sub(1, Ordering::AcqRel);
+        until
+    }
+
+    async fn next_event(&mut self, listener: &TcpListener, ticks: &mut Interval) -> Event {
+        let is_alone = self.state().counters.connections.load(Ordering::Relaxed) == 0;
+        poll_fn(|cx| {
+            if let Poll::Ready(command) = self.inbox.poll_recv(cx) {
+                return Poll::Ready(Event::Command(command));
+            }
+            // Before accepting, so that a flood of clients cannot switch the time-outs off. An idle server
+            // sleeps: without a connection there is nothing to time out.
+            if !is_alone && ticks.poll_tick(cx).is_ready() {
+                return Poll::Ready(Event::Tick);
+            }
+            if let Poll::Ready(accepted) = listener.poll_accept(cx) {
+                return Poll::Ready(Event::Accepted(accepted));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Gives a new connection to the thread with the fewest.
+    fn place(&self, stream: TcpStream, remote: SocketAddr) {
+        let load = |index: usize| self.peers[index].0.counters.connections.load(Ordering::Relaxed);
+        let least = (0..self.peers.len()).min_by_key(|&index| (load(index), index != self.index));
+        let least = least.unwrap_or(self.index);
+        let (thread, inbox) = &self.peers[least];
+        thread.counters.connections.fetch_add(1, Ordering::Relaxed);
+        if least == self.index {
+            return self.serve_connection(stream, remote);
+        }
+        match stream.into_std() {
+            Ok(stream) => {
+                let Err(refused) = inbox.send(Command::Adopt(stream, remote)) else { return };
+                thread.counters.connections.fetch_sub(1, Ordering::Relaxed);
+                // That thread ended early; this one has not.
+                if let Command::Adopt(stream, remote) = refused.0 {
+                    self.state().counters.connections.fetch_add(1, Ordering::Relaxed);
+                    self.adopt(stream, remote);
+                }
+            }
+            Err(error) => {
+                thread.counters.connections.fetch_sub(1, Ordering::Relaxed);
+                tracing::warn!(%error, %remote, "lost a connection on its way to another thread");
+            }
+        }
+    }
+
+    /// Serves a connection that is counted as this thread's already.
+    fn adopt(&self, stream: StdStream, remote: SocketAddr) {
+        match TcpStream::from_std(stream) {
+            Ok(stream) => self.serve_connection(stream, remote),
+            Err(error) => {
+                self.state().counters.connections.fetch_sub(1, Ordering::Relaxed);
+                tracing::warn!(%error, %remote, "cannot watch a connection");
+            }
+        }
+    }
+
+    fn serve_connection(&self, stream: TcpStream, remote: SocketAddr) {
+        // Without it the last part of a response may wait for the client's delayed acknowledgement.
+        let _ = stream.set_nodelay(true);
+        let admitted = self.state().admit(remote);
+        tokio::spawn(converse(Arc::clone(&self.front), admitted, stream));
+    }
+
+    /// Empties the kernel's queue of connections, so that closing the listener resets none of them.
+    fn accept_rest(&self, listener: &StdListener) {
+        loop {
+            match listener.accept() {
+                Ok((stream, remote)) => {
+                    self.state().counters.connections.fetch_add(1, Ordering::Relaxed);
+                    match stream.set_nonblocking(true) {
+                        Ok(()) => self.adopt(stream, remote),
+                        Err(_) => {
+                            self.state().counters.connections.fetch_sub(1, Ordering::Relaxed);
+                        }
+                    }
+                }
+                Err(error) if is_passing(&error) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Lets the connections end.
+    async fn drain(&mut self, until: Instant) {
+        let started = Instant::now();
+        let grace = self.front.limits.drain_grace;
+        let state = Arc::clone(self.state());
+        state.drain();
+        let mut ticks = interval(DRAIN_TICK);
+        loop {
+            let all_closed = self.accepting.load(Ordering::Acquire) == 0;
+            while let Ok(command) = self.inbox.try_recv() {
+                if let Command::Adopt(stream, remote) = command {
+                    self.adopt(stream, remote);
+                }
+            }
+            if all_closed && state.is_drained() || Instant::now() >= until {
+                return;
+            }
+            ticks.tick().await;
+            state.sweep(&self.front.limits, DRAIN_TICK);
+            if started.elapsed() >= grace {
+                state.close_idle();
+            }
+        }
+    }
+}
+
+/// Serves one connection to its end.
+async fn converse<S: Service>(front: Arc<Front<S>>, admitted: Admitted, stream: TcpStream) {
+    let connection = &admitted.0;
+    let max_head = front.limits.max_head;
+    let wire = TokioIo::new(Wire::new(stream, Arc::clone(connection), max_head));
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // Half-closed clients (`printf ... | nc`) get their answer.
+    builder.http1().half_close(true).max_buf_size(max_head.max(8192));
+    builder.http2().max_header_list_size(u32::try_from(max_head).unwrap_or(u32::MAX));
+    let service = service_fn(|request| answer(Arc::clone(&front), Flight::begin(connection), request));
+    let mut serving = pin!(builder.serve_connection(wire, service));
+    let mut is_told = false;
+    let outcome = poll_fn(|cx| {
+        connection.remember(cx.waker());
+        // HTTP/1 is told by `connection: close` on its next response, HTTP/2 by a GOAWAY frame.
+        if !is_told && connection.is_http2() && connection.thread.is_draining() {
+            is_told = true;
+            serving.as_mut().graceful_shutdown();
+        }
+        serving.as_mut().poll(cx)
+    })
+    .await;
+    if let Err(error) = outcome {
+        tracing::trace!(error, remote = %connection.remote, "a connection ended early");
+    }
+}
+
+/// How often connections are looked at: often enough for the shortest time-out.
+fn tick(limits: &Limits) -> Duration {
+    let shortest = limits.header_timeout.min(limits.idle_timeout).min(limits.write_timeout);
+    (shortest / 8).clamp(Duration::from_millis(10), Duration::from_secs(1))
+}
+
+fn interval(tick: Duration) -> Interval {
+    let mut interval = tokio::time::interval(tick);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+/// Whether an accept error concerns one connection only, which is gone.
+fn is_passing(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}

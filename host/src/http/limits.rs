@@ -1,0 +1,85 @@
+//! How much a client may ask, and how long anything may take.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+/// Limits of the public listener. A `Duration::MAX` switches a time-out off.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// I/O threads; `None` takes one per core.
+    pub io_threads: Option<NonZeroUsize>,
+    /// Most worker threads for blocking handlers, started on demand; `None` takes four per core, at least 16.
+    pub max_workers: Option<NonZeroUsize>,
+    /// Starts all workers at once instead of on demand.
+    pub fixed_workers: bool,
+    /// Blocking requests that may wait for a worker; one more is answered with 503 at once.
+    pub queue: usize,
+    /// Largest request body, in bytes; a larger one is answered with 413.
+    pub max_body: usize,
+    /// Largest request line plus headers, in bytes, at least 8192; more is answered with 431.
+    pub max_head: usize,
+    /// How long a client may take to send the head of a request.
+    pub header_timeout: Duration,
+    /// How long a client may take to send a body; then 408.
+    pub body_timeout: Duration,
+    /// How long a blocking handler may take, waiting for a worker included; then 504.
+    pub handler_timeout: Duration,
+    /// How long a client may go without taking any byte of a response.
+    pub write_timeout: Duration,
+    /// How long a keep-alive connection may stay without a request.
+    pub idle_timeout: Duration,
+    /// While draining: how long an idle connection still gets its next request answered.
+    ///
+    /// HTTP/1.1 has no way to tell an idle client that the connection is about to close, so a
+    /// request may be on its way already.
+    pub drain_grace: Duration,
+    /// Shows clients which plugin and generation answered, and why a request failed.
+    pub development: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            io_threads: None,
+            max_workers: None,
+            fixed_workers: false,
+            queue: 1024,
+            max_body: 2 * 1024 * 1024,
+            max_head: 64 * 1024,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            handler_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(75),
+            drain_grace: Duration::from_millis(250),
+            development: false,
+        }
+    }
+}
+
+impl Limits {
+    /// The number of I/O threads these limits mean on this machine.
+    pub(super) fn io_thread_count(&self) -> usize {
+        self.io_threads.map_or_else(cores, NonZeroUsize::get)
+    }
+
+    /// The number of workers these limits mean on this machine.
+    pub(super) fn worker_count(&self) -> usize {
+        self.max_workers.map_or_else(|| (4 * cores()).max(16), NonZeroUsize::get)
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+/// Words for a size in bytes, as a person would write it in the configuration.
+pub(super) fn size(bytes: usize) -> String {
+    const KIB: usize = 1024;
+    const MIB: usize = KIB * KIB;
+    match bytes {
+        b if b >= MIB && b % MIB == 0 => format!("{} MiB", b / MIB),
+        b if b >= KIB && b % KIB == 0 => format!("{} KiB", b / KIB),
+        b => format!("{b} bytes"),
+    }
+}

@@ -1,0 +1,46 @@
+//! Serving: the public listener, its I/O threads, the blocking workers, and what a client sees.
+//!
+//! A connection lives on one I/O thread from accept to close. A request is read there, finds its
+//! handler through [`Service`], and runs on that thread (inline) or on a worker (blocking). Every
+//! way a request can end, from a malformed first line to a handler that never returns, ends in a
+//! response with a request id.
+//!
+//! Code map, in reading order: `service` (what this room asks of the plugins), `limits`, `listen`,
+//! `server` (start and shutdown), `io_thread` (accept loop and drain), `connection` (phases and
+//! their time-outs), `wire` and `reject` (bytes that never became a request), `answer` (one
+//! request), `body`, `headers`, `trouble` (error pages), `request_id`, `numbers`, `workers`, `side`.
+//!
+//! It does not own plugins, generations or routes, and reads no configuration file.
+//!
+//! # Invariants
+//!
+//! - An I/O thread never blocks: blocking handlers run on [`Workers`].
+//! - A panic of host code ends one request, never a thread.
+//! - In production a client never learns why a handler failed; the log does.
+
+mod answer;
+mod body;
+mod connection;
+mod headers;
+mod io_thread;
+mod limits;
+mod listen;
+mod numbers;
+mod reject;
+mod request_id;
+mod server;
+mod service;
+pub mod side;
+mod trouble;
+mod wire;
+pub mod workers;
+
+pub use self::limits::Limits;
+pub use self::listen::{ListenError, Listener};
+pub use self::numbers::Numbers;
+pub use self::server::{Server, StartError};
+pub use self::service::{Found, Incoming, Reply, Route, Service};
+pub use self::workers::{WorkerNumbers, Workers};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! What serving asks of whoever answers: find a handler, run it.
+//!
+//! The plugin room implements these traits; the tests of this room use a fake. Nothing here knows
+//! how a handler is loaded.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Response, Uri};
+
+/// What serves requests: the plugins' current generations.
+pub trait Service: Send + Sync + 'static {
+    /// A handler of one generation.
+    type Route: Route;
+
+    /// Finds who answers, pinning the generation to the end of the request.
+    ///
+    /// Called on an I/O thread, so it never blocks. HEAD and OPTIONS arrive as they are: a GET
+    /// route should be found for HEAD; [`Found::WrongMethod`] for OPTIONS becomes a 204 with `Allow`.
+    fn find(&self, method: &Method, path: &str) -> Found<Self::Route>;
+}
+
+/// Who answers a request.
+#[derive(Debug)]
+pub enum Found<R> {
+    /// A handler.
+    Route(R),
+    /// The path exists with other methods.
+    WrongMethod {
+        /// Those methods, as the `Allow` header lists them.
+        allow: String,
+    },
+    /// No plugin answers there.
+    NotFound,
+    /// A plugin is mounted there but has no working generation yet.
+    Unavailable {
+        /// Its name.
+        plugin: String,
+        /// Why, in words for its author; shown in development only.
+        reason: String,
+        /// True while the first build runs, false when it failed.
+        building: bool,
+    },
+    /// `/` without a plugin mounted there.
+    Index {
+        /// The page that lists the plugins.
+        html: String,
+    },
+}
+
+/// A handler, found for one request. Its generation is pinned until it is dropped.
+pub trait Route: Send + 'static {
+    /// Whether the handler promised not to block and so runs on the I/O thread.
+    fn is_inline(&self) -> bool;
+
+    /// Name of the plugin.
+    fn plugin(&self) -> &str;
+
+    /// Number of the generation.
+    fn generation(&self) -> u64;
+
+    /// The path pattern that matched.
+    fn pattern(&self) -> &str;
+
+    /// Why the newest code of this plugin was refused, if what serves is not the newest.
+    fn reload_failed(&self) -> Option<String>;
+
+    /// Runs the handler on this thread. Never unwinds out of plugin code.
+    fn invoke(&self, request: &Incoming) -> Reply;
+}
+
+/// A request, read whole.
+#[derive(Debug)]
+pub struct Incoming {
+    /// Names the request in every log line and in the `x-request-id` header.
+    pub id: Arc<str>,
+    /// The method, HEAD and OPTIONS included.
+    pub method: Method,
+    /// Path and query; for HTTP/2 also scheme and authority.
+    pub uri: Uri,
+    /// The headers as received.
+    pub headers: HeaderMap,
+    /// The whole body, within the configured limit.
+    pub body: Bytes,
+    /// The client's address.
+    pub remote: SocketAddr,
+    /// When the client gets a 504; `None` for inline handlers and when there is no limit.
+    pub deadline: Option<Instant>,
+}
+
+/// What became of a handler's run.
+#[derive(Debug)]
+pub enum Reply {
+    /// The handler answered.
+    Response(Response<Bytes>),
+    /// The handler answered with a typed HTTP error.
+    HttpError(Response<Bytes>),
+    /// The handler failed because something it needs is out of reach for now, such as a database.
+    Unavailable {
+        /// The error and its causes, for the log.
+        message: String,
+    },
+    /// The handler returned any other error.
+    Failed {
+        /// The error and its causes, for the log.
+        message: String,
+    },
+    /// The handler panicked.
+    Panicked {
+        /// The panic's message and place, for the log.
+        message: String,
+    },
+}

@@ -1,0 +1,233 @@
+//! A small server on a thread of its own: the admin listener and the control socket.
+//!
+//! It answers while every I/O thread and worker is busy, which is when an operator asks. It owns
+//! one thread and one listener; what it says is the caller's handler, run on that thread. A handler
+//! that takes long delays the other clients of the same side server and nobody else.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::{Future as _, poll_fn};
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::{Semaphore, oneshot};
+
+use super::body::{self, BodyError};
+use super::workers::panic_text;
+
+/// Connections at a time; more wait to be accepted.
+const MAX_CONNECTIONS: usize = 64;
+/// Largest body, in bytes.
+const MAX_BODY: usize = 1024 * 1024;
+/// Time for a head, between requests, and for a body.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long accepting rests when the system has nothing left.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Answers a request. Runs on the side server's thread; a panic becomes a 500.
+pub type Handler = Arc<dyn Fn(Request<Bytes>) -> Response<Bytes> + Send + Sync>;
+
+/// What a side server listens on.
+#[derive(Debug)]
+pub enum SideListener {
+    /// An address, for the admin pages.
+    Tcp(TcpListener),
+    /// A file, for the control socket.
+    Unix(UnixListener),
+}
+
+impl From<TcpListener> for SideListener {
+    fn from(listener: TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
+impl From<UnixListener> for SideListener {
+    fn from(listener: UnixListener) -> Self {
+        Self::Unix(listener)
+    }
+}
+
+/// A running side server; stopped when dropped.
+pub struct SideServer {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Why a side server did not start. Its listener is closed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start the server thread `{name}`")]
+pub struct SideError {
+    name: String,
+    source: io::Error,
+}
+
+/// Serves HTTP/1.1 on `listener` with `handler`, on a new thread called `name`.
+///
+/// # Errors
+///
+/// When the system has no thread or descriptor left.
+pub fn serve(
+    name: &str,
+    listener: impl Into<SideListener>,
+    handler: Handler,
+) -> Result<SideServer, SideError> {
+    let (stop, stopped) = oneshot::channel();
+    let listener = listener.into();
+    let started = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+        let listener = {
+            let _in_runtime = runtime.enter();
+            Accept::new(listener)?
+        };
+        let body = move || runtime.block_on(accept(listener, handler, stopped));
+        std::thread::Builder::new().name(name.to_owned()).spawn(body)
+    });
+    match started {
+        Ok(thread) => Ok(SideServer { stop: Some(stop), thread: Some(thread) }),
+        Err(source) => Err(SideError { name: name.to_owned(), source }),
+    }
+}
+
+impl SideServer {
+    /// Stops listening, closes the connections and ends the thread. Waits for a handler that is running.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            // The thread may be gone already.
+            let _ = stop.send(());
+        }
+        // A handler that drops its own server must not wait for itself.
+        if let Some(thread) = self.thread.take().filter(|t| t.thread().id() != std::thread::current().id()) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for SideServer {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl fmt::Debug for SideServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SideServer").finish_non_exhaustive()
+    }
+}
+
+enum Accept {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+impl Accept {
+    fn new(listener: SideListener) -> io::Result<Self> {
+        match listener {
+            SideListener::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                tokio::net::TcpListener::from_std(listener).map(Self::Tcp)
+            }
+            SideListener::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                tokio::net::UnixListener::from_std(listener).map(Self::Unix)
+            }
+        }
+    }
+
+    /// Accepts one connection and starts serving it.
+    async fn one(&self, handler: &Handler, permits: &Arc<Semaphore>) -> io::Result<()> {
+        let permit = Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?;
+        let handler = Arc::clone(handler);
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let _ = stream.set_nodelay(true);
+                tokio::spawn(async move { converse(stream, handler, permit).await });
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                tokio::spawn(async move { converse(stream, handler, permit).await });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Accepts until stopped.
+async fn accept(listener: Accept, handler: Handler, stopped: oneshot::Receiver<()>) {
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut accepting = pin!(async {
+        loop {
+            if let Err(error) = listener.one(&handler, &permits).await {
+                tracing::warn!(%error, "a side server cannot accept connections for the moment");
+                tokio::time::sleep(ACCEPT_REST).await;
+            }
+        }
+    });
+    let mut stopped = pin!(stopped);
+    poll_fn(|cx| match stopped.as_mut().poll(cx) {
+        Poll::Ready(_) => Poll::Ready(()),
+        Poll::Pending => accepting.as_mut().poll(cx),
+    })
+    .await;
+}
+
+async fn converse<I>(stream: I, handler: Handler, _permit: tokio::sync::OwnedSemaphorePermit)
+where
+    I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let service = service_fn(|request| respond(request, Arc::clone(&handler)));
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE).half_close(true);
+    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+        tracing::trace!(%error, "a side connection ended early");
+    }
+}
+
+/// Answers one request.
+async fn respond(
+    request: Request<hyper::body::Incoming>,
+    handler: Handler,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (parts, body) = request.into_parts();
+    let body = match body::collect(body, MAX_BODY, PATIENCE).await {
+        Ok(body) => body,
+        Err(error) => {
+            let (status, text) = match error {
+                BodyError::TooLarge => {
+                    (StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than the limit of 1 MiB\n")
+                }
+                BodyError::Late => (StatusCode::REQUEST_TIMEOUT, "the body did not arrive within 10 s\n"),
+                BodyError::Broken(_) => (StatusCode::BAD_REQUEST, "the body could not be read\n"),
+            };
+            return Ok(line(status, text).map(Full::new));
+        }
+    };
+    let request = Request::from_parts(parts, body);
+    let response = catch_unwind(AssertUnwindSafe(|| handler(request))).unwrap_or_else(|payload| {
+        tracing::error!(panic = panic_text(&*payload), "the host panicked in a side server");
+        line(StatusCode::INTERNAL_SERVER_ERROR, "the host panicked; the log has the reason\n")
+    });
+    Ok(response.map(Full::new))
+}
+
+fn line(status: StatusCode, text: &'static str) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from_static(text.as_bytes()));
+    *response.status_mut() = status;
+    response
+}

@@ -1,0 +1,127 @@
+//! One loaded copy of a plugin, and who still uses it.
+//!
+//! # Invariants
+//!
+//! - A plugin has one *current* generation and any number of *retired* ones. A request holds the
+//!   [`Lease`] of the generation it was routed to, from first byte to last.
+//! - The last lease that goes, goes to the reaper by a channel: no code of the plugin and no `dlclose`
+//!   ever runs in a drop.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+
+use super::descriptor::Descriptor;
+use super::library::Library;
+use super::stage::{BuildId, Staged};
+use crate::registry::unix_ms;
+
+/// One loaded copy of a plugin's library.
+#[derive(Debug)]
+pub struct Generation {
+    /// Name of the plugin.
+    pub plugin: Arc<str>,
+    /// 1 for the first load, never reused: the name of this generation in logs and on the status page.
+    pub number: u64,
+    /// The mapped library.
+    pub library: Library,
+    /// What the library says of itself.
+    pub descriptor: Descriptor,
+    /// Where it is mounted; empty at the root.
+    pub mount: String,
+    /// Identity of the library's content.
+    pub build_id: BuildId,
+    /// When it was opened.
+    pub loaded_at: SystemTime,
+    /// The staged copy, kept for debuggers; removed with the generation.
+    pub(super) staged: Staged,
+    /// Requests executing in this generation now. Written by [`Lease::enter`], read by faces.
+    pub(super) in_flight: AtomicU32,
+    /// Requests this generation has answered. Written by [`Lease::enter`], read by faces.
+    pub(super) requests: AtomicU64,
+    /// Panics of its handlers. Written by the service, read by faces.
+    pub panics: AtomicU64,
+    /// Why it is being unloaded. Written once, at retirement.
+    pub(super) unload_reason: Mutex<Option<u32>>,
+}
+
+impl Generation {
+    /// Where the staged copy is.
+    pub fn staged_path(&self) -> &PathBuf {
+        &self.staged.path
+    }
+
+    /// Requests executing now.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Requests answered.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// When it was loaded, in milliseconds since the Unix epoch.
+    pub fn loaded_at_ms(&self) -> u64 {
+        unix_ms(self.loaded_at)
+    }
+}
+
+/// The right to use a generation. While one is alive the generation is not retired.
+///
+/// The router holds one per current generation, each request one for its duration.
+#[derive(Debug)]
+pub struct Lease {
+    generation: Arc<Generation>,
+    /// Where the generation goes with its last lease.
+    drained: Sender<Arc<Generation>>,
+    /// Whether the generation was published: one that never served is not retired.
+    is_published: AtomicBool,
+}
+
+impl Lease {
+    /// The first lease of a generation; further ones are clones of the `Arc`.
+    pub(super) fn first(generation: Arc<Generation>, drained: Sender<Arc<Generation>>) -> Arc<Lease> {
+        Arc::new(Lease { generation, drained, is_published: AtomicBool::new(false) })
+    }
+
+    /// Says that the generation is current: from now on its end is a retirement.
+    pub(super) fn publish(&self) {
+        self.is_published.store(true, Ordering::Release);
+    }
+
+    /// The generation.
+    pub fn generation(&self) -> &Arc<Generation> {
+        &self.generation
+    }
+
+    /// Counts a request until the guard is dropped.
+    pub fn enter(&self) -> Entered<'_> {
+        self.generation.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.generation.requests.fetch_add(1, Ordering::Relaxed);
+        Entered(&self.generation)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.is_published.load(Ordering::Acquire) {
+            // Without a reaper the process is ending, and nobody retires anything any more.
+            let _ = self.drained.send(Arc::clone(&self.generation));
+        }
+    }
+}
+
+/// A request inside a generation.
+#[derive(Debug)]
+pub struct Entered<'g>(&'g Generation);
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,290 @@
+//! Host -> plugin: calling handlers and hooks.
+//!
+//! # Invariants
+//!
+//! - What a handler gets lives on this stack frame or in the request; what it returns is copied before
+//!   the call ends.
+//! - A call is attributed: the thread's current call is set around it.
+#![expect(unsafe_code, reason = "calls into libraries")]
+
+use std::ffi::c_void;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{HeaderName, HeaderValue};
+use http::{HeaderMap, Method, Response, StatusCode};
+use plugin_api::abi::{
+    BytesView, ErrorSink, ErrorView, PairView, ReplyView, RequestView, ResponseView, Status, StrView,
+};
+
+use super::library::{Library, Route};
+use crate::hostcall::call::{self, Call};
+use crate::hostcall::view;
+
+/// A request on its way to a handler.
+#[derive(Debug)]
+pub struct Invocation<'a> {
+    /// The request's id.
+    pub id: &'a Arc<str>,
+    /// Method.
+    pub method: &'a Method,
+    /// Path as received.
+    pub path: &'a str,
+    /// Query without question mark.
+    pub query: &'a str,
+    /// Where the plugin is mounted; empty at the root.
+    pub mount: &'a str,
+    /// Path parameters, decoded.
+    pub params: &'a [(String, String)],
+    /// Headers.
+    pub headers: &'a HeaderMap,
+    /// Body.
+    pub body: &'a [u8],
+    /// The client's address.
+    pub remote: SocketAddr,
+    /// When the client is answered without us.
+    pub deadline: Option<Instant>,
+}
+
+/// What became of a call.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The handler's response.
+    Response(Response<Bytes>),
+    /// A typed HTTP error's response.
+    HttpError(Response<Bytes>),
+    /// The handler failed because something it needs is out of reach for now: a database, a pool.
+    Unavailable {
+        /// The reason, for the log.
+        message: String,
+    },
+    /// The handler failed.
+    Failed {
+        /// The reason, for the log.
+        message: String,
+    },
+    /// The handler panicked.
+    Panicked {
+        /// Message and place of the panic.
+        message: String,
+    },
+}
+
+/// Where a handler's answer is collected.
+#[derive(Default)]
+struct Reply {
+    response: Option<Response<Bytes>>,
+    error: Option<(Status, String)>,
+}
+
+/// Calls the handler of `route`.
+pub fn handle(library: &Library, route: &Route, request: &Invocation<'_>) -> Outcome {
+    let params: Vec<PairView> = request
+        .params
+        .iter()
+        .map(|(name, value)| PairView { name: StrView::new(name), value: BytesView::new(value.as_bytes()) })
+        .collect();
+    let headers: Vec<PairView> = request
+        .headers
+        .iter()
+        .map(|(name, value)| PairView {
+            name: StrView::new(name.as_str()),
+            value: BytesView::new(value.as_bytes()),
+        })
+        .collect();
+    let remote = request.remote.to_string();
+    let left = request.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    let view = RequestView {
+        size: size_of::<RequestView>(),
+        id: StrView::new(request.id),
+        method: StrView::new(request.method.as_str()),
+        path: StrView::new(request.path),
+        mount: StrView::new(request.mount),
+        query: StrView::new(request.query),
+        params: params.as_ptr(),
+        param_count: params.len(),
+        headers: headers.as_ptr(),
+        header_count: headers.len(),
+        body: BytesView::new(request.body),
+        remote: StrView::new(&remote),
+        // A deadline that has just passed is one nanosecond, since zero means none.
+        deadline_ns: left.map_or(0, |left| u64::try_from(left.as_nanos()).unwrap_or(u64::MAX).max(1)),
+    };
+    let mut reply = Reply::default();
+    let sink = ReplyView { size: size_of::<ReplyView>(), data: (&raw mut reply).cast(), respond, fail };
+
+    let caller = library.caller();
+    let current = Call {
+        plugin: Arc::clone(&caller.plugin),
+        generation: caller.generation,
+        route: Arc::clone(&route.name),
+        request_id: Arc::clone(request.id),
+    };
+    let status = call::enter(current, || {
+        // SAFETY: the contract of `HandlerFn`: the library is mapped for ever; request and reply live
+        // on this frame until the call returns.
+        unsafe { (route.handler)(&view, &sink) }
+    });
+    outcome(status, reply)
+}
+
+fn outcome(status: Status, reply: Reply) -> Outcome {
+    let panic = call::take_last_panic();
+    match (status, reply.response, reply.error) {
+        (Status::OK, Some(response), _) => Outcome::Response(response),
+        (Status::HTTP_ERROR, Some(response), _) => Outcome::HttpError(response),
+        (Status::OK | Status::HTTP_ERROR, None, None) => {
+            Outcome::Failed { message: "the handler returned without a response".to_owned() }
+        }
+        (Status::PANICKED, _, error) => Outcome::Panicked {
+            message: panic.or(error.map(|(_, text)| text)).unwrap_or_else(|| "(no message)".to_owned()),
+        },
+        (_, _, Some((kind, message))) if is_passing(kind) => Outcome::Unavailable { message },
+        (_, _, Some((_, message))) => Outcome::Failed { message },
+        (status, _, None) => {
+            Outcome::Failed { message: format!("the handler ended with status {} and no reason", status.0) }
+        }
+    }
+}
+
+/// Whether a failure says "not now" and not "never".
+fn is_passing(status: Status) -> bool {
+    [
+        Status::EXHAUSTED,
+        Status::UNREACHABLE,
+        Status::BACKING_OFF,
+        Status::TIMED_OUT,
+        Status::INIT_FAILED,
+    ]
+    .contains(&status)
+}
+
+unsafe extern "C" fn respond(data: *mut c_void, response: *const ResponseView) -> Status {
+    let copied = crate::panic::catch(|| {
+        // SAFETY: the handler passes a response that is valid for this call.
+        unsafe { copy_response(response) }
+    });
+    match copied {
+        Ok(Some(response)) => {
+            // SAFETY: `data` is the `Reply` of the frame that called the handler, which has not returned;
+            // nobody else has a reference to it.
+            unsafe { (*data.cast::<Reply>()).response = Some(response) };
+            Status::OK
+        }
+        Ok(None) | Err(_) => Status::INVALID,
+    }
+}
+
+unsafe extern "C" fn fail(data: *mut c_void, error: *const ErrorView) {
+    // A panic here could only be a failed allocation, which aborts anyway; the guard keeps the rule.
+    let _ = crate::panic::catch(|| {
+        // SAFETY: the handler passes an error that is valid for this call.
+        let copied = unsafe { copy_error(error) };
+        // SAFETY: as in `respond`.
+        unsafe { (*data.cast::<Reply>()).error = Some(copied) };
+    });
+}
+
+/// Copies a response; `None` if HTTP forbids its status or a header.
+///
+/// # Safety
+///
+/// `response` and what it points to are valid for this call.
+unsafe fn copy_response(response: *const ResponseView) -> Option<Response<Bytes>> {
+    // SAFETY: this function's contract.
+    let response = unsafe { response.as_ref() }?;
+    let status = StatusCode::from_u16(response.status).ok().filter(|s| !s.is_informational())?;
+    // SAFETY: this function's contract.
+    let (headers, body) =
+        unsafe { (view::slice(response.headers, response.header_count), view::bytes(response.body)) };
+    let mut copied = Response::new(Bytes::copy_from_slice(body));
+    *copied.status_mut() = status;
+    for header in headers {
+        // SAFETY: this function's contract.
+        let (name, value) = unsafe { (header.name.as_bytes(), header.value.as_slice()) };
+        let name = HeaderName::from_bytes(name).ok()?;
+        copied.headers_mut().append(name, HeaderValue::from_bytes(value).ok()?);
+    }
+    Some(copied)
+}
+
+/// # Safety
+///
+/// `error` is null or valid for this call, and its texts with it.
+unsafe fn copy_error(error: *const ErrorView) -> (Status, String) {
+    // SAFETY: this function's contract.
+    match unsafe { error.as_ref() } {
+        // SAFETY: this function's contract.
+        Some(error) => (error.status, String::from_utf8_lossy(unsafe { error.message.as_bytes() }).into_owned()),
+        None => (Status::FAILED, "(no reason)".to_owned()),
+    }
+}
+
+/// Why a hook did not do its work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HookError {
+    /// It returned an error; the text is its own.
+    #[error("{0}")]
+    Err(String),
+    /// It panicked; message and place.
+    #[error("panicked: {0}")]
+    Panicked(String),
+}
+
+/// Runs `on_load` on this thread.
+///
+/// # Errors
+///
+/// [`HookError`].
+pub fn on_load(library: &Library) -> Result<(), HookError> {
+    unsafe extern "C" fn report(data: *mut c_void, error: *const ErrorView) {
+        // SAFETY: the plugin passes an error that is valid for this call.
+        let (_, text) = unsafe { copy_error(error) };
+        // SAFETY: `data` is the `String` below, alive during the hook's call.
+        unsafe { *data.cast::<String>() = text };
+    }
+    let Some(hook) = library.on_load else { return Ok(()) };
+    let mut text = String::new();
+    let sink = ErrorSink { data: (&raw mut text).cast(), report: Some(report) };
+    let status = call::enter(hook_call(library, "on_load"), || {
+        // SAFETY: the library is mapped for ever; the sink lives until the call returns.
+        unsafe { hook(&sink) }
+    });
+    hook_outcome(status, text)
+}
+
+/// Runs `on_unload` on this thread.
+///
+/// # Errors
+///
+/// [`HookError`].
+pub fn on_unload(library: &Library, reason: u32) -> Result<(), HookError> {
+    let Some(hook) = library.on_unload else { return Ok(()) };
+    let status = call::enter(hook_call(library, "on_unload"), || {
+        // SAFETY: the library is mapped for ever.
+        unsafe { hook(reason) }
+    });
+    hook_outcome(status, String::new())
+}
+
+fn hook_outcome(status: Status, text: String) -> Result<(), HookError> {
+    let panic = call::take_last_panic();
+    match status {
+        Status::OK => Ok(()),
+        Status::PANICKED => Err(HookError::Panicked(panic.unwrap_or(text))),
+        _ if text.is_empty() => Err(HookError::Err(format!("ended with status {} and no reason", status.0))),
+        _ => Err(HookError::Err(text)),
+    }
+}
+
+fn hook_call(library: &Library, hook: &str) -> Call {
+    let caller = library.caller();
+    Call {
+        plugin: Arc::clone(&caller.plugin),
+        generation: caller.generation,
+        route: hook.into(),
+        request_id: "".into(),
+    }
+}

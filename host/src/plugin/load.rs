@@ -1,0 +1,265 @@
+//! From the bytes of a library to a published generation: stage, probe, open, init, publish.
+//!
+//! # Invariants
+//!
+//! - Until the router is swapped nothing that serves has changed. After the swap nothing can fail.
+//! - A generation that fails after `open` stays mapped, is parked, and leaves nothing in the registry.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use plugin_api::abi::UNLOAD_RELOADED;
+
+use super::event::{Event, EventKind, Steps};
+use super::generation::{Generation, Lease};
+use super::invoke::{self, HookError};
+use super::library::Library;
+use super::router::{self, Entry, Router};
+use super::stage::BuildId;
+use super::status::ParkedStatus;
+use super::worker::Plugin;
+use super::{Shared, descriptor};
+use crate::hostcall::{Caller, Handles};
+use crate::registry::Overlay;
+use crate::report::chain;
+
+/// How many generations may stay mapped. Each costs one of the process's 1,024 pthread keys; a process
+/// that runs out of them aborts.
+const MOST_PARKED: usize = 900;
+
+/// Why new code did not become current.
+#[derive(Debug)]
+pub(super) struct Refused {
+    /// The step that failed.
+    pub(super) step: &'static str,
+    /// One sentence.
+    pub(super) reason: String,
+    /// The compiler's words, without colours.
+    pub(super) details: Option<String>,
+    /// The same, as they want to be shown.
+    pub(super) rendered: Option<String>,
+}
+
+impl Refused {
+    pub(super) fn new(step: &'static str, reason: impl Into<String>) -> Refused {
+        Refused { step, reason: reason.into(), details: None, rendered: None }
+    }
+}
+
+/// What [`Shared::load`] did.
+pub(super) enum Loaded {
+    /// A new generation serves.
+    Published { number: u64, previous: Option<u64> },
+    /// The library is the one that serves already.
+    Unchanged { number: u64 },
+}
+
+impl Shared {
+    /// Takes the library with these bytes through the pipeline.
+    pub(super) fn load(
+        self: &Arc<Self>,
+        plugin: &Arc<Plugin>,
+        bytes: &[u8],
+        steps: &mut Steps,
+    ) -> Result<Loaded, Refused> {
+        let build_id = BuildId::of(bytes);
+        let serving = plugin.state.lock().current.clone();
+        if let Some(lease) = serving.filter(|lease| lease.generation().build_id == build_id) {
+            return Ok(Loaded::Unchanged { number: lease.generation().number });
+        }
+        let (descriptor, staged) = steps.run("stage", || {
+            let descriptor =
+                descriptor::read(bytes).map_err(|error| Refused::new("stage", error.to_string()))?;
+            let staged =
+                self.stage.put(&plugin.name, bytes).map_err(|error| Refused::new("stage", chain(&error)))?;
+            Ok::<_, Refused>((descriptor, staged))
+        })?;
+        steps
+            .run("probe", || self.probe.run(&staged.path))
+            .map_err(|error| Refused::new("probe", chain(&error)))?;
+        if self.parked.lock().len() >= MOST_PARKED {
+            let words = format!(
+                "{MOST_PARKED} earlier generations are still mapped, and the process cannot take more; restart the host"
+            );
+            return Err(Refused::new("open", words));
+        }
+
+        let number = {
+            let mut state = plugin.state.lock();
+            let number = state.next_generation;
+            state.next_generation += 1;
+            number
+        };
+        let caller = Arc::new(Caller {
+            plugin: Arc::clone(&plugin.name),
+            generation: number,
+            registry: Arc::clone(&self.registry),
+            overlay: Arc::new(Overlay::open()),
+            handles: Handles::default(),
+            data_dir: self.settings.state_dir.join("data"),
+        });
+        let library = steps.run("open", || {
+            let is_known = |address| !self.entries.lock().insert(address);
+            Library::open(&staged.path, caller, is_known).map_err(|error| Refused::new("open", chain(&error)))
+        })?;
+        let configured = self.settings.mounts.get(&*plugin.name).or(library.mount.as_ref());
+        let mount = configured.cloned().unwrap_or_else(|| format!("/{}", plugin.name));
+        let generation = Arc::new(Generation {
+            plugin: Arc::clone(&plugin.name),
+            number,
+            mount: router::normal_mount(&mount).map_err(|error| Refused::new("open", error.to_string()))?,
+            library,
+            descriptor,
+            build_id,
+            loaded_at: SystemTime::now(),
+            staged,
+            in_flight: Default::default(),
+            requests: Default::default(),
+            panics: Default::default(),
+            unload_reason: Mutex::new(None),
+        });
+        let outcome = router::index(&generation.library.routes)
+            .map_err(|error| Refused::new("open", error.to_string()))
+            .and_then(|_| steps.run("init", || self.init(&generation)))
+            .and_then(|()| steps.run("publish", || self.publish(plugin, &generation)));
+        match outcome {
+            Ok(previous) => Ok(Loaded::Published { number, previous }),
+            Err(refused) => {
+                let caller = generation.library.caller();
+                caller.registry.abandon(&caller.overlay);
+                caller.handles.clear();
+                let held_by = match refused.step {
+                    "init" if refused.reason.contains(STILL_RUNNING) => "1 thread in `on_load`",
+                    _ => "refused code is not unmapped",
+                };
+                self.parked.lock().push(ParkedStatus::of(&generation, vec![held_by.to_owned()]));
+                // The staged copy goes with the generation; the mapping does not need its name.
+                Err(refused)
+            }
+        }
+    }
+
+    /// Runs `on_load` on a thread of its own, up to the load deadline.
+    fn init(&self, generation: &Arc<Generation>) -> Result<(), Refused> {
+        let (done, outcome) = mpsc::channel();
+        let of_thread = Arc::clone(generation);
+        let name = format!("load {} g{}", generation.plugin, generation.number);
+        let spawned = std::thread::Builder::new().name(name).spawn(move || {
+            // Nobody listens any more when the deadline has passed.
+            let _ = done.send(invoke::on_load(&of_thread.library));
+        });
+        spawned.map_err(|error| Refused::new("init", format!("cannot start a thread: {error}")))?;
+        let deadline = self.settings.load_deadline;
+        match outcome.recv_timeout(deadline) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(HookError::Err(reason))) => Err(Refused::new("init", format!("`on_load` failed: {reason}"))),
+            Ok(Err(HookError::Panicked(reason))) => {
+                Err(Refused::new("init", format!("`on_load` panicked: {reason}")))
+            }
+            Err(_) => Err(Refused::new("init", format!("`on_load` {STILL_RUNNING} after {deadline:?}"))),
+        }
+    }
+
+    /// Makes a generation current: one pointer swap.
+    fn publish(&self, plugin: &Arc<Plugin>, generation: &Arc<Generation>) -> Result<Option<u64>, Refused> {
+        let refused = |reason: String| Refused::new("publish", reason);
+        let Some(drained) = self.drained.lock().clone() else {
+            return Err(refused("the host is shutting down".to_owned()));
+        };
+        let _ordered = self.publish.lock();
+        let lease = Lease::first(Arc::clone(generation), drained);
+        let mut entries = self.entries_without(&plugin.name);
+        entries.push(Entry {
+            plugin: Arc::clone(&plugin.name),
+            mount: generation.mount.clone(),
+            lease: Some(Arc::clone(&lease)),
+            refusal: Arc::clone(&plugin.refusal),
+        });
+        let router = Router::new(entries).map_err(|error| refused(error.to_string()))?;
+        let caller = generation.library.caller();
+        let previous = {
+            let mut state = plugin.state.lock();
+            if state.is_removed {
+                return Err(refused("the plugin was deleted meanwhile".to_owned()));
+            }
+            lease.publish();
+            state.mount.clone_from(&generation.mount);
+            state.current.replace(Arc::clone(&lease))
+        };
+        caller.registry.commit(&caller.overlay);
+        if let Some(previous) = &previous {
+            *previous.generation().unload_reason.lock() = Some(UNLOAD_RELOADED);
+            self.registry.note_reload(&plugin.name);
+        }
+        plugin.refusal.store(None);
+        self.router.store(Arc::new(router));
+        Ok(previous.map(|lease| lease.generation().number))
+    }
+
+    /// Swaps in a router in which `plugin` has no newer code: for its place in the list, or for none.
+    pub(super) fn publish_without_code(&self, plugin: &Arc<Plugin>) {
+        let _ordered = self.publish.lock();
+        let mut entries = self.entries_without(&plugin.name);
+        {
+            let state = plugin.state.lock();
+            if !state.is_removed {
+                entries.push(Entry {
+                    plugin: Arc::clone(&plugin.name),
+                    mount: state.mount.clone(),
+                    lease: state.current.clone(),
+                    refusal: Arc::clone(&plugin.refusal),
+                });
+            }
+        }
+        match Router::new(entries) {
+            Ok(router) => self.router.store(Arc::new(router)),
+            // Cannot be: every generation in the list has been published beside the others.
+            Err(error) => tracing::error!("{error}"),
+        }
+    }
+
+    fn entries_without(&self, name: &str) -> Vec<Entry> {
+        let plugins = self.plugins.lock();
+        let others = plugins.values().map(|worker| &worker.plugin).filter(|plugin| *plugin.name != *name);
+        let mut entries: Vec<Entry> = Vec::new();
+        for plugin in others {
+            let state = plugin.state.lock();
+            entries.push(Entry {
+                plugin: Arc::clone(&plugin.name),
+                mount: state.mount.clone(),
+                lease: state.current.clone(),
+                refusal: Arc::clone(&plugin.refusal),
+            });
+        }
+        entries
+    }
+
+    /// Records that a generation serves, or that nothing is new.
+    pub(super) fn report_loaded(&self, plugin: &Arc<Plugin>, loaded: Loaded, steps: Steps) {
+        let (event, generation, previous) = match loaded {
+            Loaded::Published { number, previous: None } => (EventKind::Loaded, number, None),
+            Loaded::Published { number, previous } => (EventKind::Reloaded, number, previous),
+            Loaded::Unchanged { number } => (EventKind::Unchanged, number, None),
+        };
+        plugin.refusal.store(None);
+        let event = Event {
+            id: 0,
+            at_ms: 0,
+            event,
+            plugin: Arc::clone(&plugin.name),
+            generation: Some(generation),
+            previous_generation: previous,
+            failed_step: None,
+            reason: None,
+            details: None,
+            ms: steps.total(),
+            steps: steps.0,
+        };
+        let event = self.record(event, None);
+        plugin.state.lock().last_outcome = Some(event);
+    }
+}
+
+const STILL_RUNNING: &str = "is still running";

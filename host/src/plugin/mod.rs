@@ -1,0 +1,406 @@
+//! Plugins: their generations, and the pipeline that brings a new one into service.
+//!
+//! ```text
+//! save -> watch -> build -> stage -> probe -> open -> init -> publish -> retire -> drain -> park
+//! ```
+//!
+//! Every plugin has a thread of its own ([`worker`]) that takes it through the pipeline, so a plugin
+//! that builds for a minute delays no other. [`load`] is the pipeline from the library's bytes to
+//! publish, [`reaper`] what comes after the last request.
+//!
+//! # Invariants
+//!
+//! - No step before publish touches what serves. A failure of any step is recorded, shown everywhere,
+//!   and changes nothing else.
+//! - Publish is one pointer swap; a request finds all plugins as they were at one moment.
+//! - The publish lock orders publications; it is not held while a plugin's code runs.
+
+pub mod descriptor;
+mod event;
+mod generation;
+pub mod invoke;
+pub mod library;
+mod load;
+pub mod probe;
+mod reaper;
+pub mod router;
+pub mod stage;
+mod status;
+mod worker;
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::{Condvar, Mutex};
+
+pub use self::event::{Event, EventKind, Events, Step};
+pub use self::generation::{Generation, Lease};
+use self::probe::Probe;
+use self::router::Router;
+use self::stage::Stage;
+pub use self::status::{ParkedStatus, PluginState, PluginStatus, RouteStatus, SourceStatus};
+use self::worker::Worker;
+pub use self::worker::{Plugin, Source};
+use crate::build::{Builder, Cargo, DescribeError, Package};
+use crate::registry::Registry;
+use crate::watch::scan::{Candidate, ScanError, scan};
+use crate::watch::{Change, Depth, WatchError, Watcher};
+
+/// What the plugins room has to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where plugins are found.
+    pub plugins_dir: PathBuf,
+    /// Where the host keeps what it makes.
+    pub state_dir: PathBuf,
+    /// Mounts by plugin, from the configuration. They win over what plugins say.
+    pub mounts: BTreeMap<String, String>,
+    /// Whether edits are looked for.
+    pub watch: bool,
+    /// cargo profile of source plugins; without one, the profile made for turnaround.
+    pub profile: Option<String>,
+    /// How long `on_load` may take.
+    pub load_deadline: Duration,
+    /// The host's own executable, for the probe.
+    pub program: PathBuf,
+}
+
+/// How long the probe may take.
+const PROBE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why the plugins could not be started. Nothing runs.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The plugins directory cannot be used.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// Two plugins of one name.
+    #[error("two plugins are named `{name}`: {} and {}; rename one of them", first.display(), second.display())]
+    Duplicate {
+        /// The name.
+        name: String,
+        /// One of them.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
+    /// The state directory cannot be used.
+    #[error("cannot use the state directory {}; name another with --state", path.display())]
+    State {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Nothing tells of edits.
+    #[error("cannot look for edits; start with --no-watch to do without")]
+    Watch(#[from] WatchError),
+    /// A thread could not be started.
+    #[error("cannot start a thread")]
+    Thread(#[from] io::Error),
+}
+
+/// Is told what happens, besides the log: the screen.
+pub trait Observer: Send + Sync {
+    /// A build goes on.
+    fn building(&self, plugin: &str, step: crate::build::Step<'_>);
+    /// Something happened. `rendered` is the compiler's output as it wants to be shown, with colours.
+    fn happened(&self, event: &Event, rendered: Option<&str>);
+}
+
+/// All plugins of a host.
+pub struct Plugins {
+    shared: Arc<Shared>,
+    reaper: Option<JoinHandle<()>>,
+}
+
+/// What the threads of this room share.
+struct Shared {
+    settings: Settings,
+    builder: Builder,
+    stage: Stage,
+    probe: Probe,
+    registry: Arc<Registry>,
+    observer: Arc<dyn Observer>,
+    events: Events,
+    /// What serves. Written under `publish`.
+    router: ArcSwap<Router>,
+    /// Orders publications.
+    publish: Mutex<()>,
+    plugins: Mutex<BTreeMap<String, Worker>>,
+    /// Entry addresses of all mapped libraries.
+    entries: Mutex<HashSet<usize>>,
+    /// Retired and refused generations whose code is still mapped.
+    parked: Mutex<Vec<ParkedStatus>>,
+    /// Sources that lost to another plugin of their name, so that it is said once.
+    duplicates: Mutex<HashSet<PathBuf>>,
+    watcher: Mutex<Option<Watcher>>,
+    /// Gets every generation that lost its last lease; `None` once the host is stopping for good.
+    drained: Mutex<Option<Sender<Arc<Generation>>>>,
+    /// Signalled when a plugin has its first outcome or a generation was retired.
+    progress: Condvar,
+    progress_lock: Mutex<()>,
+}
+
+impl Plugins {
+    /// Scans the directory and starts to build and load everything in it.
+    ///
+    /// Returns at once; [`Plugins::wait_first_outcomes`] waits.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`].
+    pub fn start(
+        settings: Settings,
+        registry: Arc<Registry>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Plugins, StartError> {
+        let state = |path: &Path, source| StartError::State { path: path.to_owned(), source };
+        fs::create_dir_all(&settings.state_dir).map_err(|e| state(&settings.state_dir, e))?;
+        let stage_dir = settings.state_dir.join("stage");
+        let stage = Stage::open(&stage_dir).map_err(|e| state(&stage_dir, e))?;
+        let builder = Builder::new(
+            Cargo::of_process(),
+            settings.state_dir.join("target"),
+            settings.profile.clone(),
+        );
+        let (drained, generations) = std::sync::mpsc::channel();
+        let probe = Probe { program: settings.program.clone(), deadline: PROBE_DEADLINE };
+        let shared = Arc::new(Shared {
+            settings,
+            builder,
+            stage,
+            probe,
+            registry,
+            observer,
+            events: Events::default(),
+            router: ArcSwap::default(),
+            publish: Mutex::new(()),
+            plugins: Mutex::new(BTreeMap::new()),
+            entries: Mutex::new(HashSet::new()),
+            parked: Mutex::new(Vec::new()),
+            duplicates: Mutex::new(HashSet::new()),
+            watcher: Mutex::new(None),
+            drained: Mutex::new(Some(drained)),
+            progress: Condvar::new(),
+            progress_lock: Mutex::new(()),
+        });
+        let reaper = reaper::start(Arc::clone(&shared), generations)?;
+        let plugins = Plugins { shared, reaper: Some(reaper) };
+        // The directory is watched before it is scanned, so that nothing falls between the two.
+        if plugins.shared.settings.watch {
+            plugins.shared.start_watching()?;
+        }
+        plugins.shared.adopt_all()?;
+        Ok(plugins)
+    }
+
+    /// Waits until every plugin has loaded or was refused.
+    pub fn wait_first_outcomes(&self) {
+        self.shared.wait_until(|shared| {
+            shared.plugins.lock().values().all(|worker| worker.plugin.has_outcome())
+        });
+    }
+
+    /// Waits until every plugin has loaded or was refused, at most `patience`; tells whether they have.
+    pub fn wait_first_outcomes_for(&self, patience: Duration) -> bool {
+        self.shared.wait_until_for(patience, |shared| {
+            shared.plugins.lock().values().all(|worker| worker.plugin.has_outcome())
+        })
+    }
+
+    /// What serves now.
+    pub fn router(&self) -> arc_swap::Guard<Arc<Router>> {
+        self.shared.router.load()
+    }
+
+    /// Every plugin, sorted by name.
+    pub fn status(&self) -> Vec<PluginStatus> {
+        self.shared.status()
+    }
+
+    /// What happened, the newest first.
+    pub fn events(&self) -> Vec<Event> {
+        self.shared.events.newest()
+    }
+
+    /// Looks at the directory and at every source, as if something had changed.
+    pub fn rescan(&self) {
+        self.shared.on_change(&Change::Rescan);
+    }
+
+    /// Stops the pipeline, retires every generation, and waits, at most `patience`, until each
+    /// `on_unload` has run. The listener is closed by now: no request is running.
+    pub fn shutdown(&mut self, patience: Duration) {
+        *self.shared.watcher.lock() = None;
+        let workers = std::mem::take(&mut *self.shared.plugins.lock());
+        for worker in workers.values() {
+            worker.plugin.stop();
+        }
+        for (_, worker) in workers {
+            worker.retire_for_shutdown();
+        }
+        {
+            let _publish = self.shared.publish.lock();
+            self.shared.router.store(Arc::default());
+        }
+        // The reaper ends when the last lease and this sender are gone.
+        *self.shared.drained.lock() = None;
+        if let Some(reaper) = self.reaper.take() {
+            let deadline = std::time::Instant::now() + patience;
+            while !reaper.is_finished() && std::time::Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if reaper.is_finished() {
+                // A panic of the reaper was reported when it happened.
+                let _ = reaper.join();
+            } else {
+                tracing::warn!("gave up waiting for `on_unload` hooks after {patience:?}");
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn start_watching(self: &Arc<Self>) -> Result<(), WatchError> {
+        let weak = Arc::downgrade(self);
+        let watcher = Watcher::start(move |change| {
+            if let Some(shared) = weak.upgrade() {
+                shared.on_change(&change);
+            }
+        })?;
+        *self.watcher.lock() = Some(watcher);
+        self.watch_inputs();
+        Ok(())
+    }
+
+    /// Watches the plugins directory and whatever the plugins are made of.
+    fn watch_inputs(&self) {
+        let plugins: Vec<Arc<Plugin>> = self.plugins.lock().values().map(|w| Arc::clone(&w.plugin)).collect();
+        let root = self.settings.plugins_dir.canonicalize().unwrap_or_else(|_| self.settings.plugins_dir.clone());
+        let mut directories = BTreeMap::from([(root, Depth::Flat)]);
+        for plugin in plugins {
+            for (directory, depth) in plugin.directories() {
+                let kept = directories.entry(directory).or_insert(depth);
+                *kept = (*kept).max(depth);
+            }
+        }
+        if let Some(watcher) = &*self.watcher.lock()
+            && let Err(error) = watcher.sync(&directories)
+        {
+            tracing::warn!("edits may go unnoticed: {}", crate::report::chain(&error));
+        }
+    }
+
+    /// Passes a change on to whom it may concern.
+    fn on_change(self: &Arc<Self>, change: &Change) {
+        let root = self.settings.plugins_dir.canonicalize().unwrap_or_else(|_| self.settings.plugins_dir.clone());
+        let concerns_root = match change {
+            Change::Rescan => true,
+            Change::Paths(paths) => paths.iter().any(|path| {
+                let below = path.strip_prefix(&root).map(|below| below.components().count());
+                below.is_ok_and(|depth| depth <= 1)
+                    || (path.file_name().is_some_and(|name| name == "Cargo.toml")
+                        && below.is_ok_and(|depth| depth == 2))
+            }),
+        };
+        if concerns_root && let Err(error) = self.adopt_all() {
+            tracing::error!("{}", crate::report::chain(&error));
+        }
+        let plugins: Vec<Arc<Plugin>> = self.plugins.lock().values().map(|w| Arc::clone(&w.plugin)).collect();
+        for plugin in plugins {
+            if plugin.is_concerned(change) {
+                plugin.nudge();
+            }
+        }
+    }
+
+    /// Starts a worker for every candidate in the directory that has none.
+    fn adopt_all(self: &Arc<Self>) -> Result<(), StartError> {
+        let mut adopted = false;
+        let mut refused = None;
+        for candidate in scan(&self.settings.plugins_dir)? {
+            if self.plugins.lock().values().any(|worker| worker.plugin.source.is(&candidate)) {
+                continue;
+            }
+            match self.adopt(candidate) {
+                Ok(()) => adopted = true,
+                Err(error) => {
+                    let _ = refused.get_or_insert(error);
+                }
+            }
+        }
+        if adopted {
+            self.watch_inputs();
+        }
+        refused.map_or(Ok(()), Err)
+    }
+
+    fn adopt(self: &Arc<Self>, candidate: Candidate) -> Result<(), StartError> {
+        let (name, source, package) = self.identify(candidate);
+        let mut plugins = self.plugins.lock();
+        if let Some(other) = plugins.get(&name) {
+            let second = source.path().to_owned();
+            // An error once, at start-up or when the second one appears; not at every look after that.
+            if !self.duplicates.lock().insert(second.clone()) {
+                return Ok(());
+            }
+            let first = other.plugin.source.path().to_owned();
+            return Err(StartError::Duplicate { name, first, second });
+        }
+        let worker = Worker::start(Arc::clone(self), Plugin::new(&name, source, &self.settings), package)?;
+        plugins.insert(name, worker);
+        Ok(())
+    }
+
+    /// The name of a candidate: its package's, or that of its file or directory.
+    fn identify(&self, candidate: Candidate) -> (String, Source, Option<Result<Package, DescribeError>>) {
+        match candidate {
+            Candidate::Library { path, real, name } => (name, Source::Library { path, real }, None),
+            Candidate::Source { directory } => {
+                let package = Package::describe(self.builder.cargo(), &directory);
+                let name = match &package {
+                    Ok(package) => package.name.clone(),
+                    Err(_) => directory.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                };
+                (name, Source::Directory { path: directory }, Some(package))
+            }
+        }
+    }
+
+    /// Tells the log, the screen and the faces what happened.
+    fn record(&self, event: Event, rendered: Option<&str>) -> Event {
+        let event = self.events.record(event);
+        self.observer.happened(&event, rendered);
+        event
+    }
+
+    fn notify_progress(&self) {
+        drop(self.progress_lock.lock());
+        self.progress.notify_all();
+    }
+
+    fn wait_until(&self, done: impl Fn(&Shared) -> bool) {
+        while !self.wait_until_for(Duration::from_secs(3600), &done) {}
+    }
+
+    fn wait_until_for(&self, patience: Duration, done: impl Fn(&Shared) -> bool) -> bool {
+        let deadline = std::time::Instant::now() + patience;
+        let mut lock = self.progress_lock.lock();
+        loop {
+            if done(self) {
+                return true;
+            }
+            if self.progress.wait_until(&mut lock, deadline).timed_out() {
+                return done(self);
+            }
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Which generation answers a path: an immutable snapshot, swapped as a whole.
+//!
+//! # Invariants
+//!
+//! - A router never changes. Publish builds a new one and swaps the pointer, so a request sees the
+//!   plugins of one moment.
+//! - It holds a lease on every current generation: a generation is in use as long as a router that
+//!   names it is.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use http::Method;
+use percent_encoding::percent_decode_str;
+
+use super::generation::Lease;
+use super::library::Route;
+
+/// A plugin as the router sees it.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Name of the plugin.
+    pub plugin: Arc<str>,
+    /// Where it is mounted; empty at the root.
+    pub mount: String,
+    /// Its current generation, if it has one.
+    pub lease: Option<Arc<Lease>>,
+    /// Why its newest code was refused, while an older one serves or none does. Shared with the plugin.
+    pub refusal: Arc<ArcSwapOption<Refusal>>,
+}
+
+/// Why the newest code of a plugin does not serve.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// One sentence.
+    pub reason: String,
+    /// The compiler's words, without colours.
+    pub details: Option<String>,
+}
+
+/// A snapshot of all plugins.
+#[derive(Debug, Default)]
+pub struct Router {
+    mounts: HashMap<String, Mounted>,
+}
+
+#[derive(Debug)]
+struct Mounted {
+    entry: Entry,
+    /// Pattern -> the routes of that pattern, by method.
+    patterns: matchit::Router<Vec<usize>>,
+}
+
+/// Why a set of plugins cannot be routed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RouteError {
+    /// Two plugins want one mount.
+    #[error("`{plugin}` wants to answer under `{mount}`, where `{other}` answers already; set `mount` for one of them in host.toml")]
+    MountTaken {
+        /// The plugin that comes second.
+        plugin: String,
+        /// The mount.
+        mount: String,
+        /// The plugin that is there.
+        other: String,
+    },
+    /// A mount that is no path.
+    #[error("`{mount}` is no mount: write `/` or a path such as `/shop`, without a slash at its end")]
+    Mount {
+        /// The mount.
+        mount: String,
+    },
+    /// A pattern that cannot be matched, or that contradicts another one.
+    #[error("route `{route}`: {reason}")]
+    Pattern {
+        /// Method and pattern.
+        route: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// Who answers.
+#[derive(Debug)]
+pub enum Found {
+    /// This route of this generation.
+    Route(Matched),
+    /// The path is there, with other methods.
+    WrongMethod {
+        /// The `Allow` header.
+        allow: String,
+    },
+    /// The plugin has no working generation.
+    Unavailable(Entry),
+    /// No plugin answers there.
+    Nothing,
+}
+
+/// A route that answers, and what pins it.
+#[derive(Debug)]
+pub struct Matched {
+    /// Keeps the generation current or draining.
+    pub lease: Arc<Lease>,
+    /// Index of the route in its generation.
+    pub route: usize,
+    /// Path parameters, decoded.
+    pub params: Vec<(String, String)>,
+    /// See [`Entry::refusal`].
+    pub refusal: Arc<ArcSwapOption<Refusal>>,
+}
+
+impl Matched {
+    /// The route.
+    pub fn route(&self) -> &Route {
+        &self.lease.generation().library.routes[self.route]
+    }
+}
+
+/// The mount as it is kept: empty for the root, else `/a/b`.
+///
+/// # Errors
+///
+/// [`RouteError::Mount`].
+pub fn normal_mount(mount: &str) -> Result<String, RouteError> {
+    let error = || RouteError::Mount { mount: mount.to_owned() };
+    if mount == "/" {
+        return Ok(String::new());
+    }
+    let rest = mount.strip_prefix('/').ok_or_else(error)?;
+    let is_plain = |part: &str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
+    };
+    if rest.split('/').all(is_plain) { Ok(mount.to_owned()) } else { Err(error()) }
+}
+
+/// Checks that the patterns of a plugin do not contradict each other, and indexes them.
+///
+/// # Errors
+///
+/// [`RouteError::Pattern`].
+pub fn index(routes: &[Route]) -> Result<matchit::Router<Vec<usize>>, RouteError> {
+    let mut by_pattern: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (i, route) in routes.iter().enumerate() {
+        let of_pattern = by_pattern.entry(&route.pattern).or_default();
+        if of_pattern.iter().any(|&other| routes[other].method == route.method) {
+            let reason = "declared twice".to_owned();
+            return Err(RouteError::Pattern { route: route.name.to_string(), reason });
+        }
+        of_pattern.push(i);
+    }
+    let mut patterns = matchit::Router::new();
+    for (pattern, of_pattern) in by_pattern {
+        let name = routes[of_pattern[0]].name.to_string();
+        patterns
+            .insert(pattern, of_pattern)
+            .map_err(|error| RouteError::Pattern { route: name, reason: error.to_string() })?;
+    }
+    Ok(patterns)
+}
+
+impl Router {
+    /// A snapshot of `entries`.
+    ///
+    /// # Errors
+    ///
+    /// [`RouteError`]; the first contradiction between plugins that have code.
+    pub fn new(entries: impl IntoIterator<Item = Entry>) -> Result<Router, RouteError> {
+        let (with_code, without): (Vec<Entry>, Vec<Entry>) =
+            entries.into_iter().partition(|entry| entry.lease.is_some());
+        let mut mounts: HashMap<String, Mounted> = HashMap::new();
+        for entry in with_code {
+            let lease = entry.lease.as_ref().expect("these have code");
+            let patterns = index(&lease.generation().library.routes)?;
+            if let Some(other) = mounts.get(&entry.mount) {
+                let mount = if entry.mount.is_empty() { "/" } else { &entry.mount };
+                return Err(RouteError::MountTaken {
+                    plugin: entry.plugin.to_string(),
+                    mount: mount.to_owned(),
+                    other: other.entry.plugin.to_string(),
+                });
+            }
+            mounts.insert(entry.mount.clone(), Mounted { entry, patterns });
+        }
+        // A plugin without code has a place to say so, unless one with code answers there.
+        for entry in without {
+            let mount = entry.mount.clone();
+            mounts.entry(mount).or_insert(Mounted { entry, patterns: matchit::Router::new() });
+        }
+        Ok(Router { mounts })
+    }
+
+    /// Whether a plugin is mounted at the root.
+    pub fn has_root(&self) -> bool {
+        self.mounts.contains_key("")
+    }
+
+    /// Who answers `method` on `path`: the longest mount that is a prefix of it, by whole segments.
+    pub fn find(&self, method: &Method, path: &str) -> Found {
+        let mut end = path.len();
+        loop {
+            if let Some(mounted) = self.mounts.get(&path[..end]) {
+                return mounted.find(method, &path[end..]);
+            }
+            match path[..end].rfind('/') {
+                Some(slash) => end = slash,
+                None => return Found::Nothing,
+            }
+        }
+    }
+}
+
+impl Mounted {
+    fn find(&self, method: &Method, below: &str) -> Found {
+        let Some(lease) = &self.entry.lease else {
+            return Found::Unavailable(self.entry.clone());
+        };
+        let below = if below.is_empty() { "/" } else { below };
+        let Ok(matched) = self.patterns.at(below) else { return Found::Nothing };
+        let routes = &lease.generation().library.routes;
+        let of = |wanted: &Method| matched.value.iter().copied().find(|&i| routes[i].method == *wanted);
+        let route = of(method).or_else(|| if method == Method::HEAD { of(&Method::GET) } else { None });
+        let Some(route) = route else {
+            return Found::WrongMethod { allow: allow(matched.value.iter().map(|&i| &routes[i].method)) };
+        };
+        let params = matched
+            .params
+            .iter()
+            .map(|(name, value)| {
+                (name.to_owned(), percent_decode_str(value).decode_utf8_lossy().into_owned())
+            })
+            .collect();
+        Found::Route(Matched {
+            lease: Arc::clone(lease),
+            route,
+            params,
+            refusal: Arc::clone(&self.entry.refusal),
+        })
+    }
+}
+
+/// The `Allow` header for `methods`; HEAD comes with GET, OPTIONS always.
+fn allow<'m>(methods: impl Iterator<Item = &'m Method>) -> String {
+    let mut names: Vec<&str> = methods.map(Method::as_str).collect();
+    if names.contains(&"GET") && !names.contains(&"HEAD") {
+        names.push("HEAD");
+    }
+    if !names.contains(&"OPTIONS") {
+        names.push("OPTIONS");
+    }
+    names.sort_unstable();
+    names.join(", ")
+}

@@ -1,0 +1,144 @@
+//! Plugin -> host: the calls of the database table, and nothing else.
+//!
+//! # Invariants
+//!
+//! - Every view passed here borrows from an argument, so it outlives the call.
+#![expect(unsafe_code, reason = "calls the host's database functions through the C ABI")]
+
+use std::time::Duration;
+
+use crate::abi::{
+    BytesView, DEFAULT_NS, DbTable, ErrorSink, HandleId, HostTable, PoolConfigView, StatementView, Status,
+    StrView, VALUE_BOOL, VALUE_BYTES, VALUE_FLOAT, VALUE_INT, VALUE_NULL, VALUE_TEXT, ValueView,
+};
+use crate::db::rows::Block;
+use crate::db::{QueryError, Rows, ToValue, Value};
+use crate::host::{CallError, Owned, call, collect, table};
+
+/// The host's table and its database functions.
+fn db() -> Result<(&'static HostTable, &'static DbTable), CallError> {
+    let host = table()?;
+    // SAFETY: the host's table holds a pointer that is null or valid for as long as the table itself.
+    let db = unsafe { host.db.as_ref() };
+    db.map(|db| (host, db)).ok_or_else(|| CallError::new(Status::CLOSED, "this host offers no databases"))
+}
+
+/// `None` means the default; a duration beyond 584 years waits that long.
+fn nanoseconds(timeout: Option<Duration>) -> u64 {
+    let Some(timeout) = timeout else { return DEFAULT_NS };
+    u64::try_from(timeout.as_nanos()).unwrap_or(DEFAULT_NS - 1).min(DEFAULT_NS - 1)
+}
+
+pub(super) fn pool_open(
+    url: &str,
+    max_size: u32,
+    checkout_timeout: Option<Duration>,
+) -> Result<Owned, CallError> {
+    let (host, db) = db()?;
+    let config = PoolConfigView {
+        size: size_of::<PoolConfigView>(),
+        url: StrView::new(url),
+        max_size,
+        checkout_timeout_ns: nanoseconds(checkout_timeout),
+    };
+    let mut id = HandleId::NONE;
+    call(|error| {
+        // SAFETY: the table's own `ctx`; `config`, `id` and `error` are valid during the call.
+        unsafe { (db.pool_open)(host.ctx, &config, &mut id, error) }
+    })?;
+    Ok(Owned::new(id))
+}
+
+pub(super) fn checkout(pool: &Owned, timeout: Option<Duration>) -> Result<Owned, CallError> {
+    let (host, db) = db()?;
+    let mut id = HandleId::NONE;
+    call(|error| {
+        // SAFETY: the table's own `ctx`; `id` and `error` are valid during the call.
+        unsafe { (db.checkout)(host.ctx, pool.id(), nanoseconds(timeout), &mut id, error) }
+    })?;
+    Ok(Owned::new(id))
+}
+
+pub(super) fn query(conn: &Owned, sql: &str, params: &[&dyn ToValue]) -> Result<Rows, QueryError> {
+    let (host, db) = db()?;
+    let params = views(params)?;
+    let statement = statement(sql, &params);
+    let mut bytes = Vec::new();
+    collect(&mut bytes, |rows, error| {
+        // SAFETY: the table's own `ctx`; the statement's views borrow from `sql` and from what `params`
+        // borrows; `rows` and `error` are valid during the call.
+        unsafe { (db.query)(host.ctx, conn.id(), &statement, rows, error) }
+    })?;
+    let block = Block::parse(bytes).map_err(|error| QueryError::Host { message: error.to_string() })?;
+    Ok(Rows::new(block))
+}
+
+pub(super) fn execute(conn: &Owned, sql: &str, params: &[&dyn ToValue]) -> Result<u64, QueryError> {
+    let (host, db) = db()?;
+    let params = views(params)?;
+    let statement = statement(sql, &params);
+    let mut affected = 0;
+    call(|error| {
+        // SAFETY: as in `query`; `affected` is writable during the call.
+        unsafe { (db.execute)(host.ctx, conn.id(), &statement, &mut affected, error) }
+    })?;
+    Ok(affected)
+}
+
+pub(super) fn batch_execute(conn: &Owned, sql: &str) -> Result<(), CallError> {
+    let (host, db) = db()?;
+    call(|error| {
+        // SAFETY: the table's own `ctx`; the view borrows from `sql`; `error` is valid during the call.
+        unsafe { (db.batch_execute)(host.ctx, conn.id(), StrView::new(sql), error) }
+    })
+}
+
+/// A step of a transaction.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step {
+    Begin,
+    Commit,
+    Rollback,
+}
+
+pub(super) fn step(conn: &Owned, step: Step) -> Result<(), CallError> {
+    let (host, db) = db()?;
+    let function = match step {
+        Step::Begin => db.begin,
+        Step::Commit => db.commit,
+        Step::Rollback => db.rollback,
+    };
+    call(|error: *const ErrorSink| {
+        // SAFETY: the table's own `ctx`; `error` is valid during the call.
+        unsafe { function(host.ctx, conn.id(), error) }
+    })
+}
+
+fn statement(sql: &str, params: &[ValueView]) -> StatementView {
+    StatementView {
+        size: size_of::<StatementView>(),
+        sql: StrView::new(sql),
+        params: params.as_ptr(),
+        param_count: params.len(),
+    }
+}
+
+/// The parameters as views that borrow from them.
+fn views(params: &[&dyn ToValue]) -> Result<Vec<ValueView>, QueryError> {
+    let view = |(index, param): (usize, &&dyn ToValue)| {
+        param.to_value().map(view).map_err(|error| QueryError::parameter(index, error))
+    };
+    params.iter().enumerate().map(view).collect()
+}
+
+fn view(value: Value<'_>) -> ValueView {
+    let (tag, bits, bytes) = match value {
+        Value::Null => (VALUE_NULL, 0, BytesView::EMPTY),
+        Value::Bool(value) => (VALUE_BOOL, u64::from(value), BytesView::EMPTY),
+        Value::Int(value) => (VALUE_INT, value.cast_unsigned(), BytesView::EMPTY),
+        Value::Float(value) => (VALUE_FLOAT, value.to_bits(), BytesView::EMPTY),
+        Value::Text(text) => (VALUE_TEXT, 0, BytesView::new(text.as_bytes())),
+        Value::Bytes(bytes) => (VALUE_BYTES, 0, BytesView::new(bytes)),
+    };
+    ValueView { tag, bits, bytes }
+}

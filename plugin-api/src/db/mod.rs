@@ -1,0 +1,25 @@
+//! Databases: pools, connections, transactions, rows.
+//!
+//! Everything here is a handle to an object of the host: drivers and connections are the host's, so
+//! they survive a reload. The calls block; a route that uses them must not be `inline`.
+//!
+//! # Invariants
+//!
+//! - `unsafe` is in `call.rs` only.
+
+mod call;
+mod connection;
+mod error;
+mod pool;
+mod row;
+pub mod rows;
+mod value;
+
+pub use self::connection::{Connection, Transaction};
+pub use self::error::{CheckoutError, OpenError, QueryError};
+pub use self::pool::{Builder, Pool};
+pub use self::row::{Column, ColumnError, ColumnIndex, Iter, OwnedRow, Row, Rows};
+pub use self::value::{FromValue, Mismatch, OutOfRange, ToValue, Value};
+
+#[cfg(test)]
+mod tests;

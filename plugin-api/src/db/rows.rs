@@ -1,0 +1,250 @@
+//! The block: how the rows of one result cross the boundary.
+//!
+//! Owns the format, its encoder [`BlockWriter`] (the host's drivers use it) and its decoder
+//! [`Block`]. Does not convert values; that is `value.rs`.
+//!
+//! # Format, version 1
+//!
+//! All numbers are little-endian, nothing is padded, the parts follow each other in this order:
+//!
+//! | part | bytes | what |
+//! |---|---|---|
+//! | header | 24 | `u32` version = 1, `u32` columns, `u64` rows, `u64` length of the heap |
+//! | columns | 16 each | `u32` length of the name, `u32` length of the type's name, `u64` offset of the name; the type's name follows the name |
+//! | cells | 16 each | `u32` tag, `u32` length, `u64` bits; row by row, each from the first column to the last |
+//! | heap | as the header says | texts and bytes |
+//!
+//! A cell's tag is one of the `VALUE_*` constants of `abi.rs`. `VALUE_BOOL`: bits 0 or 1.
+//! `VALUE_INT`: bits hold the two's complement. `VALUE_FLOAT`: bits hold the IEEE 754 double.
+//! `VALUE_TEXT` (UTF-8) and `VALUE_BYTES`: length, and in bits the offset. Otherwise both are 0.
+//! Offsets count from the start of the heap. Cell (r, c) is at `24 + 16 * (columns + r * columns + c)`,
+//! so any cell is found without reading those before it.
+//!
+//! # Invariants
+//!
+//! - The decoder never reads outside of the block, whatever the bytes say: wrong bytes are an error.
+
+use std::fmt;
+
+use crate::abi::{VALUE_BOOL, VALUE_BYTES, VALUE_FLOAT, VALUE_INT, VALUE_NULL, VALUE_TEXT};
+use crate::db::Value;
+
+/// Version of the format.
+const VERSION: u32 = 1;
+/// Bytes of the header.
+const HEADER: usize = 24;
+/// Bytes of a column's entry, and of a cell.
+const ENTRY: usize = 16;
+
+/// Writes a block. Columns first, then rows.
+#[derive(Debug, Default)]
+pub struct BlockWriter {
+    columns: u32,
+    rows: u64,
+    /// Column entries, then cells.
+    entries: Vec<u8>,
+    heap: Vec<u8>,
+}
+
+impl BlockWriter {
+    /// A block without columns.
+    pub fn new() -> BlockWriter {
+        BlockWriter::default()
+    }
+
+    /// Adds a column. `type_name` is the database's name of the type, or empty.
+    ///
+    /// # Panics
+    ///
+    /// After the first row.
+    pub fn column(&mut self, name: &str, type_name: &str) {
+        assert_eq!(self.rows, 0, "columns come before rows");
+        let offset = self.heap.len();
+        self.heap.extend_from_slice(name.as_bytes());
+        self.heap.extend_from_slice(type_name.as_bytes());
+        self.entry(length(name.len()), length(type_name.len()), offset as u64);
+        self.columns += 1;
+    }
+
+    /// Starts a row. One [`cell`](BlockWriter::cell) for each column follows.
+    pub fn row(&mut self) {
+        self.rows += 1;
+    }
+
+    /// Adds the next cell.
+    pub fn cell(&mut self, value: Value<'_>) {
+        match value {
+            Value::Null => self.entry(VALUE_NULL, 0, 0),
+            Value::Bool(value) => self.entry(VALUE_BOOL, 0, u64::from(value)),
+            Value::Int(value) => self.entry(VALUE_INT, 0, value.cast_unsigned()),
+            Value::Float(value) => self.entry(VALUE_FLOAT, 0, value.to_bits()),
+            Value::Text(text) => self.heap_cell(VALUE_TEXT, text.as_bytes()),
+            Value::Bytes(bytes) => self.heap_cell(VALUE_BYTES, bytes),
+        }
+    }
+
+    /// The finished block.
+    ///
+    /// # Panics
+    ///
+    /// When the number of cells is not that of rows times columns.
+    pub fn finish(self) -> Vec<u8> {
+        let cells = self.entries.len() / ENTRY - self.columns as usize;
+        assert_eq!(cells as u64, self.rows * u64::from(self.columns), "a row has a cell for each column");
+        let mut block = Vec::with_capacity(HEADER + self.entries.len() + self.heap.len());
+        block.extend_from_slice(&VERSION.to_le_bytes());
+        block.extend_from_slice(&self.columns.to_le_bytes());
+        block.extend_from_slice(&self.rows.to_le_bytes());
+        block.extend_from_slice(&(self.heap.len() as u64).to_le_bytes());
+        block.extend_from_slice(&self.entries);
+        block.extend_from_slice(&self.heap);
+        block
+    }
+
+    fn heap_cell(&mut self, tag: u32, bytes: &[u8]) {
+        let offset = self.heap.len();
+        self.heap.extend_from_slice(bytes);
+        self.entry(tag, length(bytes.len()), offset as u64);
+    }
+
+    fn entry(&mut self, first: u32, second: u32, third: u64) {
+        self.entries.extend_from_slice(&first.to_le_bytes());
+        self.entries.extend_from_slice(&second.to_le_bytes());
+        self.entries.extend_from_slice(&third.to_le_bytes());
+    }
+}
+
+fn length(bytes: usize) -> u32 {
+    u32::try_from(bytes).expect("no database has cells of 4 GiB")
+}
+
+/// Bytes that are no block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MalformedBlock {
+    what: &'static str,
+}
+
+impl fmt::Display for MalformedBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "malformed block of rows: {}", self.what)
+    }
+}
+
+impl std::error::Error for MalformedBlock {}
+
+/// Reads a block.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Block {
+    bytes: Vec<u8>,
+    columns: usize,
+    rows: usize,
+    heap_at: usize,
+}
+
+impl Block {
+    /// Checks the header, the lengths and the columns. Cells are checked when they are read.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes do not follow the format.
+    pub fn parse(bytes: Vec<u8>) -> Result<Block, MalformedBlock> {
+        let malformed = |what| MalformedBlock { what };
+        let header = (u32_at(&bytes, 0), u32_at(&bytes, 4), u64_at(&bytes, 8), u64_at(&bytes, 16));
+        let (Some(version), Some(columns), Some(rows), Some(heap)) = header else {
+            return Err(malformed("shorter than its header"));
+        };
+        if version != VERSION {
+            return Err(malformed("another version of the format"));
+        }
+        let columns = columns as usize;
+        let sizes = usize::try_from(rows).ok().zip(usize::try_from(heap).ok()).and_then(|(rows, heap)| {
+            let entries = rows.checked_add(1)?.checked_mul(columns)?;
+            let heap_at = entries.checked_mul(ENTRY)?.checked_add(HEADER)?;
+            Some((rows, heap_at, heap_at.checked_add(heap)?))
+        });
+        let Some((rows, heap_at, total)) = sizes else {
+            return Err(malformed("larger than memory"));
+        };
+        if total != bytes.len() {
+            return Err(malformed("its parts do not add up to its length"));
+        }
+        let block = Block { bytes, columns, rows, heap_at };
+        if (0..columns).any(|index| block.column(index).is_none()) {
+            return Err(malformed("a column's name"));
+        }
+        Ok(block)
+    }
+
+    /// How many columns.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// How many rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Name and type name of a column; `None` beyond the last.
+    pub fn column(&self, index: usize) -> Option<(&str, &str)> {
+        if index >= self.columns {
+            return None;
+        }
+        let at = HEADER + ENTRY * index;
+        let (name_len, type_len) = (u32_at(&self.bytes, at)?, u32_at(&self.bytes, at + 4)?);
+        let offset = u64_at(&self.bytes, at + 8)?;
+        let name = self.heap(offset, name_len)?;
+        let type_name = self.heap(offset.checked_add(u64::from(name_len))?, type_len)?;
+        Some((std::str::from_utf8(name).ok()?, std::str::from_utf8(type_name).ok()?))
+    }
+
+    /// A cell; `None` beyond the last row or column.
+    ///
+    /// # Errors
+    ///
+    /// When the cell does not follow the format.
+    pub fn cell(&self, row: usize, column: usize) -> Option<Result<Value<'_>, MalformedBlock>> {
+        if row >= self.rows || column >= self.columns {
+            return None;
+        }
+        // `parse` has checked that this product and sum stay within the block.
+        let at = HEADER + ENTRY * (self.columns + row * self.columns + column);
+        Some(self.value_at(at).ok_or(MalformedBlock { what: "a cell" }))
+    }
+
+    fn value_at(&self, at: usize) -> Option<Value<'_>> {
+        let (tag, len) = (u32_at(&self.bytes, at)?, u32_at(&self.bytes, at + 4)?);
+        let bits = u64_at(&self.bytes, at + 8)?;
+        Some(match tag {
+            VALUE_NULL => Value::Null,
+            VALUE_BOOL => Value::Bool(bits != 0),
+            VALUE_INT => Value::Int(bits.cast_signed()),
+            VALUE_FLOAT => Value::Float(f64::from_bits(bits)),
+            VALUE_TEXT => Value::Text(std::str::from_utf8(self.heap(bits, len)?).ok()?),
+            VALUE_BYTES => Value::Bytes(self.heap(bits, len)?),
+            _ => return None,
+        })
+    }
+
+    fn heap(&self, offset: u64, len: u32) -> Option<&[u8]> {
+        let start = usize::try_from(offset).ok()?;
+        self.bytes.get(self.heap_at..)?.get(start..start.checked_add(len as usize)?)
+    }
+}
+
+impl fmt::Debug for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Block").field("columns", &self.columns).field("rows", &self.rows).finish()
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests;
