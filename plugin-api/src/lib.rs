@@ -60,8 +60,8 @@ pub mod prelude {
     pub use crate::Json;
     pub use crate::http::{Method, StatusCode};
     pub use crate::{
-        Context, Error, Html, HttpError, IntoResponse, Redirect, Request, Response, Result, UnloadReason,
-        db, env_or, escape_html, plugin, registry, tracing,
+        Context, Error, Html, HttpError, IntoResponse, Redirect, Request, Response, Result, UnloadReason, db,
+        env_or, escape_html, plugin, registry, tracing,
     };
 }
 

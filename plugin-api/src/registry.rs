@@ -211,9 +211,8 @@ unsafe extern "C" fn run<T: Keep, E: Into<Error>, F: FnOnce() -> Result<T, E>>(
 ) -> Status {
     // SAFETY: this function's contract.
     let init = unsafe { &mut *data.cast::<Option<F>>() };
-    let outcome = guard(|| {
-        init.take().map(|init| init().map_err(|failed| failed.into().chain())?.into_owned())
-    });
+    let outcome =
+        guard(|| init.take().map(|init| init().map_err(|failed| failed.into().chain())?.into_owned()));
     let (status, message) = match outcome {
         Ok(Some(Ok(handle))) => {
             // SAFETY: this function's contract. The handle becomes the host's.

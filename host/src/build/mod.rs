@@ -73,7 +73,7 @@ pub enum Step<'a> {
     },
     /// The compilation of a crate, or of its build script, is done.
     Compiled {
-        /// The crate.
+        /// The crate's package.
         name: &'a str,
         /// How many that makes so far in this build. cargo tells nobody how many there will be.
         done: usize,
@@ -180,7 +180,7 @@ impl Builder {
         let turn = self.queue.wait(cancel, || step(Step::Queued)).ok_or(BuildError::Cancelled)?;
         let queued = asked.elapsed();
         let started = SystemTime::now();
-        let outcome = run::run(&mut self.command(package), &package.spec, step, cancel);
+        let outcome = run::run(&mut self.command(package), &package.url, step, cancel);
         // Read while nobody else builds: the next cargo may replace the list of sources.
         let inputs = outcome.as_ref().ok().map(|outcome| self.inputs(package, outcome));
         drop(turn);
@@ -212,11 +212,13 @@ impl Builder {
         let mut command = self.cargo.command(&package.directory);
         command.args(["build", "--lib", "--color=never", "--message-format=json-diagnostic-rendered-ansi"]);
         command.arg("--manifest-path").arg(&package.manifest_path);
-        command.arg("--package").arg(&package.spec);
+        command.arg("--package").arg(package.spec());
         command.arg("--target-dir").arg(&self.target_dir);
         match &self.profile {
             Some(profile) => command.arg("--profile").arg(profile),
-            // TURNAROUND
+            // Given to cargo alone, so the user's files stay as they are. Without debug information a thin
+            // plugin builds a tenth faster and is a tenth of the size to copy and load; names in
+            // backtraces and the places of panics remain. To debug a plugin, the operator says `dev`.
             None => command.args(["--config", "profile.dev.debug=0"]),
         };
         command

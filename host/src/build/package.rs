@@ -29,8 +29,8 @@ pub struct Package {
     /// The directories of the packages it depends on by path, as far as the manifests of its workspace
     /// tell. A build knows them all.
     pub path_dependencies: BTreeSet<PathBuf>,
-    /// How cargo is told which package is meant: unlike the name it cannot be ambiguous.
-    pub(super) spec: String,
+    /// The part of its id that names the directory, and that an edit of the version leaves alone.
+    pub(super) url: String,
 }
 
 /// Why a directory could not be described as a source plugin. Nothing was changed.
@@ -130,11 +130,17 @@ impl Package {
             lock_path: workspace_root.join("Cargo.lock"),
             workspace_root,
             path_dependencies: path_dependencies(&metadata, &directory),
-            // `path+file:///dir#name@version`: the part that an edit of the version leaves alone.
-            spec: package.id.repr.split('#').next().unwrap_or(&package.id.repr).to_owned(),
+            url: package.id.repr.split('#').next().unwrap_or(&package.id.repr).to_owned(),
             manifest_path: manifest,
             directory,
         })
+    }
+}
+
+impl Package {
+    /// How cargo is told which package is meant: the name alone may be a dependency's too.
+    pub(super) fn spec(&self) -> String {
+        format!("{}#{}", self.url, self.name)
     }
 }
 

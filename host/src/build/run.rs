@@ -52,14 +52,14 @@ enum Line {
     ErrEnd,
 }
 
-/// Runs `command`, which builds the package named by `spec`.
+/// Runs `command`, which builds the package at `url`.
 ///
 /// # Errors
 ///
 /// When the process cannot be started.
 pub(super) fn run(
     command: &mut Command,
-    spec: &str,
+    url: &str,
     step: &mut dyn FnMut(Step<'_>),
     cancel: &Cancel,
 ) -> io::Result<Outcome> {
@@ -73,7 +73,7 @@ pub(super) fn run(
     for line in &lines {
         match line {
             Line::Out(line) => {
-                if outcome.take(&line, spec, step) {
+                if outcome.take(&line, url, step) {
                     break;
                 }
             }
@@ -121,12 +121,12 @@ fn read(pipe: impl Read, lines: &Sender<Line>, wrap: fn(String) -> Line, end: Li
 
 impl Outcome {
     /// Takes in one line of JSON; true at the last one. What is not JSON a build tool has printed.
-    fn take(&mut self, line: &str, spec: &str, step: &mut dyn FnMut(Step<'_>)) -> bool {
+    fn take(&mut self, line: &str, url: &str, step: &mut dyn FnMut(Step<'_>)) -> bool {
         match serde_json::from_str(line) {
-            Ok(Message::CompilerArtifact(artifact)) => self.artifact(artifact, spec, step),
+            Ok(Message::CompilerArtifact(artifact)) => self.artifact(artifact, url, step),
             Ok(Message::CompilerMessage(message)) => {
                 let directory = local_directory(&message.package_id);
-                let foreign = (!is(&message.package_id, spec)).then_some(message.target.name.as_str());
+                let foreign = (!is(&message.package_id, url)).then(|| package_name(&message.package_id));
                 self.diagnostics.add(&message.message, foreign);
                 let named = message.message.spans.iter().map(|span| Path::new(&span.file_name));
                 if let Some(directory) = directory {
@@ -141,13 +141,13 @@ impl Outcome {
         false
     }
 
-    fn artifact(&mut self, artifact: Artifact, spec: &str, step: &mut dyn FnMut(Step<'_>)) {
+    fn artifact(&mut self, artifact: Artifact, url: &str, step: &mut dyn FnMut(Step<'_>)) {
         if !artifact.fresh {
             self.compiled += 1;
-            step(Step::Compiled { name: &artifact.target.name, done: self.compiled });
+            step(Step::Compiled { name: package_name(&artifact.package_id), done: self.compiled });
         }
         self.local_packages.extend(local_directory(&artifact.package_id));
-        if is(&artifact.package_id, spec) && artifact.target.crate_types.contains(&CrateType::CDyLib) {
+        if is(&artifact.package_id, url) && artifact.target.crate_types.contains(&CrateType::CDyLib) {
             let library = artifact
                 .filenames
                 .iter()
@@ -157,9 +157,18 @@ impl Outcome {
     }
 }
 
-/// Whether `id` is the package that `spec`, an id without its fragment, names.
-fn is(id: &PackageId, spec: &str) -> bool {
-    id.repr.split('#').next() == Some(spec)
+/// Whether `id` is the package at `url`, which is an id without its fragment.
+fn is(id: &PackageId, url: &str) -> bool {
+    id.repr.split('#').next() == Some(url)
+}
+
+/// The name in `url#name@version`, or of the directory where that is the name: `url/name#version`.
+fn package_name(id: &PackageId) -> &str {
+    let (url, fragment) = id.repr.split_once('#').unwrap_or((&id.repr, ""));
+    match fragment.split_once('@') {
+        Some((name, _)) => name,
+        None => url.rsplit('/').next().unwrap_or(url),
+    }
 }
 
 /// The directory of a package that cargo reads in place, not from a registry.

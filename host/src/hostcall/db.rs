@@ -39,7 +39,7 @@ pub(super) static DB_TABLE: DbTable = DbTable {
 
 /// A pool as the registry keeps it.
 #[derive(Debug)]
-pub struct PoolResource(pub Pool);
+pub(super) struct PoolResource(pub Pool);
 
 impl Resource for PoolResource {
     fn type_name(&self) -> &'static str {

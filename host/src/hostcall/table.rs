@@ -40,7 +40,7 @@ impl HostApi {
             handle_clone,
             handle_drop,
             registry: &registry::TABLE,
-            db: &db::TABLE,
+            db: &db::DB_TABLE,
         });
         HostApi { table, caller }
     }

@@ -85,6 +85,10 @@ impl Listener {
     }
 
     /// Another descriptor of the same socket.
+    pub(super) fn into_socket(self) -> TcpListener {
+        self.socket
+    }
+
     pub(super) fn share(&self) -> io::Result<TcpListener> {
         self.socket.try_clone()
     }

@@ -7,7 +7,7 @@ use http::StatusCode;
 use super::workers::WorkerNumbers;
 
 /// How serving is doing, for status page and metrics. Totals count from the start of the process.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Numbers {
     /// Responses of every kind, malformed requests included.
     pub requests: u64,

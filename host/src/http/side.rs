@@ -54,6 +54,12 @@ impl From<TcpListener> for SideListener {
     }
 }
 
+impl From<super::Listener> for SideListener {
+    fn from(listener: super::Listener) -> Self {
+        Self::Tcp(listener.into_socket())
+    }
+}
+
 impl From<UnixListener> for SideListener {
     fn from(listener: UnixListener) -> Self {
         Self::Unix(listener)

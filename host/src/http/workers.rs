@@ -30,7 +30,7 @@ pub struct Workers {
 }
 
 /// How the workers are doing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct WorkerNumbers {
     /// Threads started.
     pub threads: usize,

@@ -118,7 +118,8 @@ pub trait Observer: Send + Sync {
 /// All plugins of a host.
 pub struct Plugins {
     shared: Arc<Shared>,
-    reaper: Option<JoinHandle<()>>,
+    /// Taken by `shutdown`.
+    reaper: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What the threads of this room share.
@@ -152,7 +153,7 @@ struct Shared {
 impl Plugins {
     /// Scans the directory and starts to build and load everything in it.
     ///
-    /// Returns at once; [`Plugins::wait_first_outcomes`] waits.
+    /// Returns at once; [`Plugins::wait_first_outcomes_for`] waits.
     ///
     /// # Errors
     ///
@@ -193,20 +194,13 @@ impl Plugins {
             progress_lock: Mutex::new(()),
         });
         let reaper = reaper::start(Arc::clone(&shared), generations)?;
-        let plugins = Plugins { shared, reaper: Some(reaper) };
+        let plugins = Plugins { shared, reaper: Mutex::new(Some(reaper)) };
         // The directory is watched before it is scanned, so that nothing falls between the two.
         if plugins.shared.settings.watch {
             plugins.shared.start_watching()?;
         }
         plugins.shared.adopt_all()?;
         Ok(plugins)
-    }
-
-    /// Waits until every plugin has loaded or was refused.
-    pub fn wait_first_outcomes(&self) {
-        self.shared.wait_until(|shared| {
-            shared.plugins.lock().values().all(|worker| worker.plugin.has_outcome())
-        });
     }
 
     /// Waits until every plugin has loaded or was refused, at most `patience`; tells whether they have.
@@ -238,7 +232,7 @@ impl Plugins {
 
     /// Stops the pipeline, retires every generation, and waits, at most `patience`, until each
     /// `on_unload` has run. The listener is closed by now: no request is running.
-    pub fn shutdown(&mut self, patience: Duration) {
+    pub fn shutdown(&self, patience: Duration) {
         *self.shared.watcher.lock() = None;
         let workers = std::mem::take(&mut *self.shared.plugins.lock());
         for worker in workers.values() {
@@ -253,7 +247,7 @@ impl Plugins {
         }
         // The reaper ends when the last lease and this sender are gone.
         *self.shared.drained.lock() = None;
-        if let Some(reaper) = self.reaper.take() {
+        if let Some(reaper) = self.reaper.lock().take() {
             let deadline = std::time::Instant::now() + patience;
             while !reaper.is_finished() && std::time::Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(1));
@@ -305,10 +299,10 @@ impl Shared {
         let concerns_root = match change {
             Change::Rescan => true,
             Change::Paths(paths) => paths.iter().any(|path| {
-                let below = path.strip_prefix(&root).map(|below| below.components().count());
-                below.is_ok_and(|depth| depth <= 1)
+                let below = path.strip_prefix(&root).ok().map(|below| below.components().count());
+                below.is_some_and(|depth| depth <= 1)
                     || (path.file_name().is_some_and(|name| name == "Cargo.toml")
-                        && below.is_ok_and(|depth| depth == 2))
+                        && below == Some(2))
             }),
         };
         if concerns_root && let Err(error) = self.adopt_all() {
@@ -385,10 +379,6 @@ impl Shared {
     fn notify_progress(&self) {
         drop(self.progress_lock.lock());
         self.progress.notify_all();
-    }
-
-    fn wait_until(&self, done: impl Fn(&Shared) -> bool) {
-        while !self.wait_until_for(Duration::from_secs(3600), &done) {}
     }
 
     fn wait_until_for(&self, patience: Duration, done: impl Fn(&Shared) -> bool) -> bool {

@@ -173,7 +173,9 @@ impl QueryError {
             QueryError::Unreachable { .. } => Status::UNREACHABLE,
             QueryError::OutOfRange { .. } => Status::OUT_OF_RANGE,
             QueryError::Checkout(error) => error.status(),
-            QueryError::Invalid { .. } | QueryError::RowCount { .. } | QueryError::Host { .. } => Status::FAILED,
+            QueryError::Invalid { .. } | QueryError::RowCount { .. } | QueryError::Host { .. } => {
+                Status::FAILED
+            }
         }
     }
 

@@ -137,9 +137,7 @@ impl registry::sealed::Keep for Pool {
 
     fn into_owned(self) -> Result<Owned, String> {
         // With clones about, the registry gets a second handle to the same pool.
-        Arc::try_unwrap(self.handle)
-            .or_else(|shared| shared.try_clone())
-            .map_err(|error| error.to_string())
+        Arc::try_unwrap(self.handle).or_else(|shared| shared.try_clone()).map_err(|error| error.to_string())
     }
 }
 

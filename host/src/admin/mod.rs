@@ -1,0 +1,155 @@
+//! The admin face: JSON about the host, on the admin listener and on the control socket.
+//!
+//! | path | answers |
+//! |---|---|
+//! | `GET /healthz` | 200 as long as the process answers |
+//! | `GET /readyz` | 200 once every plugin has had its first outcome, 503 before and while stopping |
+//! | `GET /api/host` | addresses, process, counts |
+//! | `GET /api/plugins` | every plugin: state, generation, routes, last outcome, parked generations |
+//! | `GET /api/registry` | every slot |
+//! | `GET /api/events` | what happened, the newest first |
+//!
+//! # Invariants
+//!
+//! - Nothing here changes the host.
+//! - On the network a request must name the listener in `Host`, so that a web page under another name
+//!   cannot read the answers through its visitor's browser.
+
+mod client;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use serde_json::{Value, json};
+
+pub use self::client::{Client, ClientError};
+use crate::host::Shared;
+use crate::http::Server;
+use crate::http::side::Handler;
+use crate::plugin::Plugins;
+use crate::registry::{Registry, unix_ms};
+
+/// Name of the control socket in the state directory.
+pub const CONTROL_SOCKET: &str = "control.sock";
+
+/// Where a request came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// The control socket: file permissions say who may.
+    ControlSocket,
+    /// The admin listener.
+    Network,
+}
+
+/// What the face shows.
+pub(crate) struct Admin {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) plugins: Arc<Plugins>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) server: Arc<Server>,
+    pub(crate) admin: Option<SocketAddr>,
+}
+
+impl Admin {
+    /// The handler for a side listener.
+    pub(crate) fn handler(self: &Arc<Self>, trust: Trust) -> Handler {
+        let face = Arc::clone(self);
+        Arc::new(move |request| face.answer(&request, trust))
+    }
+
+    fn answer(&self, request: &Request<Bytes>, trust: Trust) -> Response<Bytes> {
+        if trust == Trust::Network && !self.is_ours(request) {
+            let words = "the Host header does not name this listener; use its address, such as 127.0.0.1";
+            return text(StatusCode::MISDIRECTED_REQUEST, words);
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        match request.uri().path() {
+            "/healthz" => text(StatusCode::OK, "ok"),
+            "/readyz" if self.shared.is_ready.load(Ordering::Acquire) => text(StatusCode::OK, "ready"),
+            "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready: plugins are being built, or the host is stopping"),
+            "/api/host" => json(&self.host()),
+            "/api/plugins" => json(&json!({ "plugins": self.plugins.status() })),
+            "/api/registry" => json(&json!({ "slots": self.registry.slots() })),
+            "/api/events" => json(&json!({ "events": self.plugins.events() })),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "there is /healthz, /readyz, /api/host, /api/plugins, /api/registry and /api/events",
+            ),
+        }
+    }
+
+    fn host(&self) -> Value {
+        let uptime = u64::try_from(self.shared.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "listen": self.server.address().to_string(),
+            "admin": self.admin.map(|address| address.to_string()),
+            "started_at_ms": unix_ms(self.shared.started_at),
+            "uptime_ms": uptime,
+            "is_ready": self.shared.is_ready.load(Ordering::Acquire),
+            "numbers": self.server.numbers(),
+        })
+    }
+
+    /// Whether a request from the network names this listener: by address, or as `localhost` where the
+    /// listener is on a loopback address.
+    fn is_ours(&self, request: &Request<Bytes>) -> bool {
+        let Some(listener) = self.admin else { return false };
+        let authority = request.uri().authority().map(|authority| authority.as_str().to_owned());
+        let header = request.headers().get(HOST).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let Some(named) = authority.or(header) else { return false };
+        let name = match named.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+            _ => named.as_str(),
+        };
+        let name = name.trim_start_matches('[').trim_end_matches(']');
+        match name.parse::<IpAddr>() {
+            Ok(ip) => ip == listener.ip() || listener.ip().is_unspecified() || (ip.is_loopback() && listener.ip().is_loopback()),
+            Err(_) => name.eq_ignore_ascii_case("localhost") && listener.ip().is_loopback(),
+        }
+    }
+}
+
+fn json(value: &Value) -> Response<Bytes> {
+    let mut body = serde_json::to_vec_pretty(value).expect("a `Value` always serialises");
+    body.push(b'\n');
+    respond(StatusCode::OK, "application/json", body.into())
+}
+
+fn text(status: StatusCode, words: &str) -> Response<Bytes> {
+    respond(status, "text/plain; charset=utf-8", format!("{words}\n").into())
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Bytes> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Uses a socket path of any length: the system takes about a hundred bytes, so a longer one is reached
+/// through a descriptor of its directory.
+pub(crate) fn short_path<R>(
+    path: &Path,
+    body: impl FnOnce(&Path) -> std::io::Result<R>,
+) -> std::io::Result<R> {
+    use std::os::fd::AsRawFd as _;
+    const LONGEST: usize = 100;
+    if path.as_os_str().len() <= LONGEST {
+        return body(path);
+    }
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return body(path) };
+    let directory = std::fs::File::open(directory)?;
+    body(&Path::new(&format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name))
+}

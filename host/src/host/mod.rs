@@ -1,0 +1,238 @@
+//! The host: owns every part, starts them in order and stops them in reverse.
+//!
+//! ```text
+//! start: state lock -> listeners -> registry -> plugins -> admin, control socket -> serving
+//! stop:  serving (drain) -> plugins (on_unload) -> registry (newest value first) -> admin -> state lock
+//! ```
+//!
+//! # Invariants
+//!
+//! - Addresses are bound before anything is built: a busy port is known at once, not after a minute.
+//! - One host per state directory.
+//! - Requests are answered from the start; a plugin that is still being built says so.
+
+mod index;
+mod service;
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use self::service::PluginService;
+use crate::admin::{self, Admin};
+use crate::http::side::{self, SideError, SideServer};
+use crate::http::{Limits, ListenError, Server};
+use crate::plugin::{self, Observer, Plugins, Settings};
+use crate::registry::Registry;
+
+/// What a host is started with.
+#[derive(Debug, Clone)]
+pub struct HostConfig {
+    /// Address of the public listener.
+    pub listen: String,
+    /// Address of the admin listener; `None`: no admin listener.
+    pub admin: Option<String>,
+    /// Limits of the public listener.
+    pub limits: Limits,
+    /// What the plugins room has to know.
+    pub plugins: Settings,
+    /// How long stopping may take, in-flight requests and `on_unload` hooks each.
+    pub drain_timeout: Duration,
+}
+
+/// Why a host did not start. Nothing of it runs.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The state directory cannot be used.
+    #[error("cannot use the state directory {}; name another with --state", path.display())]
+    State {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another host uses the state directory.
+    #[error("another host is running with the state directory {}; stop it, or name another with --state", path.display())]
+    StateInUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The plugins could not be started.
+    #[error(transparent)]
+    Plugins(#[from] plugin::StartError),
+    /// Serving could not be started.
+    #[error(transparent)]
+    Serve(#[from] crate::http::StartError),
+    /// The admin listener or the control socket could not be started.
+    #[error(transparent)]
+    Side(#[from] SideError),
+}
+
+/// A running host.
+pub struct Host {
+    shared: Arc<Shared>,
+    server: Arc<Server>,
+    plugins: Arc<Plugins>,
+    registry: Arc<Registry>,
+    side: Vec<SideServer>,
+    admin_address: Option<SocketAddr>,
+    control_socket: PathBuf,
+    drain_timeout: Duration,
+    /// Held for as long as the host runs.
+    _lock: File,
+}
+
+/// What the faces read.
+pub(crate) struct Shared {
+    /// When the host was started.
+    pub(crate) started: Instant,
+    /// The same, by the calendar.
+    pub(crate) started_at: SystemTime,
+    /// Whether every plugin has had its first outcome and nobody has asked to stop.
+    pub(crate) is_ready: AtomicBool,
+}
+
+impl Host {
+    /// Starts a host. Returns as soon as it serves, which is before its plugins are built.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError`].
+    pub fn start(mut config: HostConfig, observer: Arc<dyn Observer>) -> Result<Host, HostError> {
+        let state_dir = open_state(&config.plugins.state_dir)?;
+        let lock = lock(&state_dir)?;
+        config.plugins.state_dir.clone_from(&state_dir);
+
+        let listener = Server::bind(&config.listen)?;
+        let admin_listener = config.admin.as_deref().map(Server::bind).transpose()?;
+        let control_socket = state_dir.join(admin::CONTROL_SOCKET);
+        let control = bind_control(&state_dir).map_err(|source| state(&state_dir, source))?;
+
+        let is_development = config.limits.development;
+        let registry = Arc::new(Registry::new());
+        let plugins = Arc::new(Plugins::start(config.plugins, Arc::clone(&registry), observer)?);
+        let shared = Arc::new(Shared {
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            is_ready: AtomicBool::new(false),
+        });
+        let service = Arc::new(PluginService::new(Arc::clone(&plugins), is_development));
+        let server = Arc::new(Server::start(listener, service, config.limits)?);
+
+        let admin_address = admin_listener.as_ref().map(crate::http::Listener::address);
+        let face = Arc::new(Admin {
+            shared: Arc::clone(&shared),
+            plugins: Arc::clone(&plugins),
+            registry: Arc::clone(&registry),
+            server: Arc::clone(&server),
+            admin: admin_address,
+        });
+        let mut side = vec![side::serve("control", control, face.handler(admin::Trust::ControlSocket))?];
+        if let Some(listener) = admin_listener {
+            side.push(side::serve("admin", listener, face.handler(admin::Trust::Network))?);
+        }
+        Ok(Host {
+            shared,
+            server,
+            plugins,
+            registry,
+            side,
+            admin_address,
+            control_socket,
+            drain_timeout: config.drain_timeout,
+            _lock: lock,
+        })
+    }
+
+    /// Where requests are answered.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// Where the admin listener is.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
+    }
+
+    /// Waits until every plugin has loaded or was refused, at most `patience`; tells whether they have.
+    pub fn wait_ready(&self, patience: Duration) -> bool {
+        let is_ready = self.plugins.wait_first_outcomes_for(patience);
+        if is_ready {
+            self.shared.is_ready.store(true, Ordering::Release);
+        }
+        is_ready
+    }
+
+    /// Looks at every source as if it had changed.
+    pub fn rescan(&self) {
+        self.plugins.rescan();
+    }
+
+    /// Every plugin, sorted by name.
+    pub fn plugins(&self) -> Vec<plugin::PluginStatus> {
+        self.plugins.status()
+    }
+
+    /// Stops: answers what has been asked, retires every generation, closes every value.
+    ///
+    /// Returns how many requests were cut off at the end of the drain time-out.
+    pub fn shutdown(self) -> u64 {
+        self.shared.is_ready.store(false, Ordering::Release);
+        let cut_off = self.server.shutdown(self.drain_timeout);
+        self.plugins.shutdown(self.drain_timeout);
+        self.registry.shutdown();
+        for server in self.side {
+            server.stop();
+        }
+        // One that is already gone is as good.
+        let _ = fs::remove_file(&self.control_socket);
+        cut_off
+    }
+}
+
+fn state(path: &Path, source: io::Error) -> HostError {
+    HostError::State { path: path.to_owned(), source }
+}
+
+/// Makes the state directory, for this user alone, and returns its real path.
+fn open_state(path: &Path) -> Result<PathBuf, HostError> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| state(path, source))?;
+    path.canonicalize().map_err(|source| state(path, source))
+}
+
+/// Takes the lock of a state directory. It goes with the file, also when the process is killed.
+fn lock(state_dir: &Path) -> Result<File, HostError> {
+    let path = state_dir.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|source| state(state_dir, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(HostError::StateInUse { path: state_dir.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(state(state_dir, source)),
+    }
+}
+
+/// Binds the control socket. The state directory is locked, so a socket that is there is a leftover.
+fn bind_control(state_dir: &Path) -> io::Result<UnixListener> {
+    let path = state_dir.join(admin::CONTROL_SOCKET);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = admin::short_path(&path, |path| UnixListener::bind(path))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}

@@ -1,0 +1,104 @@
+//! Serving meets plugins: what finds a handler and runs it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use http::Method;
+
+use super::index;
+use crate::http::{Found, Incoming, Reply, Route, Service};
+use crate::plugin::Plugins;
+use crate::plugin::invoke::{self, Invocation, Outcome};
+use crate::plugin::router::{self, Matched};
+
+/// The plugins' current generations, as the serving room sees them.
+pub(super) struct PluginService {
+    plugins: Arc<Plugins>,
+    /// Whether pages may tell what is wrong with the code.
+    is_development: bool,
+}
+
+impl PluginService {
+    pub(super) fn new(plugins: Arc<Plugins>, is_development: bool) -> PluginService {
+        PluginService { plugins, is_development }
+    }
+}
+
+impl Service for PluginService {
+    type Route = PluginRoute;
+
+    fn find(&self, method: &Method, path: &str) -> Found<PluginRoute> {
+        match self.plugins.router().find(method, path) {
+            router::Found::Route(matched) => Found::Route(PluginRoute(matched)),
+            router::Found::WrongMethod { allow } => Found::WrongMethod { allow },
+            router::Found::Unavailable(entry) => match &*entry.refusal.load() {
+                Some(refusal) => Found::Unavailable {
+                    plugin: entry.plugin.to_string(),
+                    reason: refusal.details.as_ref().unwrap_or(&refusal.reason).clone(),
+                    building: false,
+                },
+                None => Found::Unavailable {
+                    plugin: entry.plugin.to_string(),
+                    reason: "its first build is running".to_owned(),
+                    building: true,
+                },
+            },
+            router::Found::Nothing if path == "/" => {
+                Found::Index { html: index::page(&self.plugins.status(), self.is_development) }
+            }
+            router::Found::Nothing => Found::NotFound,
+        }
+    }
+}
+
+/// A handler, pinned for one request.
+pub(super) struct PluginRoute(Matched);
+
+impl Route for PluginRoute {
+    fn is_inline(&self) -> bool {
+        self.0.route().is_inline
+    }
+
+    fn plugin(&self) -> &str {
+        &self.0.lease.generation().plugin
+    }
+
+    fn generation(&self) -> u64 {
+        self.0.lease.generation().number
+    }
+
+    fn pattern(&self) -> &str {
+        &self.0.route().name
+    }
+
+    fn reload_failed(&self) -> Option<String> {
+        self.0.refusal.load().as_ref().map(|refusal| refusal.reason.clone())
+    }
+
+    fn invoke(&self, request: &Incoming) -> Reply {
+        let _entered = self.0.lease.enter();
+        let generation = self.0.lease.generation();
+        let invocation = Invocation {
+            id: &request.id,
+            method: &request.method,
+            path: request.uri.path(),
+            query: request.uri.query().unwrap_or_default(),
+            mount: &generation.mount,
+            params: &self.0.params,
+            headers: &request.headers,
+            body: &request.body,
+            remote: request.remote,
+            deadline: request.deadline,
+        };
+        match invoke::handle(&generation.library, self.0.route(), &invocation) {
+            Outcome::Response(response) => Reply::Response(response),
+            Outcome::HttpError(response) => Reply::HttpError(response),
+            Outcome::Unavailable { message } => Reply::Unavailable { message },
+            Outcome::Failed { message } => Reply::Failed { message },
+            Outcome::Panicked { message } => {
+                generation.panics.fetch_add(1, Ordering::Relaxed);
+                Reply::Panicked { message }
+            }
+        }
+    }
+}
