@@ -10,11 +10,18 @@ use tests::fixture::repository;
 ///
 /// Raw fixtures are written against the bare ABI, by design. `abi.rs` has only types of functions.
 const UNCHECKED: &[&str] = &[
+    "host/src/build/process.rs",
+    "host/src/build/tests.rs",
+    "host/src/hostcall/db.rs",
     "host/src/hostcall/log.rs",
     "host/src/hostcall/mod.rs",
     "host/src/hostcall/registry.rs",
     "host/src/hostcall/table.rs",
     "host/src/hostcall/view.rs",
+    "host/src/plugin/invoke.rs",
+    "host/src/plugin/library.rs",
+    "host/src/plugin/probe.rs",
+    "plugin-api/src/db/call.rs",
     "plugin-api/src/entry.rs",
     "plugin-api/src/host.rs",
     "plugin-api/src/log.rs",
@@ -34,7 +41,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cli", &["host", "http", "plugin", "tx", "build", "hostcall", "registry", "db", "safe"]),
     ("host", &["http", "plugin", "tx", "build", "hostcall", "registry", "db", "safe"]),
     ("http", &["plugin", "tx"]),
-    ("plugin", &["build", "watch", "hostcall"]),
+    // Publishing commits what a generation's init has registered.
+    ("plugin", &["build", "watch", "hostcall", "registry"]),
     ("build", &[]),
     ("watch", &[]),
     ("hostcall", &["registry", "tx", "db", "safe"]),
@@ -173,11 +181,17 @@ fn shipped_plugins_forbid_unchecked_code() {
     }
 }
 
-/// The arrows between the host's rooms point one way.
+/// The arrows between the host's rooms point one way. A room's own tests may look around.
 #[test]
 fn rooms_know_only_whom_they_may() {
     for file in sources("rs") {
         let Ok(within) = file.strip_prefix("host/src") else { continue };
+        if within
+            .components()
+            .any(|part| ["tests", "tests.rs"].map(AsRef::as_ref).contains(&part.as_os_str()))
+        {
+            continue;
+        }
         let room = within.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs");
         let Some((_, may)) = ARROWS.iter().find(|(name, _)| *name == room) else { continue };
         for (number, line) in read(&file).lines().enumerate() {
