@@ -43,7 +43,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("http", &["plugin", "tx"]),
     // Publishing commits what a generation's init has registered.
     ("plugin", &["build", "watch", "hostcall", "registry"]),
-    ("build", &[]),
+    ("build", &["watch"]),
     ("watch", &[]),
     ("hostcall", &["registry", "tx", "db", "safe"]),
     ("registry", &[]),
