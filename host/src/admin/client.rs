@@ -33,7 +33,9 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The answer makes no sense.
-    #[error("the host answered `{path}` with something else than expected: {reason}; is it of another version?")]
+    #[error(
+        "the host answered `{path}` with something else than expected: {reason}; is it of another version?"
+    )]
     Answer {
         /// What was asked.
         path: String,

@@ -75,7 +75,10 @@ impl Admin {
         match request.uri().path() {
             "/healthz" => text(StatusCode::OK, "ok"),
             "/readyz" if self.shared.is_ready.load(Ordering::Acquire) => text(StatusCode::OK, "ready"),
-            "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready: plugins are being built, or the host is stopping"),
+            "/readyz" => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "not ready: plugins are being built, or the host is stopping",
+            ),
             "/api/host" => json(&self.host()),
             "/api/plugins" => json(&json!({ "plugins": self.plugins.status() })),
             "/api/registry" => json(&json!({ "slots": self.registry.slots() })),
@@ -114,7 +117,11 @@ impl Admin {
         };
         let name = name.trim_start_matches('[').trim_end_matches(']');
         match name.parse::<IpAddr>() {
-            Ok(ip) => ip == listener.ip() || listener.ip().is_unspecified() || (ip.is_loopback() && listener.ip().is_loopback()),
+            Ok(ip) => {
+                ip == listener.ip()
+                    || listener.ip().is_unspecified()
+                    || (ip.is_loopback() && listener.ip().is_loopback())
+            }
             Err(_) => name.eq_ignore_ascii_case("localhost") && listener.ip().is_loopback(),
         }
     }

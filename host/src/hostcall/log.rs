@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use plugin_api::abi::{HostCtx, LogView, PanicView, PairView};
+use plugin_api::abi::{HostCtx, LogView, PairView, PanicView};
 
 use super::{Caller, call, guard, view};
 
@@ -28,12 +28,7 @@ pub(super) unsafe extern "C" fn log(ctx: HostCtx, event: *const LogView) {
             // SAFETY: as above.
             let (name, value) = unsafe { (field.name.as_bytes(), field.value.as_slice()) };
             // Writing to a `String` cannot fail.
-            let _ = write!(
-                text,
-                " {}={}",
-                String::from_utf8_lossy(name),
-                String::from_utf8_lossy(value)
-            );
+            let _ = write!(text, " {}={}", String::from_utf8_lossy(name), String::from_utf8_lossy(value));
         }
         emit(caller, event.level, &target, &text);
         Ok(())

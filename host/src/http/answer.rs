@@ -151,7 +151,9 @@ impl<S: Service> Front<S> {
             Incoming { id, method, uri, headers, body, remote: flight.0.remote, deadline: None };
         if route.is_inline() {
             let (reply, must_tell) = match run(&route, &incoming) {
-                reply @ (Reply::Failed { .. } | Reply::Unavailable { .. } | Reply::Panicked { .. }) => (reply, true),
+                reply @ (Reply::Failed { .. } | Reply::Unavailable { .. } | Reply::Panicked { .. }) => {
+                    (reply, true)
+                }
                 reply => (reply, is_traced || self.limits.development),
             };
             let origin = must_tell.then(|| Origin::of(&route));

@@ -84,11 +84,12 @@ impl Listener {
         self.address
     }
 
-    /// Another descriptor of the same socket.
+    /// The socket itself.
     pub(super) fn into_socket(self) -> TcpListener {
         self.socket
     }
 
+    /// Another descriptor of the same socket.
     pub(super) fn share(&self) -> io::Result<TcpListener> {
         self.socket.try_clone()
     }

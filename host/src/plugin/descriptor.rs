@@ -39,7 +39,9 @@ pub enum DescriptorError {
     #[error("the file is empty")]
     Empty,
     /// Some other kind of file.
-    #[error("not a library: it begins with {start}; a plugin is an ELF shared object (`crate-type = [\"cdylib\"]`)")]
+    #[error(
+        "not a library: it begins with {start}; a plugin is an ELF shared object (`crate-type = [\"cdylib\"]`)"
+    )]
     NotElf {
         /// The first bytes, printable.
         start: String,
@@ -53,7 +55,9 @@ pub enum DescriptorError {
         found: u64,
     },
     /// For another machine.
-    #[error("built for {found}, and this host runs on {expected}; build it with `--target {expected}-unknown-linux-gnu`")]
+    #[error(
+        "built for {found}, and this host runs on {expected}; build it with `--target {expected}-unknown-linux-gnu`"
+    )]
     Architecture {
         /// What the file is for.
         found: String,
@@ -67,7 +71,9 @@ pub enum DescriptorError {
         found: &'static str,
     },
     /// No section of the descriptor's name.
-    #[error("no plugin: it has no `{DESCRIPTOR_SECTION}` section; declare one with `plugin_api::plugin! {{ … }}`")]
+    #[error(
+        "no plugin: it has no `{DESCRIPTOR_SECTION}` section; declare one with `plugin_api::plugin! {{ … }}`"
+    )]
     NoDescriptor,
     /// The section is there and makes no sense.
     #[error("its descriptor is malformed: {reason}")]
@@ -84,7 +90,9 @@ pub enum DescriptorError {
         host: RangeInclusive<u32>,
     },
     /// A panic in it would end the process.
-    #[error("built with `panic = \"abort\"`: its first panic would end the host; set `panic = \"unwind\"` in its profile")]
+    #[error(
+        "built with `panic = \"abort\"`: its first panic would end the host; set `panic = \"unwind\"` in its profile"
+    )]
     PanicAborts,
 }
 
@@ -143,8 +151,9 @@ pub fn read(file: &[u8]) -> Result<Descriptor, DescriptorError> {
     }
 
     let sections = header.sections(endian, file).map_err(malformed)?;
-    let (_, section) =
-        sections.section_by_name(endian, DESCRIPTOR_SECTION.as_bytes()).ok_or(DescriptorError::NoDescriptor)?;
+    let (_, section) = sections
+        .section_by_name(endian, DESCRIPTOR_SECTION.as_bytes())
+        .ok_or(DescriptorError::NoDescriptor)?;
     parse(section.data(endian, file).map_err(malformed)?)
 }
 
@@ -153,7 +162,8 @@ fn architecture(file: &[u8]) -> Result<(), DescriptorError> {
     let expected = std::env::consts::ARCH;
     let (class, data) = (file[4], file[5]);
     let machine = [file[18], file[19]];
-    let machine = if data == elf::ELFDATA2MSB.0 { u16::from_be_bytes(machine) } else { u16::from_le_bytes(machine) };
+    let machine =
+        if data == elf::ELFDATA2MSB.0 { u16::from_be_bytes(machine) } else { u16::from_le_bytes(machine) };
     let found = match elf::Machine(machine) {
         elf::EM_X86_64 => "x86_64",
         elf::EM_AARCH64 => "aarch64",
@@ -192,7 +202,9 @@ fn parse(section: &[u8]) -> Result<Descriptor, DescriptorError> {
         let (name, value) =
             record.split_once('=').ok_or_else(|| malformed(format!("`{record}` is not `name=value`")))?;
         match name {
-            "abi" => found.abi = value.parse().map_err(|_| malformed(format!("`abi={value}` is no number")))?,
+            "abi" => {
+                found.abi = value.parse().map_err(|_| malformed(format!("`abi={value}` is no number")))?
+            }
             "name" => value.clone_into(&mut found.name),
             "version" => value.clone_into(&mut found.version),
             "api" => value.clone_into(&mut found.api),

@@ -151,14 +151,8 @@ fn outcome(status: Status, reply: Reply) -> Outcome {
 
 /// Whether a failure says "not now" and not "never".
 fn is_passing(status: Status) -> bool {
-    [
-        Status::EXHAUSTED,
-        Status::UNREACHABLE,
-        Status::BACKING_OFF,
-        Status::TIMED_OUT,
-        Status::INIT_FAILED,
-    ]
-    .contains(&status)
+    [Status::EXHAUSTED, Status::UNREACHABLE, Status::BACKING_OFF, Status::TIMED_OUT, Status::INIT_FAILED]
+        .contains(&status)
 }
 
 unsafe extern "C" fn respond(data: *mut c_void, response: *const ResponseView) -> Status {
@@ -217,7 +211,9 @@ unsafe fn copy_error(error: *const ErrorView) -> (Status, String) {
     // SAFETY: this function's contract.
     match unsafe { error.as_ref() } {
         // SAFETY: this function's contract.
-        Some(error) => (error.status, String::from_utf8_lossy(unsafe { error.message.as_bytes() }).into_owned()),
+        Some(error) => {
+            (error.status, String::from_utf8_lossy(unsafe { error.message.as_bytes() }).into_owned())
+        }
         None => (Status::FAILED, "(no reason)".to_owned()),
     }
 }

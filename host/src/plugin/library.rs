@@ -77,7 +77,8 @@ pub struct Library {
     pub routes: Vec<Route>,
     /// Where its entry symbol is: differs for every mapping.
     pub entry_address: usize,
-    pub(super) on_load: Option<unsafe extern "C" fn(*const plugin_api::abi::ErrorSink) -> plugin_api::abi::Status>,
+    pub(super) on_load:
+        Option<unsafe extern "C" fn(*const plugin_api::abi::ErrorSink) -> plugin_api::abi::Status>,
     pub(super) on_unload: Option<unsafe extern "C" fn(u32) -> plugin_api::abi::Status>,
 }
 
@@ -134,8 +135,8 @@ impl Library {
 }
 
 /// Where version 1 of the table ends: what every plugin has.
-const TABLE_V1: usize =
-    offset_of!(PluginTable, on_unload) + size_of::<Option<unsafe extern "C" fn(u32) -> plugin_api::abi::Status>>();
+const TABLE_V1: usize = offset_of!(PluginTable, on_unload)
+    + size_of::<Option<unsafe extern "C" fn(u32) -> plugin_api::abi::Status>>();
 /// Where version 1 of a route ends.
 const ROUTE_V1: usize = offset_of!(RouteView, handler) + size_of::<HandlerFn>();
 
@@ -156,7 +157,10 @@ unsafe fn vet(table: &PluginTable) -> Result<(Option<String>, Vec<Route>), OpenE
     let mount = unsafe { view::text(table.mount, "the mount") }.map_err(|e| malformed(e.message))?;
     let mount = (!mount.is_empty()).then(|| mount.to_owned());
     if table.route_count > 0 && (table.routes.is_null() || table.route_size < ROUTE_V1) {
-        return Err(malformed(format!("its routes have {} bytes, version 1 has {ROUTE_V1}", table.route_size)));
+        return Err(malformed(format!(
+            "its routes have {} bytes, version 1 has {ROUTE_V1}",
+            table.route_size
+        )));
     }
     let mut routes = Vec::with_capacity(table.route_count.min(1024));
     for i in 0..table.route_count {

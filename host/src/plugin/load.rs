@@ -154,7 +154,9 @@ impl Shared {
         let deadline = self.settings.load_deadline;
         match outcome.recv_timeout(deadline) {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(HookError::Err(reason))) => Err(Refused::new("init", format!("`on_load` failed: {reason}"))),
+            Ok(Err(HookError::Err(reason))) => {
+                Err(Refused::new("init", format!("`on_load` failed: {reason}")))
+            }
             Ok(Err(HookError::Panicked(reason))) => {
                 Err(Refused::new("init", format!("`on_load` panicked: {reason}")))
             }

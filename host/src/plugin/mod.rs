@@ -167,11 +167,8 @@ impl Plugins {
         fs::create_dir_all(&settings.state_dir).map_err(|e| state(&settings.state_dir, e))?;
         let stage_dir = settings.state_dir.join("stage");
         let stage = Stage::open(&stage_dir).map_err(|e| state(&stage_dir, e))?;
-        let builder = Builder::new(
-            Cargo::of_process(),
-            settings.state_dir.join("target"),
-            settings.profile.clone(),
-        );
+        let builder =
+            Builder::new(Cargo::of_process(), settings.state_dir.join("target"), settings.profile.clone());
         let (drained, generations) = std::sync::mpsc::channel();
         let probe = Probe { program: settings.program.clone(), deadline: PROBE_DEADLINE };
         let shared = Arc::new(Shared {
@@ -278,7 +275,8 @@ impl Shared {
     /// Watches the plugins directory and whatever the plugins are made of.
     fn watch_inputs(&self) {
         let plugins: Vec<Arc<Plugin>> = self.plugins.lock().values().map(|w| Arc::clone(&w.plugin)).collect();
-        let root = self.settings.plugins_dir.canonicalize().unwrap_or_else(|_| self.settings.plugins_dir.clone());
+        let root =
+            self.settings.plugins_dir.canonicalize().unwrap_or_else(|_| self.settings.plugins_dir.clone());
         let mut directories = BTreeMap::from([(root, Depth::Flat)]);
         for plugin in plugins {
             for (directory, depth) in plugin.directories() {
@@ -295,14 +293,14 @@ impl Shared {
 
     /// Passes a change on to whom it may concern.
     fn on_change(self: &Arc<Self>, change: &Change) {
-        let root = self.settings.plugins_dir.canonicalize().unwrap_or_else(|_| self.settings.plugins_dir.clone());
+        let root =
+            self.settings.plugins_dir.canonicalize().unwrap_or_else(|_| self.settings.plugins_dir.clone());
         let concerns_root = match change {
             Change::Rescan => true,
             Change::Paths(paths) => paths.iter().any(|path| {
                 let below = path.strip_prefix(&root).ok().map(|below| below.components().count());
                 below.is_some_and(|depth| depth <= 1)
-                    || (path.file_name().is_some_and(|name| name == "Cargo.toml")
-                        && below == Some(2))
+                    || (path.file_name().is_some_and(|name| name == "Cargo.toml") && below == Some(2))
             }),
         };
         if concerns_root && let Err(error) = self.adopt_all() {

@@ -143,11 +143,18 @@ pub fn child(path: &Path, token: &str) -> io::Result<()> {
     match enter(path) {
         Ok(library) => {
             report.mount.clone_from(&library.mount);
-            report.routes = library
-                .routes
-                .iter()
-                .map(|route| if route.is_inline { format!("inline {}", route.name) } else { route.name.to_string() })
-                .collect();
+            report.routes =
+                library
+                    .routes
+                    .iter()
+                    .map(|route| {
+                        if route.is_inline {
+                            format!("inline {}", route.name)
+                        } else {
+                            route.name.to_string()
+                        }
+                    })
+                    .collect();
         }
         Err(reason) => report.refused = Some(reason),
     }

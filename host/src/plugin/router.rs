@@ -56,7 +56,9 @@ struct Mounted {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RouteError {
     /// Two plugins want one mount.
-    #[error("`{plugin}` wants to answer under `{mount}`, where `{other}` answers already; set `mount` for one of them in host.toml")]
+    #[error(
+        "`{plugin}` wants to answer under `{mount}`, where `{other}` answers already; set `mount` for one of them in host.toml"
+    )]
     MountTaken {
         /// The plugin that comes second.
         plugin: String,

@@ -165,7 +165,9 @@ impl Plugin {
     pub(super) fn is_concerned(&self, change: &Change) -> bool {
         let Change::Paths(paths) = change else { return true };
         match &self.source {
-            Source::Library { path, real } => paths.iter().any(|p| p == path || p == real || path.starts_with(p)),
+            Source::Library { path, real } => {
+                paths.iter().any(|p| p == path || p == real || path.starts_with(p))
+            }
             Source::Directory { path } => match &self.work.lock().inputs {
                 Some(inputs) => paths.iter().any(|p| inputs.concern(p) || path.starts_with(p)),
                 None => paths.iter().any(|p| p.starts_with(path) || path.starts_with(p)),
@@ -239,9 +241,10 @@ impl Worker {
     ) -> io::Result<Worker> {
         let plugin = Arc::new(plugin);
         let of_thread = Arc::clone(&plugin);
-        let thread = std::thread::Builder::new().name(format!("plugin {}", plugin.name)).spawn(move || {
-            Attempts { shared, plugin: of_thread, package, tried: None, tried_library: None }.run();
-        })?;
+        let thread =
+            std::thread::Builder::new().name(format!("plugin {}", plugin.name)).spawn(move || {
+                Attempts { shared, plugin: of_thread, package, tried: None, tried_library: None }.run();
+            })?;
         Ok(Worker { plugin, thread: Some(thread) })
     }
 
@@ -329,7 +332,9 @@ impl Attempts {
         }
         let is_cut = matches!(
             descriptor::read(&bytes),
-            Err(DescriptorError::Empty | DescriptorError::Truncated { .. } | DescriptorError::Malformed { .. })
+            Err(DescriptorError::Empty
+                | DescriptorError::Truncated { .. }
+                | DescriptorError::Malformed { .. })
         );
         if is_cut && self.is_being_written(path, seen) {
             return Look::Nothing;
@@ -361,7 +366,8 @@ impl Attempts {
         let Some(before) = self.settled_fingerprint(seen) else { return Look::Nothing };
         let mut steps = Steps::default();
         if self.package.is_none() {
-            self.package = Some(steps.run("describe", || Package::describe(self.shared.builder.cargo(), path)));
+            self.package =
+                Some(steps.run("describe", || Package::describe(self.shared.builder.cargo(), path)));
         }
         let package = match self.package.as_ref().expect("described just now") {
             Ok(package) if *package.name == *self.plugin.name => package.clone(),

@@ -18,6 +18,13 @@ use crate::host::Owned;
 ///
 /// Whatever it leaves behind (an open transaction, settings, temporary tables) is undone before
 /// somebody else gets the connection.
+///
+/// It may move to another thread, but two cannot use it at a time:
+///
+/// ```compile_fail,E0277
+/// fn shared<T: Sync>() {}
+/// shared::<plugin_api::db::Connection>();
+/// ```
 #[derive(Debug)]
 pub struct Connection {
     handle: Owned,

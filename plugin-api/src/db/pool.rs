@@ -54,7 +54,7 @@ impl Pool {
     /// # }
     /// ```
     pub fn builder(url: &str) -> Builder<'_> {
-        Builder { url, max_size: 0, checkout_timeout: None }
+        Builder { url, max_size: None, checkout_timeout: None }
     }
 
     /// Lends a connection out, waiting for one as long as the pool's `checkout_timeout` allows.
@@ -146,16 +146,16 @@ impl registry::sealed::Keep for Pool {
 #[must_use = "`open` makes the pool"]
 pub struct Builder<'a> {
     url: &'a str,
-    /// 0: the host's default.
-    max_size: u32,
+    /// `None`: the host's default.
+    max_size: Option<u32>,
     /// `None`: the host's default.
     checkout_timeout: Option<Duration>,
 }
 
 impl Builder<'_> {
-    /// Most connections at a time.
+    /// Most connections at a time, at least 1. A SQLite database in memory has one, whatever this says.
     pub fn max_size(mut self, max_size: u32) -> Self {
-        self.max_size = max_size;
+        self.max_size = Some(max_size);
         self
     }
 
@@ -171,6 +171,12 @@ impl Builder<'_> {
     ///
     /// When the URL or a setting is wrong or the database cannot be reached.
     pub fn open(self) -> Result<Pool, OpenError> {
-        Ok(Pool::from_handle(call::pool_open(self.url, self.max_size, self.checkout_timeout)?))
+        // To the host 0 means its default, which is not what an author who wrote 0 meant.
+        if self.max_size == Some(0) {
+            let message = "`max_size` is 0: a pool needs at least one connection".to_owned();
+            return Err(OpenError::Invalid { message });
+        }
+        let max_size = self.max_size.unwrap_or(0);
+        Ok(Pool::from_handle(call::pool_open(self.url, max_size, self.checkout_timeout)?))
     }
 }

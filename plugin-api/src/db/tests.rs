@@ -1,6 +1,6 @@
 //! Tests of parameters, and of the types' promises.
 
-use super::{Connection, Mismatch, Pool, QueryError, ToValue, Value};
+use super::{Connection, Mismatch, OpenError, Pool, QueryError, ToValue, Value};
 use crate::db::FromValue;
 
 #[test]
@@ -59,4 +59,10 @@ fn a_connection_moves_between_threads_and_a_pool_is_shared() {
 fn without_a_host_the_error_says_so() {
     let error = Pool::open("sqlite::memory:").unwrap_err();
     assert!(error.to_string().contains("outside of `host run`"), "{error}");
+}
+
+#[test]
+fn a_pool_of_no_connections_is_refused() {
+    let error = Pool::builder("sqlite::memory:").max_size(0).open().unwrap_err();
+    assert!(matches!(error, OpenError::Invalid { .. }), "{error}");
 }

@@ -18,6 +18,7 @@ mod text;
 
 use std::fmt::Write as _;
 use std::str::FromStr;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use postgres::NoTls;
@@ -26,7 +27,7 @@ use postgres::config::{Config, Host, SslMode};
 use self::connection::Open;
 use super::{ConfigError, ConnectError, Connection, Driver};
 
-/// How long the socket may take to connect, unless the URL says otherwise.
+/// How long a connection may take to be ready, for each host of the URL, unless the URL says otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The first keepalive probe; the driver's own default is two hours.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
@@ -78,6 +79,13 @@ impl Postgres {
         });
         Ok(Postgres { config, address })
     }
+
+    /// How long `connect` waits.
+    fn patience(&self) -> Duration {
+        let hosts = u32::try_from(self.config.get_hosts().len()).unwrap_or(u32::MAX).max(1);
+        let each = self.config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
+        each.saturating_mul(hosts)
+    }
 }
 
 /// Where the database is, from the parts that are not secret.
@@ -120,13 +128,34 @@ impl Driver for Postgres {
     }
 
     fn connect(&self) -> Result<Box<dyn Connection>, ConnectError> {
-        let unreachable = |error: postgres::Error| ConnectError::Unreachable {
+        let unreachable = |reason: String, sqlstate: Option<String>| ConnectError::Unreachable {
             address: self.address.clone(),
-            reason: error::chain(&error),
-            sqlstate: error.code().map(|code| code.code().to_owned()),
+            reason,
+            sqlstate,
         };
-        let client = self.config.connect(NoTls).map_err(unreachable)?;
-        Ok(Box::new(Open::new(client).map_err(unreachable)?))
+        let patience = self.patience();
+        // The driver's own time-out ends with the socket; a server that accepts and then says nothing
+        // would hold the caller for ever. So it holds a thread, which ends when the server speaks or goes.
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let config = self.config.clone();
+        std::thread::Builder::new()
+            .name("db-connect".to_owned())
+            .spawn(move || {
+                // Nobody may be waiting any more; the connection is closed then.
+                let _ = sender.send(config.connect(NoTls).and_then(Open::new));
+            })
+            .map_err(|error| unreachable(format!("no thread for it: {error}"), None))?;
+        match receiver.recv_timeout(patience) {
+            Ok(Ok(open)) => Ok(Box::new(open)),
+            Ok(Err(error)) => {
+                let sqlstate = error.code().map(|code| code.code().to_owned());
+                Err(unreachable(error::chain(&error), sqlstate))
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                Err(unreachable(format!("no answer within {} s", patience.as_secs()), None))
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(unreachable("the driver panicked".to_owned(), None)),
+        }
     }
 }
 

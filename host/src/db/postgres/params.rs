@@ -67,14 +67,14 @@ fn integer(value: i64, ty: &Type) -> Option<Result<Param<'static>, OutOfRange>> 
     /// Integers up to these magnitudes are exact as `f32` and `f64`.
     const EXACT: [i64; 2] = [1 << 24, 1 << 53];
     let is_exact = |limit: i64| (-limit..=limit).contains(&value);
-    let param = match ty {
-        &Type::INT2 => i16::try_from(value).ok().map(Param::Int2),
-        &Type::INT4 => i32::try_from(value).ok().map(Param::Int4),
-        &Type::INT8 => Some(Param::Int8(value)),
-        &Type::OID => u32::try_from(value).ok().map(Param::Oid),
-        &Type::FLOAT4 => is_exact(EXACT[0]).then_some(Param::Float4(value as f32)),
-        &Type::FLOAT8 => is_exact(EXACT[1]).then_some(Param::Float8(value as f64)),
-        &Type::NUMERIC => Some(Param::Number(value.to_string())),
+    let param = match *ty {
+        Type::INT2 => i16::try_from(value).ok().map(Param::Int2),
+        Type::INT4 => i32::try_from(value).ok().map(Param::Int4),
+        Type::INT8 => Some(Param::Int8(value)),
+        Type::OID => u32::try_from(value).ok().map(Param::Oid),
+        Type::FLOAT4 => is_exact(EXACT[0]).then_some(Param::Float4(value as f32)),
+        Type::FLOAT8 => is_exact(EXACT[1]).then_some(Param::Float8(value as f64)),
+        Type::NUMERIC => Some(Param::Number(value.to_string())),
         _ => return None,
     };
     Some(param.ok_or(OutOfRange))
@@ -83,10 +83,10 @@ fn integer(value: i64, ty: &Type) -> Option<Result<Param<'static>, OutOfRange>> 
 /// `None`: the type is none that a float can become.
 fn float(value: f64, ty: &Type) -> Option<Result<Param<'static>, OutOfRange>> {
     let narrow = value as f32;
-    let param = match ty {
-        &Type::FLOAT8 => Some(Param::Float8(value)),
-        &Type::FLOAT4 => (narrow.is_finite() || !value.is_finite()).then_some(Param::Float4(narrow)),
-        &Type::NUMERIC => Some(Param::Number(numeric_text(value))),
+    let param = match *ty {
+        Type::FLOAT8 => Some(Param::Float8(value)),
+        Type::FLOAT4 => (narrow.is_finite() || !value.is_finite()).then_some(Param::Float4(narrow)),
+        Type::NUMERIC => Some(Param::Number(numeric_text(value))),
         _ => return None,
     };
     Some(param.ok_or(OutOfRange))

@@ -91,3 +91,12 @@ fn days_before_the_year_one_are_bc() {
     Print::Date.write(&(-730_120_i32).to_be_bytes(), &mut text).unwrap();
     assert_eq!(text, "0001-12-31 BC");
 }
+
+#[test]
+fn a_server_that_accepts_and_says_nothing_is_given_up() {
+    // The system accepts for the listener, which never reads.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgres://{}/x?connect_timeout=1", silent.local_addr().unwrap());
+    let error = Postgres::parse(&url).unwrap().connect().err().unwrap();
+    assert!(error.to_string().ends_with("no answer within 1 s"), "{error}");
+}

@@ -120,19 +120,28 @@ struct Open {
 }
 
 impl Open {
-    /// Runs `body`, and looks at its error for signs that the connection is beyond use.
+    /// Runs `body` with the prepared form of `sql` and its parameters bound.
     fn run<T>(
         &mut self,
         sql: &str,
-        body: impl FnOnce(&rusqlite::Connection) -> Result<T, Failed>,
+        params: &[Value<'_>],
+        body: impl FnOnce(&rusqlite::Connection, &mut rusqlite::Statement<'_>) -> Result<T, Failed>,
     ) -> Result<T, QueryError> {
-        self.session.admit(effect(Dialect::Sqlite, sql))?;
-        body(&self.db).map_err(|failed| match failed {
+        let Open { db, session, .. } = self;
+        let attempt = || {
+            let mut statement = db.prepare_cached(sql)?;
+            // Not earlier: a text that is no statement leaves nothing behind.
+            session.admit(effect(Dialect::Sqlite, sql))?;
+            bind(&mut statement, params)?;
+            body(db, &mut statement)
+        };
+        attempt().map_err(|failed| match failed {
             Failed::Typed(error) => error,
             Failed::Engine(error) => self.engine_error(&error),
         })
     }
 
+    /// SQLite's error as ours. Remembers one after which the connection is beyond use.
     fn engine_error(&mut self, error: &rusqlite::Error) -> QueryError {
         let is_fatal = matches!(
             error.sqlite_error_code(),
@@ -173,10 +182,8 @@ impl From<rusqlite::Error> for Failed {
 
 impl Connection for Open {
     fn query(&mut self, sql: &str, params: &[Value<'_>]) -> Result<Vec<u8>, QueryError> {
-        self.run(sql, |db| {
-            let mut statement = db.prepare_cached(sql)?;
-            bind(&mut statement, params)?;
-            let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+        self.run(sql, params, |_, statement| {
+            let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
             let mut block = BlockWriter::new();
             names.iter().for_each(|name| block.column(name, ""));
             let mut rows = statement.raw_query();
@@ -191,9 +198,7 @@ impl Connection for Open {
     }
 
     fn execute(&mut self, sql: &str, params: &[Value<'_>]) -> Result<u64, QueryError> {
-        self.run(sql, |db| {
-            let mut statement = db.prepare_cached(sql)?;
-            bind(&mut statement, params)?;
+        self.run(sql, params, |db, statement| {
             let (is_reader, before) = (statement.readonly(), db.total_changes());
             let mut found = 0;
             let mut rows = statement.raw_query();
@@ -208,7 +213,8 @@ impl Connection for Open {
     }
 
     fn batch_execute(&mut self, sql: &str) -> Result<(), QueryError> {
-        self.run(sql, |db| Ok(db.execute_batch(sql)?))
+        self.session.admit(effect(Dialect::Sqlite, sql))?;
+        self.step(sql)
     }
 
     fn begin(&mut self) -> Result<(), QueryError> {

@@ -90,3 +90,12 @@ fn a_file_that_is_no_database_is_refused_when_the_pool_opens() {
     let error = Pool::open("sqlite:a.db", data.path(), PoolConfig::default()).unwrap_err();
     assert!(error.to_string().contains("a.db: "), "{error}");
 }
+
+#[test]
+fn a_text_of_two_statements_is_refused_where_one_is_expected() {
+    let pool = memory();
+    let lease = pool.checkout().unwrap();
+    let error = lease.execute("CREATE TABLE t (a); CREATE TABLE u (a)", &[]).unwrap_err();
+    assert!(matches!(error, QueryError::Database { .. }), "{error}");
+    assert!(lease.query("SELECT * FROM t", &[]).is_err());
+}
