@@ -457,7 +457,7 @@ pub struct RegistryTable {
 pub struct PoolConfigView {
     /// Size of this struct as the plugin knows it, in bytes.
     pub size: usize,
-    /// `postgres://…` or `sqlite:PATH`.
+    /// `postgres://...` or `sqlite:PATH`.
     pub url: StrView,
     /// Most connections at a time; 0: the host's default.
     pub max_size: u32,
@@ -474,7 +474,7 @@ pub const DEFAULT_NS: u64 = u64::MAX;
 pub struct StatementView {
     /// Size of this struct as the plugin knows it, in bytes.
     pub size: usize,
-    /// One statement, with `$1`, `$2`, … for its parameters, whatever the database.
+    /// One statement, with `$1`, `$2`, ... for its parameters, whatever the database.
     pub sql: StrView,
     /// The parameters.
     pub params: *const ValueView,
