@@ -126,7 +126,7 @@ impl StdError for WithContext {
 /// An error that is an answer: a status code with words for the client.
 ///
 /// Returned from a handler (`?` works) it becomes the response, so its text is public. The client
-/// gets it as JSON (`{"error": "…"}`) if it asked for JSON, else as plain text.
+/// gets it as JSON (`{"error": "..."}`) if it asked for JSON, else as plain text.
 ///
 /// ```
 /// use plugin_api::prelude::*;

@@ -2,7 +2,7 @@
 //!
 //! The pool is opened once, at the first use, and found again by every later generation: edit this
 //! file while the host runs, and the connections stay. SQLite needs no server; with
-//! `DATABASE_URL=postgres://…` in the host's environment the same code runs on PostgreSQL.
+//! `DATABASE_URL=postgres://...` in the host's environment the same code runs on PostgreSQL.
 #![forbid(unsafe_code)]
 
 use plugin_api::prelude::*;
@@ -60,7 +60,8 @@ impl<'a> Entry<'a> {
 }
 
 fn list(req: &Request) -> Result<Html<String>> {
-    let rows = DB.get()?.query("SELECT id, who, said FROM guestbook_entry ORDER BY id DESC LIMIT $1", &[&20])?;
+    let rows =
+        DB.get()?.query("SELECT id, who, said FROM guestbook_entry ORDER BY id DESC LIMIT $1", &[&20])?;
     let mut entries = String::new();
     for row in &rows {
         entries += &Entry::read(&row)?.html(req);
