@@ -1,6 +1,8 @@
 //! Host.
 pub mod admin;
 pub mod build;
+pub mod cli;
+pub mod config;
 pub mod db;
 pub mod host;
 pub mod hostcall;
