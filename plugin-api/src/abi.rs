@@ -457,7 +457,7 @@ pub struct RegistryTable {
 pub struct PoolConfigView {
     /// Size of this struct as the plugin knows it, in bytes.
     pub size: usize,
-    /// `postgres://…` or `sqlite:PATH`.
+    /// `postgres://...` or `sqlite:PATH`.
     pub url: StrView,
     /// Most connections at a time; 0: the host's default.
     pub max_size: u32,
@@ -474,7 +474,7 @@ pub const DEFAULT_NS: u64 = u64::MAX;
 pub struct StatementView {
     /// Size of this struct as the plugin knows it, in bytes.
     pub size: usize,
-    /// One statement, with `$1`, `$2`, … for its parameters, whatever the database.
+    /// One statement, with `$1`, `$2`, ... for its parameters, whatever the database.
     pub sql: StrView,
     /// The parameters.
     pub params: *const ValueView,
@@ -559,3 +559,27 @@ pub struct DbTable {
     /// Rolls the innermost transaction or savepoint back.
     pub rollback: unsafe extern "C" fn(ctx: HostCtx, conn: HandleId, error: *const ErrorSink) -> Status,
 }
+
+/// The layout of version 1, on the platforms that plugins exist for. What stands here is released: a
+/// line may be added, none may be changed but those of tables, which grow.
+#[cfg(target_pointer_width = "64")]
+const _: () = {
+    assert!(size_of::<StrView>() == 16);
+    assert!(size_of::<BytesView>() == 16);
+    assert!(size_of::<PairView>() == 32);
+    assert!(size_of::<ErrorView>() == 48);
+    assert!(size_of::<ErrorSink>() == 16);
+    assert!(size_of::<BytesSink>() == 16);
+    assert!(size_of::<RouteView>() == 56);
+    assert!(size_of::<RequestView>() == 160);
+    assert!(size_of::<ReplyView>() == 32);
+    assert!(size_of::<ResponseView>() == 48);
+    assert!(size_of::<LogView>() == 88);
+    assert!(size_of::<PanicView>() == 64);
+    assert!(size_of::<KeyView>() == 40);
+    assert!(size_of::<TypeView>() == 32);
+    assert!(size_of::<InitView>() == 32);
+    assert!(size_of::<PoolConfigView>() == 40);
+    assert!(size_of::<StatementView>() == 40);
+    assert!(size_of::<ValueView>() == 32);
+};

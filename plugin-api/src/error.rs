@@ -126,7 +126,7 @@ impl StdError for WithContext {
 /// An error that is an answer: a status code with words for the client.
 ///
 /// Returned from a handler (`?` works) it becomes the response, so its text is public. The client
-/// gets it as JSON (`{"error": "…"}`) if it asked for JSON, else as plain text.
+/// gets it as JSON (`{"error": "..."}`) if it asked for JSON, else as plain text.
 ///
 /// ```
 /// use plugin_api::prelude::*;
@@ -143,13 +143,14 @@ impl StdError for WithContext {
 pub struct HttpError {
     status: StatusCode,
     message: Cow<'static, str>,
-    headers: HeaderMap,
+    /// Boxed: most errors have none, and a `Result` is as large as its error.
+    headers: Option<Box<HeaderMap>>,
 }
 
 impl HttpError {
     /// An answer with a status code and words for the client.
     pub fn new(status: StatusCode, message: impl Into<Cow<'static, str>>) -> HttpError {
-        HttpError { status, message: message.into(), headers: HeaderMap::new() }
+        HttpError { status, message: message.into(), headers: None }
     }
 
     /// 400: the request makes no sense.
@@ -194,7 +195,7 @@ impl HttpError {
 
     /// Adds a header.
     pub fn header(mut self, name: http::HeaderName, value: HeaderValue) -> HttpError {
-        self.headers.append(name, value);
+        self.headers.get_or_insert_default().append(name, value);
         self
     }
 
@@ -213,7 +214,9 @@ impl HttpError {
         } else {
             Response::new(self.status).body("text/plain; charset=utf-8", format!("{}\n", self.message))
         };
-        response.headers_mut().extend(self.headers.clone());
+        if let Some(headers) = &self.headers {
+            response.headers_mut().extend((**headers).clone());
+        }
         response
     }
 }

@@ -96,7 +96,7 @@ pub const NO_MOUNT: StrView = StrView::EMPTY;
 ///
 /// - `mount: "/shop"`: where the plugin answers; without it, under its name. The operator's
 ///   configuration wins over both.
-/// - `routes: { METHOD "pattern" => handler, … }`: a handler is a `fn(&Request)` that returns anything
+/// - `routes: { METHOD "pattern" => handler, ... }`: a handler is a `fn(&Request)` that returns anything
 ///   that [becomes a response](crate::IntoResponse), or a [`Result`](crate::Result) of it. `{id}` in a
 ///   pattern is a path parameter, `{*path}` the rest of the path. A handler runs on a worker thread and
 ///   may block. One marked `inline` runs on the I/O thread itself: it is faster to reach, must not

@@ -72,7 +72,7 @@ pub enum DescriptorError {
     },
     /// No section of the descriptor's name.
     #[error(
-        "no plugin: it has no `{DESCRIPTOR_SECTION}` section; declare one with `plugin_api::plugin! {{ … }}`"
+        "no plugin: it has no `{DESCRIPTOR_SECTION}` section; declare one with `plugin_api::plugin! {{ ... }}`"
     )]
     NoDescriptor,
     /// The section is there and makes no sense.

@@ -209,13 +209,12 @@ unsafe fn copy_response(response: *const ResponseView) -> Option<Response<Bytes>
 /// `error` is null or valid for this call, and its texts with it.
 unsafe fn copy_error(error: *const ErrorView) -> (Status, String) {
     // SAFETY: this function's contract.
-    match unsafe { error.as_ref() } {
-        // SAFETY: this function's contract.
-        Some(error) => {
-            (error.status, String::from_utf8_lossy(unsafe { error.message.as_bytes() }).into_owned())
-        }
-        None => (Status::FAILED, "(no reason)".to_owned()),
-    }
+    let Some(error) = (unsafe { error.as_ref() }) else {
+        return (Status::FAILED, "(no reason)".to_owned());
+    };
+    // SAFETY: this function's contract.
+    let message = unsafe { error.message.as_bytes() };
+    (error.status, String::from_utf8_lossy(message).into_owned())
 }
 
 /// Why a hook did not do its work.

@@ -36,7 +36,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// No entry symbol.
-    #[error("it exports no `{ENTRY_SYMBOL}`; declare the plugin with `plugin_api::plugin! {{ … }}`")]
+    #[error("it exports no `{ENTRY_SYMBOL}`; declare the plugin with `plugin_api::plugin! {{ ... }}`")]
     NoEntry,
     /// The entry symbol returned null.
     #[error("its entry symbol refused this host (ABI {ABI_VERSION})")]

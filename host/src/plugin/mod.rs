@@ -4,9 +4,9 @@
 //! save -> watch -> build -> stage -> probe -> open -> init -> publish -> retire -> drain -> park
 //! ```
 //!
-//! Every plugin has a thread of its own ([`worker`]) that takes it through the pipeline, so a plugin
-//! that builds for a minute delays no other. [`load`] is the pipeline from the library's bytes to
-//! publish, [`reaper`] what comes after the last request.
+//! Every plugin has a thread of its own (`worker`) that takes it through the pipeline, so a plugin
+//! that builds for a minute delays no other. `load` is the pipeline from the library's bytes to
+//! publish, `reaper` what comes after the last request.
 //!
 //! # Invariants
 //!

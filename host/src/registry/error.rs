@@ -76,7 +76,7 @@ pub enum RegistryError {
     },
     /// The slot holds another type.
     #[error(
-        "`{key}` holds a `{found}` (made by {author}) and not a `{expected}`; use another key, or a module: `registry::module(\"…\")`"
+        "`{key}` holds a `{found}` (made by {author}) and not a `{expected}`; use another key, or a module: `registry::module(\"...\")`"
     )]
     WrongType {
         /// The slot.

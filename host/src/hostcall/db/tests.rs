@@ -44,7 +44,7 @@ impl Plugin {
             plugin: "tester".into(),
             generation: 1,
             registry: Arc::default(),
-            overlay: Arc::default(),
+            overlay: Arc::new(crate::registry::Overlay::committed()),
             handles: Handles::default(),
             data_dir: data_dir.to_owned(),
         };

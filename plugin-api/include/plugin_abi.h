@@ -1,0 +1,526 @@
+/* The contract between the host and a library, for C: ABI version 1.
+ *
+ * The same contract for Rust is `plugin-api/src/abi.rs`; items stand in the same order there, under
+ * the same names (constants without the prefix PLUGIN_; in the text, statuses without STATUS_). Kept by
+ * hand: a test compares every size, offset and number with Rust's. `HandlerFn` alone stands earlier
+ * than there, for C needs it before `RouteView`.
+ *
+ * - A released item never changes. A table grows at its end; its reader looks at `size` before it
+ *   reads a field that version 1 did not have.
+ * - A view is valid for the call it is passed to, and no longer. Who wants to keep it copies it.
+ * - Who allocates frees. Results of unknown length go through a sink: a function of the receiver
+ *   that copies.
+ * - No function in any table unwinds: a C++ plugin catches its exceptions.
+ * - The plugin names objects of the host by `HandleId`, never by address: a stale or invented one is
+ *   an error, not a dereference.
+ */
+#ifndef PLUGIN_ABI_H
+#define PLUGIN_ABI_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Defined further down. */
+typedef struct RegistryTable RegistryTable;
+typedef struct DbTable DbTable;
+typedef struct RouteView RouteView;
+typedef struct RequestView RequestView;
+typedef struct ReplyView ReplyView;
+typedef struct ResponseView ResponseView;
+typedef struct LogView LogView;
+typedef struct PanicView PanicView;
+typedef struct ValueView ValueView;
+
+/* The version of this contract. */
+#define PLUGIN_ABI_VERSION 1
+
+/* Name of the entry symbol, of type `EntryFn`. */
+#define PLUGIN_ENTRY_SYMBOL "plugin_entry_v1"
+
+/* Name of the ELF section that holds the descriptor.
+ *
+ * The section is text: `name=value` records, each ended by a NUL byte, the first being
+ * `magic=host-plugin`. The host reads it from the file, before any code of the library runs.
+ * Required: `abi`, `name`. Known: `version`, `api`, `rustc`, `target`, `panic`. Others are ignored. */
+#define PLUGIN_DESCRIPTOR_SECTION ".plugin_descriptor"
+
+/* First record of a descriptor. */
+#define PLUGIN_DESCRIPTOR_MAGIC "magic=host-plugin"
+
+/* Puts a plugin's descriptor into its section, as `plugin_descriptor`.
+ *
+ * Both arguments are string literals. Use it once, at file level, and let `descriptor` of the plugin's
+ * table point to it: `{ (const uint8_t *)plugin_descriptor, sizeof plugin_descriptor }`. */
+#define PLUGIN_DESCRIPTOR(plugin_name, plugin_version)                                     \
+    __attribute__((section(".plugin_descriptor"), used))                                   \
+    static const char plugin_descriptor[] = PLUGIN_DESCRIPTOR_MAGIC "\0" "abi=1\0" "name=" \
+        plugin_name "\0" "version=" plugin_version
+
+/* Borrowed UTF-8 text. A null `ptr` means the empty text. */
+typedef struct StrView {
+    /* First byte. */
+    const uint8_t *ptr;
+    /* Length in bytes. */
+    size_t len;
+} StrView;
+
+/* Borrowed bytes. A null `ptr` means no bytes. */
+typedef struct BytesView {
+    /* First byte. */
+    const uint8_t *ptr;
+    /* Length in bytes. */
+    size_t len;
+} BytesView;
+
+/* A name with a value: a header, a path parameter, a log field. */
+typedef struct PairView {
+    /* The name. */
+    StrView name;
+    /* The value. UTF-8 for everything but header values. */
+    BytesView value;
+} PairView;
+
+/* The outcome of a call across the boundary. Zero is success. */
+typedef int32_t Status;
+
+/* Done. */
+#define STATUS_OK ((Status)0)
+/* Failed; the error's text says why. */
+#define STATUS_FAILED ((Status)1)
+/* The callee panicked and caught it on its own side. */
+#define STATUS_PANICKED ((Status)2)
+/* There is no such key, handle or row. */
+#define STATUS_NOT_FOUND ((Status)3)
+/* The key holds a value of another type. */
+#define STATUS_WRONG_TYPE ((Status)4)
+/* The init of a key asked, directly or through others, for the same key. */
+#define STATUS_RECURSIVE ((Status)5)
+/* A deadline passed. */
+#define STATUS_TIMED_OUT ((Status)6)
+/* The last inits failed and the next try is not due yet. */
+#define STATUS_BACKING_OFF ((Status)7)
+/* An argument breaks this contract. */
+#define STATUS_INVALID ((Status)8)
+/* A handler ended with a typed HTTP error and has responded with it. */
+#define STATUS_HTTP_ERROR ((Status)9)
+/* Every connection of the pool is lent out. */
+#define STATUS_EXHAUSTED ((Status)10)
+/* The database cannot be reached. */
+#define STATUS_UNREACHABLE ((Status)11)
+/* The database refused the statement; `sqlstate` says why where the driver knows. */
+#define STATUS_DATABASE ((Status)12)
+/* The object has been closed. */
+#define STATUS_CLOSED ((Status)13)
+/* A value does not fit the column or parameter it is meant for. */
+#define STATUS_OUT_OF_RANGE ((Status)14)
+/* The init of a key failed; the text is the init's own. */
+#define STATUS_INIT_FAILED ((Status)15)
+/* The init of a key panicked. */
+#define STATUS_INIT_PANICKED ((Status)16)
+
+/* Why a call failed. */
+typedef struct ErrorView {
+    /* Size of this struct as its writer knows it, in bytes. */
+    size_t size;
+    /* What kind of failure. */
+    Status status;
+    /* A sentence fragment for a human: lower case, no full stop. */
+    StrView message;
+    /* The five characters of a database error, or empty. */
+    StrView sqlstate;
+} ErrorView;
+
+/* Receives the error of a call.
+ *
+ * OWNERSHIP: the caller's. LIFETIME: the call. */
+typedef struct ErrorSink {
+    /* Passed back to `report`. */
+    void *data;
+    /* Copies the error. Called at most once a call, on the calling thread. Null: not interested. */
+    void (*report)(void *data, const ErrorView *error);
+} ErrorSink;
+
+/* Receives bytes of a length that only the callee knows.
+ *
+ * OWNERSHIP: the caller's. LIFETIME: the call. */
+typedef struct BytesSink {
+    /* Passed back to `write`. */
+    void *data;
+    /* Appends a copy of the bytes. May be called several times, on the calling thread. */
+    void (*write)(void *data, BytesView bytes);
+} BytesSink;
+
+/* An object of the host that a plugin holds: a pool, a connection. Zero names none.
+ *
+ * OWNERSHIP: whoever got it releases it with `handle_drop`, once. Valid in the generation that got
+ * it; the host releases what a generation leaked when that generation is retired. */
+typedef uint64_t HandleId;
+
+/* Names nothing. */
+#define HANDLE_NONE ((HandleId)0)
+
+/* The generation's context in the host; opaque to the plugin. Valid as long as the library is mapped. */
+typedef const void *HostCtx;
+
+/* What the host offers a generation. Valid as long as the library is mapped. */
+typedef struct HostTable {
+    /* Size of this struct as the host knows it, in bytes. */
+    size_t size;
+    /* `PLUGIN_ABI_VERSION` of the host. */
+    uint32_t abi_version;
+    /* The number of this generation. */
+    uint64_t generation;
+    /* First argument of every function below. */
+    HostCtx ctx;
+    /* Writes an event to the host's log.
+     *
+     * THREAD: any. BLOCKS: no longer than the log's output. UNWINDS: never. */
+    void (*log)(HostCtx ctx, const LogView *event);
+    /* Reports a panic while it is being raised: the host's log gets it with plugin, generation and request.
+     *
+     * THREAD: the one that panics. BLOCKS: as `log`. UNWINDS: never. */
+    void (*panicked)(HostCtx ctx, const PanicView *panic);
+    /* Makes a second handle to the same object.
+     *
+     * THREAD: any. BLOCKS: no. UNWINDS: never. RETURNS: `OK` and `*out`, or `NOT_FOUND` or `INVALID` (a
+     * connection has one holder). */
+    Status (*handle_clone)(HostCtx ctx, HandleId handle, HandleId *out);
+    /* Releases a handle. A connection goes back to its pool.
+     *
+     * THREAD: any. BLOCKS: while a connection that was left in a transaction is rolled back. UNWINDS: never.
+     * An unknown handle is ignored. */
+    void (*handle_drop)(HostCtx ctx, HandleId handle);
+    /* The registry. LIFETIME: as this table. */
+    const RegistryTable *registry;
+    /* The database handles. LIFETIME: as this table. */
+    const DbTable *db;
+} HostTable;
+
+/* What a library offers the host. Static data of the library. */
+typedef struct PluginTable {
+    /* Size of this struct as the plugin knows it, in bytes. */
+    size_t size;
+    /* `PLUGIN_ABI_VERSION` the plugin was written for. */
+    uint32_t abi_version;
+    /* The descriptor, so that no linker drops its section as unused. */
+    BytesView descriptor;
+    /* Where the plugin wants to answer, such as `/shop`; empty: under its name. */
+    StrView mount;
+    /* The routes. */
+    const RouteView *routes;
+    /* How many. */
+    size_t route_count;
+    /* Distance between two routes in bytes: `sizeof(RouteView)` as the plugin knows it. */
+    size_t route_size;
+    /* Runs once, before the generation is published. Null: nothing to do.
+     *
+     * THREAD: one of the host's, made for it. BLOCKS: as it likes, up to the load deadline. UNWINDS: never.
+     * RETURNS: `OK`, or an error that refuses the generation. */
+    Status (*on_load)(const ErrorSink *error);
+    /* Runs once, after the last request has left a retired generation. Null: nothing to do.
+     *
+     * `reason` is one of the `PLUGIN_UNLOAD_*` constants. THREAD: one of the host's. UNWINDS: never. */
+    Status (*on_unload)(uint32_t reason);
+} PluginTable;
+
+/* A newer generation took over. */
+#define PLUGIN_UNLOAD_RELOADED 1
+
+/* The plugin's source or library was deleted. */
+#define PLUGIN_UNLOAD_REMOVED 2
+
+/* The host is shutting down. */
+#define PLUGIN_UNLOAD_SHUTDOWN 3
+
+/* The one function a library exports under `PLUGIN_ENTRY_SYMBOL`.
+ *
+ * THREAD: the one that loads. BLOCKS: no. UNWINDS: never. RETURNS: the plugin's table, or null when
+ * it cannot work with this host. Called once a generation, before anything else; also by the
+ * probe, in a process of its own: it must have no effect but to remember `host`. */
+typedef const PluginTable *(*EntryFn)(const HostTable *host);
+
+/* Answers a request by calling `respond` or `fail` of the reply, once.
+ *
+ * THREAD: a worker or an I/O thread of the host, by the route's kind. UNWINDS: never. RETURNS: `OK` or
+ * `HTTP_ERROR` after `respond`; `FAILED` or `PANICKED` after `fail`. */
+typedef Status (*HandlerFn)(const RequestView *request, const ReplyView *reply);
+
+/* A route and its handler. */
+typedef struct RouteView {
+    /* Size of this struct as the plugin knows it, in bytes. */
+    size_t size;
+    /* Request method, upper case. */
+    StrView method;
+    /* Path pattern below the mount, such as `/{id}` or `/files/{*path}`. */
+    StrView path;
+    /* `PLUGIN_ROUTE_BLOCKING` or `PLUGIN_ROUTE_INLINE`. */
+    uint32_t kind;
+    /* Answers a request. */
+    HandlerFn handler;
+} RouteView;
+
+/* The handler may block: it runs on a worker thread. */
+#define PLUGIN_ROUTE_BLOCKING 0
+
+/* The handler never blocks: it runs on the I/O thread, and everything on that thread waits for it. */
+#define PLUGIN_ROUTE_INLINE 1
+
+/* A request. OWNERSHIP: the host's. LIFETIME: the handler's call. */
+typedef struct RequestView {
+    /* Size of this struct as the host knows it, in bytes. */
+    size_t size;
+    /* The request's id, as in the log and in `x-request-id`. */
+    StrView id;
+    /* Method, upper case. */
+    StrView method;
+    /* The whole path as received, percent-encoded. */
+    StrView path;
+    /* The part of `path` under which the plugin is mounted; empty for the root. */
+    StrView mount;
+    /* The query without its question mark, percent-encoded. */
+    StrView query;
+    /* Path parameters, percent-decoded. */
+    const PairView *params;
+    /* How many path parameters. */
+    size_t param_count;
+    /* Headers in the order received, names in lower case. */
+    const PairView *headers;
+    /* How many headers. */
+    size_t header_count;
+    /* The whole body. */
+    BytesView body;
+    /* Address of the client, `ip:port`. */
+    StrView remote;
+    /* Nanoseconds until the client is answered without us; 0: no deadline. */
+    uint64_t deadline_ns;
+} RequestView;
+
+/* Where a handler puts its answer. OWNERSHIP: the host's. LIFETIME: the handler's call. */
+typedef struct ReplyView {
+    /* Size of this struct as the host knows it, in bytes. */
+    size_t size;
+    /* First argument of the functions below. */
+    void *data;
+    /* Copies the response. RETURNS: `INVALID` with nothing copied for a status or header that HTTP forbids. */
+    Status (*respond)(void *data, const ResponseView *response);
+    /* Copies the reason why there is no response. */
+    void (*fail)(void *data, const ErrorView *error);
+} ReplyView;
+
+/* A response. OWNERSHIP: the plugin's. LIFETIME: the call of `respond`. */
+typedef struct ResponseView {
+    /* Size of this struct as the plugin knows it, in bytes. */
+    size_t size;
+    /* Status code, 200 to 599. */
+    uint16_t status;
+    /* Headers. */
+    const PairView *headers;
+    /* How many headers. */
+    size_t header_count;
+    /* The body. */
+    BytesView body;
+} ResponseView;
+
+/* A log event. */
+typedef struct LogView {
+    /* Size of this struct as the plugin knows it, in bytes. */
+    size_t size;
+    /* 1 error, 2 warn, 3 info, 4 debug, 5 trace. */
+    uint32_t level;
+    /* Module path or another origin. */
+    StrView target;
+    /* The message. */
+    StrView message;
+    /* Structured fields. */
+    const PairView *fields;
+    /* How many fields. */
+    size_t field_count;
+    /* Source file, or empty. */
+    StrView file;
+    /* Line in `file`, or 0. */
+    uint32_t line;
+} LogView;
+
+/* A panic. */
+typedef struct PanicView {
+    /* Size of this struct as the plugin knows it, in bytes. */
+    size_t size;
+    /* The panic's message. */
+    StrView message;
+    /* Source file, or empty. */
+    StrView file;
+    /* Line in `file`, or 0. */
+    uint32_t line;
+    /* Column, or 0. */
+    uint32_t column;
+    /* Name of the thread, or empty. */
+    StrView thread;
+} PanicView;
+
+/* Names a slot of the registry. */
+typedef struct KeyView {
+    /* Size of this struct as the plugin knows it, in bytes. */
+    size_t size;
+    /* Namespace; empty: the common one. */
+    StrView module;
+    /* The key. The host copies it. */
+    StrView key;
+} KeyView;
+
+/* Says what type of value a caller expects under a key. */
+typedef struct TypeView {
+    /* Size of this struct as the plugin knows it, in bytes. */
+    size_t size;
+    /* How the value survives: one of the `PLUGIN_KIND_*` constants. */
+    uint32_t kind;
+    /* The type's name for humans, such as `db::Pool`. */
+    StrView name;
+} TypeView;
+
+/* A value that lives in the host, such as a pool. */
+#define PLUGIN_KIND_HOST_HANDLE 1
+
+/* A value shared in place, by layout. */
+#define PLUGIN_KIND_DATA 2
+
+/* A value that keeps running the code which made it. */
+#define PLUGIN_KIND_SERVICE 3
+
+/* Makes the value of an empty slot. */
+typedef struct InitView {
+    /* Size of this struct as the plugin knows it, in bytes. */
+    size_t size;
+    /* Passed back to `call`. */
+    void *data;
+    /* Makes the value. OWNERSHIP: the handle written to `*out` becomes the host's.
+     *
+     * THREAD: the caller's, within the call of `get_or_init`. UNWINDS: never. RETURNS: `OK` and `*out`, or
+     * `FAILED` or `PANICKED` and an error. */
+    Status (*call)(void *data, HandleId *out, const ErrorSink *error);
+    /* Nanoseconds a caller waits for the init, its own or another's; 0: the host's default. */
+    uint64_t timeout_ns;
+} InitView;
+
+/* The registry's functions. */
+typedef struct RegistryTable {
+    /* Size of this struct as the host knows it, in bytes. */
+    size_t size;
+    /* Finds the value of a key, making it if the slot is empty.
+     *
+     * THREAD: any. BLOCKS: while the value is made, by this caller or another. UNWINDS: never.
+     * RETURNS: `OK` and `*out`, or an error and `*out` untouched. */
+    Status (*get_or_init)(
+        HostCtx ctx, const KeyView *key, const TypeView *expected, const InitView *init, HandleId *out,
+        const ErrorSink *error);
+    /* Finds the value of a key. RETURNS: `NOT_FOUND` when the slot is empty or being filled.
+     *
+     * THREAD: any. BLOCKS: no. UNWINDS: never. */
+    Status (*get)(
+        HostCtx ctx, const KeyView *key, const TypeView *expected, HandleId *out,
+        const ErrorSink *error);
+    /* Empties a slot. Holders of the value keep it; the next `get_or_init` makes a new one.
+     *
+     * THREAD: any. BLOCKS: while the value closes, if nobody else holds it. UNWINDS: never.
+     * RETURNS: `NOT_FOUND` when there was no value. */
+    Status (*remove)(HostCtx ctx, const KeyView *key, const ErrorSink *error);
+} RegistryTable;
+
+/* How to open a pool. */
+typedef struct PoolConfigView {
+    /* Size of this struct as the plugin knows it, in bytes. */
+    size_t size;
+    /* `postgres://...` or `sqlite:PATH`. */
+    StrView url;
+    /* Most connections at a time; 0: the host's default. */
+    uint32_t max_size;
+    /* Nanoseconds a checkout waits; 0: fail at once; `PLUGIN_DEFAULT_NS`: the host's default. */
+    uint64_t checkout_timeout_ns;
+} PoolConfigView;
+
+/* Means "the default" where nanoseconds are expected and zero has a meaning of its own. */
+#define PLUGIN_DEFAULT_NS UINT64_MAX
+
+/* A statement with its parameters. */
+typedef struct StatementView {
+    /* Size of this struct as the plugin knows it, in bytes. */
+    size_t size;
+    /* One statement, with `$1`, `$2`, ... for its parameters, whatever the database. */
+    StrView sql;
+    /* The parameters. */
+    const ValueView *params;
+    /* How many parameters. */
+    size_t param_count;
+} StatementView;
+
+/* A value on its way to or from a database. */
+typedef struct ValueView {
+    /* One of the `PLUGIN_VALUE_*` constants. */
+    uint32_t tag;
+    /* `PLUGIN_VALUE_BOOL`: 0 or 1. `PLUGIN_VALUE_INT`: the two's complement. `PLUGIN_VALUE_FLOAT`: the IEEE 754 bits. Else 0. */
+    uint64_t bits;
+    /* `PLUGIN_VALUE_TEXT`: UTF-8. `PLUGIN_VALUE_BYTES`: bytes. Else empty. */
+    BytesView bytes;
+} ValueView;
+
+/* SQL NULL. */
+#define PLUGIN_VALUE_NULL 0
+
+/* A truth value. */
+#define PLUGIN_VALUE_BOOL 1
+
+/* A 64-bit signed integer. */
+#define PLUGIN_VALUE_INT 2
+
+/* A 64-bit float. */
+#define PLUGIN_VALUE_FLOAT 3
+
+/* Text, and every database type that has no tag of its own, in its text form. */
+#define PLUGIN_VALUE_TEXT 4
+
+/* Bytes. */
+#define PLUGIN_VALUE_BYTES 5
+
+/* The functions of database handles. All of them block; none unwinds; a connection is used by one thread at a time. */
+typedef struct DbTable {
+    /* Size of this struct as the host knows it, in bytes. */
+    size_t size;
+    /* Opens a pool and its first connection, so that a wrong address shows at once.
+     *
+     * RETURNS: `OK` and `*out`; `INVALID` for a bad configuration; `UNREACHABLE`. */
+    Status (*pool_open)(HostCtx ctx, const PoolConfigView *config, HandleId *out, const ErrorSink *error);
+    /* Lends a connection out. It returns to the pool with `handle_drop`.
+     *
+     * `timeout_ns` as in `PoolConfigView.checkout_timeout_ns`. RETURNS: `OK` and `*out`; `EXHAUSTED`;
+     * `UNREACHABLE`; `CLOSED`. */
+    Status (*checkout)(
+        HostCtx ctx, HandleId pool, uint64_t timeout_ns, HandleId *out, const ErrorSink *error);
+    /* Runs a statement and writes its rows to `rows` as one block (format: `plugin-api/src/db/rows.rs`). */
+    Status (*query)(
+        HostCtx ctx, HandleId conn, const StatementView *statement, const BytesSink *rows,
+        const ErrorSink *error);
+    /* Runs a statement and writes the number of rows it changed to `*affected`. */
+    Status (*execute)(
+        HostCtx ctx, HandleId conn, const StatementView *statement, uint64_t *affected,
+        const ErrorSink *error);
+    /* Runs several statements, separated by semicolons, without parameters. */
+    Status (*batch_execute)(HostCtx ctx, HandleId conn, StrView sql, const ErrorSink *error);
+    /* Begins a transaction, or a savepoint inside one. */
+    Status (*begin)(HostCtx ctx, HandleId conn, const ErrorSink *error);
+    /* Commits the innermost transaction or savepoint. A commit that became a rollback is an error. */
+    Status (*commit)(HostCtx ctx, HandleId conn, const ErrorSink *error);
+    /* Rolls the innermost transaction or savepoint back. */
+    Status (*rollback)(HostCtx ctx, HandleId conn, const ErrorSink *error);
+} DbTable;
+
+/* What a library in C exports, under PLUGIN_ENTRY_SYMBOL. */
+__attribute__((visibility("default"))) const PluginTable *plugin_entry_v1(const HostTable *host);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,119 @@
+//! Facts about the harness itself, for what it promises is believed by every other test.
+
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use tests::guard;
+use tests::postgres::{Cluster, Shutdown};
+use tests::wait::{SOON, eventually};
+
+/// What was committed before a crash is there after it, under the same address.
+#[test]
+fn cluster_survives_kill9_and_start() {
+    let cluster = Cluster::private();
+    let database = cluster.create_database();
+    cluster
+        .connect(&database)
+        .batch_execute("CREATE TABLE kept (id int); INSERT INTO kept VALUES (7)")
+        .unwrap();
+
+    cluster.kill9();
+    assert!(::postgres::Client::connect(&cluster.url(&database), ::postgres::NoTls).is_err());
+
+    cluster.start();
+    let row = cluster.connect(&database).query_one("SELECT id FROM kept", &[]).unwrap();
+    assert_eq!(row.get::<_, i32>(0), 7);
+    cluster.stop(Shutdown::Fast);
+    cluster.start();
+}
+
+/// Both addresses lead to the same database, and each connection counts once, there only.
+#[test]
+fn cluster_counts_connections_per_database() {
+    let cluster = Cluster::shared();
+    let (ours, others) = (cluster.create_database(), cluster.create_database());
+    let over_tcp = cluster.connect(&ours);
+    let over_socket = ::postgres::Client::connect(&cluster.socket_url(&ours), ::postgres::NoTls).unwrap();
+    assert_eq!(cluster.connections_opened(&ours), 2);
+    assert_eq!(cluster.connections_closed(&ours), 0);
+    assert_eq!(cluster.connections_opened(&others), 0);
+
+    drop((over_tcp, over_socket));
+    eventually(SOON, "both connections to end", || match cluster.connections_closed(&ours) {
+        2 => Ok(()),
+        closed => Err(format!("{closed} closed")),
+    });
+}
+
+/// A paused server keeps its connections and answers nothing until it is resumed.
+#[test]
+fn paused_cluster_is_silent_until_resumed() {
+    let cluster = Cluster::private();
+    let mut client = cluster.connect("postgres");
+    cluster.pause();
+    let postmaster = cluster.pid().unwrap();
+    eventually(SOON, "the server to stand still", || {
+        match fs::read_to_string(format!("/proc/{postmaster}/stat")).unwrap() {
+            stat if stat.contains(") T ") => Ok(()),
+            stat => Err(stat),
+        }
+    });
+    cluster.resume();
+    assert_eq!(client.query_one("SELECT 1", &[]).unwrap().get::<_, i32>(0), 1);
+}
+
+/// When a cluster is dropped, its processes and its files are gone, paused or not.
+#[test]
+fn dropped_cluster_leaves_nothing_behind() {
+    let cluster = Cluster::private();
+    let (dir, pid) = (cluster.dir().to_owned(), cluster.pid().unwrap());
+    let family = guard::family(pid);
+    assert!(family.len() > 1, "the server has processes of its own: {family:?}");
+    cluster.pause();
+    drop(cluster);
+
+    assert!(!dir.exists());
+    eventually(SOON, "all of the server to end", || none_runs(&family));
+}
+
+/// Names the file in which the test below, run a second time in a process of its own, leaves a word.
+const LEAVE: &str = "TESTS_LEAVE_A_CLUSTER";
+
+/// A test process that is killed takes its cluster with it.
+#[test]
+fn killed_test_process_leaves_nothing_behind() {
+    if let Some(note) = env::var_os(LEAVE) {
+        let cluster = Cluster::private();
+        let words = format!("{} {}", cluster.pid().unwrap(), cluster.dir().display());
+        fs::write(note, words).unwrap();
+        guard::signal("KILL", &[std::process::id()]);
+        unreachable!("nobody survives this signal");
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let note = scratch.path().join("note");
+    let status = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "harness::killed_test_process_leaves_nothing_behind"])
+        .env(LEAVE, &note)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(!status.success(), "the other process was to be killed: {status}");
+
+    let note = fs::read_to_string(note).unwrap();
+    let (pid, dir) = note.split_once(' ').unwrap();
+    let pid: u32 = pid.parse().unwrap();
+    eventually(SOON, "the orphan's files and processes to go", || match Path::new(dir).exists() {
+        true => Err(format!("{dir} exists")),
+        false => none_runs(&[pid]),
+    });
+}
+
+fn none_runs(pids: &[u32]) -> Result<(), String> {
+    match pids.iter().find(|pid| guard::is_running(**pid)) {
+        Some(pid) => Err(format!("process {pid} runs")),
+        None => Ok(()),
+    }
+}

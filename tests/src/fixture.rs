@@ -1,0 +1,100 @@
+//! Finding what the tests need beside themselves: fixtures, the host's binary, this repository.
+//!
+//! Owns: the paths, and the sentences that say what to do when something is not there. Does not own:
+//! building; cargo builds fixtures before the tests, `./tests/run` builds the host.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
+
+/// The root of this repository.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the repository")
+}
+
+/// `target/<profile>`, from where the running test binary lies: in its `deps`.
+fn profile_dir() -> PathBuf {
+    let exe = env::current_exe().expect("a running process knows its file");
+    exe.ancestors().nth(2).expect("test binaries lie in target/<profile>/deps").to_owned()
+}
+
+/// The library of a fixture.
+///
+/// # Panics
+///
+/// When cargo has not built it.
+pub fn library(name: &str) -> PathBuf {
+    if name == "c_plugin" {
+        return c_plugin();
+    }
+    let path = profile_dir().join("examples").join(format!("lib{name}.so"));
+    assert!(path.exists(), "fixture missing: run `cargo test -p tests` (no {})", path.display());
+    path
+}
+
+/// The host's binary.
+///
+/// # Panics
+///
+/// When it is missing or older than a file it was built from.
+pub fn host_binary() -> PathBuf {
+    let path = profile_dir().join("host");
+    let modified = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified());
+    let Ok(built) = modified(&path) else {
+        panic!("there is no {}: run the tests with `./tests/run`, which builds it", path.display());
+    };
+    for source in sources_of(&path) {
+        let changed = modified(&source).unwrap_or(SystemTime::now());
+        assert!(
+            changed <= built,
+            "{} is older than {}: run the tests with `./tests/run`, which builds it",
+            path.display(),
+            source.display()
+        );
+    }
+    path
+}
+
+/// What cargo's dep-info beside a binary names as its sources.
+fn sources_of(binary: &Path) -> Vec<PathBuf> {
+    let info = fs::read_to_string(binary.with_extension("d")).unwrap_or_default();
+    let files = info.split_once(": ").map_or("", |(_, files)| files);
+    // A blank in a path is escaped.
+    files.replace("\\ ", "\0").split_whitespace().map(|file| file.replace('\0', " ").into()).collect()
+}
+
+/// Compiles a C file against the header, to `target/<profile>/examples/NAME`.
+///
+/// # Panics
+///
+/// When there is no C compiler or it has something to say: warnings are errors.
+pub fn compile_c(source: &Path, name: &str, flags: &[&str]) -> PathBuf {
+    let target = profile_dir().join("examples").join(name);
+    // Under a name of its own first: tests compile in parallel.
+    let scratch = tempfile::Builder::new()
+        .prefix(".c-")
+        .tempdir_in(profile_dir().join("examples"))
+        .expect("the target directory is writable");
+    let fresh = scratch.path().join(name);
+    let output = Command::new("cc")
+        .args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-O1", "-I"])
+        .arg(repository().join("plugin-api/include"))
+        .args(flags)
+        .arg(source)
+        .arg("-o")
+        .arg(&fresh)
+        .output()
+        .expect("no C compiler `cc`: run the tests with `./tests/run`, which installs it");
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "cc refused {}:\n{words}", source.display());
+    fs::rename(&fresh, &target).expect("a rename within one file system");
+    target
+}
+
+/// The fixture in C: a library that never saw Rust.
+fn c_plugin() -> PathBuf {
+    let source = repository().join("tests/fixtures/c_plugin/plugin.c");
+    compile_c(&source, "libc_plugin.so", &["-shared", "-fPIC"])
+}

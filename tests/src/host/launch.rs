@@ -1,0 +1,150 @@
+//! How a host is started.
+//!
+//! Owns: directories, flags, environment, the wait for the ready file; the warm target directory that
+//! hosts with source plugins start from. Does not own: the running host ([`TestHost`]).
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::process::Command;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use super::plugins::PluginsDir;
+use super::program::{Finished, Program};
+use super::{TestHost, binary, read_ready};
+use crate::guard::Guard;
+use crate::wait::{BUILD, eventually};
+
+/// Cargo's output within the state directory.
+const STATE_TARGET: &str = "target";
+
+/// How long a command that ends by itself may take, a build by `host check` included.
+const COMMAND: Duration = BUILD;
+
+/// A host that is about to start: its directories exist, its plugins may be put there.
+#[derive(Debug)]
+pub struct Launch {
+    guard: Arc<Guard>,
+    plugins: PluginsDir,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+}
+
+impl Launch {
+    /// Directories for a host, with no plugins yet.
+    ///
+    /// # Panics
+    ///
+    /// When `/tmp` is not writable.
+    #[expect(clippy::new_without_default, reason = "it makes directories and a process")]
+    pub fn new() -> Launch {
+        let guard = Arc::new(Guard::new("host").expect("/tmp is writable"));
+        let plugins = PluginsDir::create(guard.dir().join("plugins"));
+        Launch { guard, plugins, args: Vec::new(), env: Vec::new() }
+    }
+
+    /// Where the plugins go.
+    pub fn plugins(&self) -> &PluginsDir {
+        &self.plugins
+    }
+
+    /// The state directory; the host makes it.
+    pub fn state_dir(&self) -> std::path::PathBuf {
+        self.guard.dir().join("state")
+    }
+
+    /// A directory for files of the test's own, gone with the host.
+    pub fn scratch(&self) -> &std::path::Path {
+        self.guard.dir()
+    }
+
+    /// Adds a flag after `host run`'s usual ones.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Launch {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Sets a variable of its environment, which plugins see too.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Launch {
+        self.env.push((name.into(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Starts the host from a state directory in which the dependencies of plugins are compiled.
+    ///
+    /// The first test to ask for it pays for the compilation; the others copy it.
+    #[must_use]
+    pub fn warm(self) -> Launch {
+        static WARM: OnceLock<TestHost> = OnceLock::new();
+        let warm = WARM.get_or_init(|| {
+            let launch = Launch::new();
+            launch.plugins().copy_source("hello");
+            launch.start()
+        });
+        let target = warm.state_dir().join(STATE_TARGET);
+        assert!(target.is_dir(), "the host keeps cargo's output elsewhere than in {}", target.display());
+        std::fs::create_dir(self.state_dir()).expect("the test's directory is writable");
+        // With times and links: cargo judges by them what is fresh.
+        let copied = Command::new("cp").arg("-a").arg(target).arg(self.state_dir()).status();
+        assert!(copied.expect("there is a `cp`").success(), "copying the warm target directory");
+        self
+    }
+
+    /// Starts the host and waits until every plugin has its first outcome.
+    ///
+    /// # Panics
+    ///
+    /// When the host ends instead: with its exit code and words.
+    #[track_caller]
+    pub fn start(self) -> TestHost {
+        let ready = self.guard.dir().join("ready.json");
+        let mut command = self.command();
+        command.args(["run", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.arg("--plugins").arg(self.plugins.path());
+        command.arg("--state").arg(self.state_dir());
+        command.arg("--ready-file").arg(&ready);
+        command.args(&self.args);
+        let mut program = Program::spawn(command, "host", &self.guard);
+        let (listen, admin) = eventually(BUILD, "the host's ready file", || {
+            if let Some(finished) = program.finished() {
+                panic!("the host ended at its start: {finished}");
+            }
+            read_ready(&ready).ok_or_else(|| format!("none; it said\n{}", program.stderr()))
+        });
+        TestHost { plugins: self.plugins.clone(), program, launch: self, listen, admin }
+    }
+
+    /// Runs `host ARGS` to its end, in these directories.
+    ///
+    /// # Panics
+    ///
+    /// When it does not end by itself.
+    #[track_caller]
+    pub fn run(&self, args: &[&str]) -> Finished {
+        let mut command = self.command();
+        command.args(args);
+        Program::spawn(command, "command", &self.guard).wait(COMMAND)
+    }
+
+    /// The binary in a shell's environment, free of what cargo told the test.
+    fn command(&self) -> Command {
+        let mut command = Command::new(binary());
+        for (name, _) in env::vars_os() {
+            if is_of_the_test_run(&name.to_string_lossy()) {
+                command.env_remove(name);
+            }
+        }
+        command.current_dir(self.guard.dir()).env("NO_COLOR", "1").envs(self.env.iter().cloned());
+        command
+    }
+}
+
+/// Whether a variable speaks to this test run and not to whoever works on this machine.
+fn is_of_the_test_run(name: &str) -> bool {
+    let from_cargo = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "HOST_"];
+    let whole = ["CARGO", "CARGO_CRATE_NAME", "CARGO_TARGET_TMPDIR", "CARGO_TARGET_DIR"];
+    let more = ["LD_LIBRARY_PATH", "DATABASE_URL", "RUST_LOG", "RUST_BACKTRACE"];
+    from_cargo.iter().any(|prefix| name.starts_with(prefix)) || whole.contains(&name) || more.contains(&name)
+}
