@@ -31,7 +31,10 @@ const PROBE_DEADLINE: Duration = Duration::from_secs(10);
 /// Checks a library, a source plugin, or all plugins of a directory.
 pub(super) fn check(args: &CheckArgs) -> Result<ExitCode, CliError> {
     let path = &args.path;
-    let metadata = fs::metadata(path).map_err(CliError::system(format!("look at {}", path.display())))?;
+    let metadata = fs::metadata(path).map_err(|error| {
+        let words = "name a .so file, the directory of a plugin, or a plugins directory";
+        CliError::Usage(format!("cannot check {}: {error}; {words}", path.display()))
+    })?;
     let file = FileConfig::find(args.place.config.as_deref())?;
     let checker = Checker {
         builder: Builder::new(

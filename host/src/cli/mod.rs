@@ -84,7 +84,7 @@ impl CliError {
             | CliError::Scan(_)
             | CliError::Host(
                 HostError::Plugins(StartError::Scan(_) | StartError::Duplicate { .. })
-                | HostError::Listen(crate::http::ListenError::Address { .. }),
+                | HostError::Listen { source: crate::http::ListenError::Address { .. }, .. },
             ) => 2,
             CliError::Host(_) | CliError::Client(_) | CliError::System { .. } => 1,
         }

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use toml::{Table, Value};
 
 use super::args::NewArgs;
+use super::text::program_name;
 use super::{CliError, print};
 use crate::config::FileConfig;
 
@@ -47,10 +48,11 @@ pub(super) fn new(args: &NewArgs) -> Result<ExitCode, CliError> {
         CliError::system(writing())(error)
     })?;
     print(&format!(
-        "made {target}\n\n  run   host run --plugins {plugins}\n  try   curl http://127.0.0.1:8080/{name}\n  edit  {target}/src/lib.rs and save: it is served without a restart\n",
+        "made {target}\n\n  run   {program} run --plugins {plugins}\n  try   curl http://127.0.0.1:8080/{name}\n  edit  {target}/src/lib.rs and save: it is served without a restart\n",
         target = target.display(),
         plugins = plugins.display(),
         name = args.name,
+        program = program_name(),
     ))
 }
 

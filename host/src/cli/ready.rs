@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::text::{Table, count, harmless, url};
+use super::text::{Table, harmless, url};
 use crate::plugin::{PluginState, PluginStatus, RouteStatus};
 
 /// What start-up came to.
@@ -19,6 +19,8 @@ pub(super) struct Outcome<'a> {
     /// The state directory, if it is not where the other commands look anyway.
     pub(super) state_dir: Option<&'a Path>,
     pub(super) is_watching: bool,
+    /// How this program is called.
+    pub(super) program: &'a str,
     pub(super) plugins: &'a [PluginStatus],
 }
 
@@ -68,7 +70,8 @@ impl Outcome<'_> {
     fn nothing(&self) -> String {
         let directory = self.plugins_dir.display();
         format!(
-            "  no plugins in {directory} yet; make one and it is served at once:\n\n      host new hello --plugins {directory}\n\n"
+            "  no plugins in {directory} yet; make one and it is served at once:\n\n      {} new hello --plugins {directory}\n\n",
+            self.program
         )
     }
 
@@ -90,7 +93,7 @@ impl Outcome<'_> {
             let _ = writeln!(text, "  next  {verb} {}", source(plugin));
         }
         let state = self.state_dir.map(|dir| format!(" --state {}", dir.display())).unwrap_or_default();
-        let _ = writeln!(text, "  see   host status{state}\n");
+        let _ = writeln!(text, "  see   {} status{state}\n", self.program);
         text
     }
 }
@@ -122,11 +125,7 @@ fn routes(routes: &[RouteStatus], mount: &str) -> String {
     if routes.len() > ROUTES {
         shown.push(format!("and {} more", routes.len() - ROUTES));
     }
-    if shown.is_empty() {
-        String::new()
-    } else {
-        format!("{} ({})", shown.join(", "), count(routes.len(), "route"))
-    }
+    shown.join(", ")
 }
 
 /// A route that can be tried as it is, if there is one: a GET without parameters.

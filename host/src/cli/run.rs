@@ -19,6 +19,7 @@ use super::log::{Terminal, install};
 use super::ready::{Outcome, ReadyFile};
 use super::screen::Screen;
 use super::settings::RunSettings;
+use super::text::program_name;
 use super::{CliError, print};
 use crate::config::FileConfig;
 use crate::host::{Host, HostConfig};
@@ -128,6 +129,7 @@ fn became_ready(host: &Host, args: &RunArgs, config: &HostConfig) -> Result<Opti
         plugins_dir: &config.plugins.plugins_dir,
         state_dir: (state_dir != Path::new(".host")).then_some(state_dir),
         is_watching: config.plugins.watch,
+        program: &program_name(),
         plugins: &plugins,
     };
     if !args.quiet {

@@ -4,7 +4,7 @@
 //!
 //! # Invariants
 //!
-//! - Every event is one log line, also under `--quiet`.
+//! - Every event is one log line, also under `--quiet`; code that serves already is no news (debug).
 //! - The live line is there while something builds, and only on a terminal; elsewhere a build is said
 //!   once and then at most every ten seconds.
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// Columns that line up, two spaces apart; the last one may be as long as it likes.
 #[derive(Debug, Default)]
@@ -41,6 +42,16 @@ impl Table {
         }
         text
     }
+}
+
+/// How this program was called, so that what is suggested can be typed.
+pub(super) fn program_name() -> String {
+    let called = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    if called.components().count() < 2 {
+        return "host".to_owned();
+    }
+    let here = std::env::current_dir().unwrap_or_default();
+    called.strip_prefix(&here).unwrap_or(&called).display().to_string()
 }
 
 /// `3 plugins`, `1 plugin`.
