@@ -435,6 +435,7 @@ impl Attempts {
             let mut step = |step: crate::build::Step<'_>| shared.observer.building(&name, step);
             shared.builder.build(package, &mut step, &cancel)
         });
+        self.shared.observer.built(&self.plugin.name);
         self.plugin.state.lock().is_building = false;
         self.plugin.work.lock().building = None;
 
