@@ -7,12 +7,12 @@ mod db;
 // The harness keeps its promises.
 mod harness;
 // The sources keep to the house's rules.
-mod tidy;
 mod db_handles;
 mod registry;
 mod reload;
 mod serving;
 mod source;
+mod tidy;
 
 /// A database of the cluster that all tests share, for tests that need no database of their own.
 fn url() -> String {

@@ -192,12 +192,19 @@ impl Shared {
         };
         caller.registry.commit(&caller.overlay);
         if let Some(previous) = &previous {
-            *previous.generation().unload_reason.lock() = Some(UNLOAD_RELOADED);
+            self.end(previous, UNLOAD_RELOADED);
             self.registry.note_reload(&plugin.name);
         }
         plugin.refusal.store(None);
         self.router.store(Arc::new(router));
         Ok(previous.map(|lease| lease.generation().number))
+    }
+
+    /// Says that a generation is current no more. It is retired when its last request has left.
+    pub(super) fn end(&self, lease: &Lease, reason: u32) {
+        let generation = lease.generation();
+        *generation.unload_reason.lock() = Some(reason);
+        self.draining.lock().push(Arc::clone(generation));
     }
 
     /// Swaps in a router in which `plugin` has no newer code: for its place in the list, or for none.

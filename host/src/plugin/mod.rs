@@ -140,6 +140,8 @@ struct Shared {
     plugins: Mutex<BTreeMap<String, Worker>>,
     /// Entry addresses of all mapped libraries.
     entries: Mutex<HashSet<usize>>,
+    /// Generations that no longer serve and that requests are still in.
+    draining: Mutex<Vec<Arc<Generation>>>,
     /// Retired and refused generations whose code is still mapped.
     parked: Mutex<Vec<ParkedStatus>>,
     /// Sources that lost to another plugin of their name, so that it is said once.
@@ -185,6 +187,7 @@ impl Plugins {
             publish: Mutex::new(()),
             plugins: Mutex::new(BTreeMap::new()),
             entries: Mutex::new(HashSet::new()),
+            draining: Mutex::new(Vec::new()),
             parked: Mutex::new(Vec::new()),
             duplicates: Mutex::new(HashSet::new()),
             watcher: Mutex::new(None),
@@ -238,7 +241,7 @@ impl Plugins {
             worker.plugin.stop();
         }
         for (_, worker) in workers {
-            worker.retire_for_shutdown();
+            worker.retire_for_shutdown(&self.shared);
         }
         {
             let _publish = self.shared.publish.lock();

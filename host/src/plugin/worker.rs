@@ -249,13 +249,13 @@ impl Worker {
     }
 
     /// Waits for the thread and lets go of what serves.
-    pub(super) fn retire_for_shutdown(mut self) {
+    pub(super) fn retire_for_shutdown(mut self, shared: &Shared) {
         if let Some(thread) = self.thread.take() {
             // A panic of the worker was reported when it happened.
             let _ = thread.join();
         }
         if let Some(lease) = self.plugin.state.lock().current.take() {
-            *lease.generation().unload_reason.lock() = Some(UNLOAD_SHUTDOWN);
+            shared.end(&lease, UNLOAD_SHUTDOWN);
         }
     }
 }
@@ -543,7 +543,7 @@ impl Shared {
         };
         let generation = lease.as_ref().map(|lease| lease.generation().number);
         if let Some(lease) = &lease {
-            *lease.generation().unload_reason.lock() = Some(UNLOAD_REMOVED);
+            self.end(lease, UNLOAD_REMOVED);
         }
         self.publish_without_code(plugin);
         drop(lease);
