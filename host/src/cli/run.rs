@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -43,8 +44,13 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
     listen_to_signals(&tell).map_err(CliError::system("set up signal handling"))?;
     let terminal = Terminal::stderr();
     install(&terminal, settings.log.0);
-    let screen = Screen::new(terminal, args.quiet);
-    let host = Host::start(config.clone(), screen)?;
+    let screen = Screen::new(Arc::clone(&terminal), args.quiet);
+    let started = Host::start(config.clone(), screen);
+    if started.is_err() {
+        // What was being built is of no interest any more, and the error gets a line of its own.
+        terminal.show("");
+    }
+    let host = started?;
     let served = serve(&host, &told, args, &config);
     let stopped = stop(host, tell, &told);
     served.and(stopped)
