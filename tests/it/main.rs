@@ -8,6 +8,11 @@ mod db;
 mod harness;
 // The sources keep to the house's rules.
 mod tidy;
+mod db_handles;
+mod registry;
+mod reload;
+mod serving;
+mod source;
 
 /// A database of the cluster that all tests share, for tests that need no database of their own.
 fn url() -> String {

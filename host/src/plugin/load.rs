@@ -57,14 +57,14 @@ pub(super) enum Loaded {
 }
 
 impl Shared {
-    /// Takes the library with these bytes through the pipeline.
+    /// Takes the library with these bytes, whose id is `build_id`, through the pipeline.
     pub(super) fn load(
         self: &Arc<Self>,
         plugin: &Arc<Plugin>,
         bytes: &[u8],
+        build_id: BuildId,
         steps: &mut Steps,
     ) -> Result<Loaded, Refused> {
-        let build_id = BuildId::of(bytes);
         let serving = plugin.state.lock().current.clone();
         if let Some(lease) = serving.filter(|lease| lease.generation().build_id == build_id) {
             return Ok(Loaded::Unchanged { number: lease.generation().number });

@@ -340,7 +340,7 @@ impl Attempts {
             return Look::Nothing;
         }
         self.tried_library = Some(build_id);
-        self.load(steps, &bytes);
+        self.load(steps, &bytes, build_id);
         Look::Tried
     }
 
@@ -488,7 +488,7 @@ impl Attempts {
                     tracing::warn!(plugin = %self.plugin.name, "{} warnings:\n{}", built.diagnostics.warnings, built.diagnostics.rendered.trim_end());
                 }
                 match steps.run("read", || fs::read(&built.library)) {
-                    Ok(bytes) => self.load(steps, &bytes),
+                    Ok(bytes) => self.load(steps, &bytes, BuildId::of(&bytes)),
                     Err(error) => {
                         let reason = format!("cannot read {}: {error}", built.library.display());
                         self.refuse(steps, Refused::new("read", reason));
@@ -500,8 +500,8 @@ impl Attempts {
     }
 
     /// The pipeline behind the build.
-    fn load(&self, mut steps: Steps, bytes: &[u8]) {
-        match self.shared.load(&self.plugin, bytes, &mut steps) {
+    fn load(&self, mut steps: Steps, bytes: &[u8], build_id: BuildId) {
+        match self.shared.load(&self.plugin, bytes, build_id, &mut steps) {
             Ok(loaded) => self.shared.report_loaded(&self.plugin, loaded, steps),
             Err(refused) => self.refuse(steps, refused),
         }
