@@ -51,7 +51,7 @@ pub use self::worker::{Plugin, Source};
 use crate::build::{Builder, Cargo, DescribeError, Package};
 use crate::registry::Registry;
 use crate::watch::scan::{Candidate, ScanError, scan};
-use crate::watch::{Change, Depth, WatchError, Watcher};
+use crate::watch::{Change, Depth, WatchError, Watcher, is_ignored};
 
 /// What the plugins room has to know.
 #[derive(Debug, Clone)]
@@ -289,12 +289,16 @@ impl Shared {
         Ok(())
     }
 
-    /// Watches the plugins directory and whatever the plugins are made of.
+    /// Watches the plugins directory, the directories in it, which may become plugins, and whatever the
+    /// plugins are made of.
     fn watch_inputs(&self) {
         let plugins: Vec<Arc<Plugin>> = self.plugins.lock().values().map(|w| Arc::clone(&w.plugin)).collect();
-        let root =
-            self.settings.plugins_dir.canonicalize().unwrap_or_else(|_| self.settings.plugins_dir.clone());
-        let mut directories = BTreeMap::from([(root, Depth::Flat)]);
+        let root = self.root();
+        let mut directories = BTreeMap::from([(root.clone(), Depth::Flat)]);
+        let inside = fs::read_dir(&root).into_iter().flatten().flatten().map(|entry| entry.path());
+        directories.extend(
+            inside.filter(|path| path.is_dir() && !is_ignored(&root, path)).map(|path| (path, Depth::Flat)),
+        );
         for plugin in plugins {
             for (directory, depth) in plugin.directories() {
                 let kept = directories.entry(directory).or_insert(depth);
@@ -306,6 +310,12 @@ impl Shared {
         {
             tracing::warn!("edits may go unnoticed: {}", crate::report::chain(&error));
         }
+    }
+
+    /// The plugins directory, without symlinks.
+    fn root(&self) -> PathBuf {
+        let named = &self.settings.plugins_dir;
+        named.canonicalize().unwrap_or_else(|_| named.clone())
     }
 
     /// Passes a change on to whom it may concern.
@@ -320,8 +330,12 @@ impl Shared {
                     || (path.file_name().is_some_and(|name| name == "Cargo.toml") && below == Some(2))
             }),
         };
-        if concerns_root && let Err(error) = self.adopt_all() {
-            tracing::error!("{}", crate::report::chain(&error));
+        if concerns_root {
+            // First, so that what comes into a new directory from now on is told.
+            self.watch_inputs();
+            if let Err(error) = self.adopt_all() {
+                tracing::error!("{}", crate::report::chain(&error));
+            }
         }
         let plugins: Vec<Arc<Plugin>> = self.plugins.lock().values().map(|w| Arc::clone(&w.plugin)).collect();
         for plugin in plugins {
