@@ -6,6 +6,8 @@ mod abi;
 mod db;
 // The harness keeps its promises.
 mod harness;
+// Old code leaves the process, and only when nothing leads into it.
+mod unload;
 // The sources keep to the house's rules.
 mod tidy;
 

@@ -543,6 +543,7 @@ impl Shared {
         let generation = lease.as_ref().map(|lease| lease.generation().number);
         if let Some(lease) = &lease {
             *lease.generation().unload_reason.lock() = Some(UNLOAD_REMOVED);
+            self.parked.add(lease.generation());
         }
         self.publish_without_code(plugin);
         drop(lease);
