@@ -47,7 +47,7 @@ const UNCHECKED: &[&str] = &[
 ///
 /// The state that outlives code (`registry`, `db`, `safe`, `tx`) knows nothing of the rest.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("cli", &["host", "http", "plugin", "tx", "build", "hostcall", "registry", "db", "safe"]),
+    ("cli", &["host", "http", "plugin", "tx", "build", "watch", "hostcall", "registry", "db", "safe"]),
     ("host", &["http", "plugin", "tx", "build", "hostcall", "registry", "db", "safe"]),
     // Threads that run plugin code have a drain point.
     ("http", &["plugin", "tx", "pins"]),

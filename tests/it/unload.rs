@@ -116,7 +116,7 @@ fn running_request_keeps_its_generation_mapped() {
     eventually(SOON, "the handler to wait at its gate", || waiting.exists().then_some(()).ok_or("no file"));
     host.reload("shop", |plugins| plugins.replace("shop", "version_b"));
     let parked = host.plugin("shop").parked();
-    assert_eq!((parked[0].0, parked[0].1[0].as_str()), (1, "1 running request"));
+    assert_eq!((parked[0].0, parked[0].1[0].as_str()), (1, "1 request in it"));
     fs::write(&gate, "").unwrap();
     assert_eq!(slow.join().unwrap().unwrap().text(), "the gate opened");
     wait_unloaded(&host, "shop", 1);

@@ -115,6 +115,8 @@ pub enum StartError {
 pub trait Observer: Send + Sync {
     /// A build goes on.
     fn building(&self, plugin: &str, step: crate::build::Step<'_>);
+    /// A build is over: done, failed or cancelled.
+    fn built(&self, plugin: &str);
     /// Something happened. `rendered` is the compiler's output as it wants to be shown, with colours.
     fn happened(&self, event: &Event, rendered: Option<&str>);
 }
@@ -249,7 +251,7 @@ impl Plugins {
             worker.plugin.stop();
         }
         for (_, worker) in workers {
-            worker.retire_for_shutdown();
+            worker.retire_for_shutdown(&self.shared);
         }
         {
             let _publish = self.shared.publish.lock();

@@ -42,8 +42,8 @@ impl Parked {
         let mut holders = self.notes.clone();
         match self.in_flight.load(Ordering::Relaxed) {
             0 => {}
-            1 => holders.push("1 running request".to_owned()),
-            running => holders.push(format!("{running} running requests")),
+            1 => holders.push("1 request in it".to_owned()),
+            running => holders.push(format!("{running} requests in it")),
         }
         holders.extend(self.code.held_by());
         if holders.is_empty() {

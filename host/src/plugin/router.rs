@@ -93,6 +93,11 @@ pub enum Found {
         /// The `Allow` header.
         allow: String,
     },
+    /// A path parameter is not UTF-8 when decoded.
+    BadPath {
+        /// The parameter.
+        param: String,
+    },
     /// The plugin has no working generation.
     Unavailable(Entry),
     /// No plugin answers there.
@@ -225,13 +230,13 @@ impl Mounted {
         let Some(route) = route else {
             return Found::WrongMethod { allow: allow(matched.value.iter().map(|&i| &routes[i].method)) };
         };
-        let params = matched
-            .params
-            .iter()
-            .map(|(name, value)| {
-                (name.to_owned(), percent_decode_str(value).decode_utf8_lossy().into_owned())
-            })
-            .collect();
+        let mut params = Vec::with_capacity(matched.params.len());
+        for (name, value) in matched.params.iter() {
+            match percent_decode_str(value).decode_utf8() {
+                Ok(value) => params.push((name.to_owned(), value.into_owned())),
+                Err(_) => return Found::BadPath { param: name.to_owned() },
+            }
+        }
         Found::Route(Matched {
             lease: Arc::clone(lease),
             route,

@@ -36,7 +36,7 @@ pub struct PluginStatus {
     pub refused: Option<String>,
     /// What came of the last attempt.
     pub last_outcome: Option<Outcome>,
-    /// Earlier generations whose code is still mapped.
+    /// Earlier generations whose code is still mapped, draining ones included.
     pub parked: Vec<ParkedStatus>,
     /// How many earlier generations have been unmapped.
     pub unloaded: u64,
