@@ -5,6 +5,7 @@ use std::fs;
 use tests::host::{Launch, TestHost};
 use tests::http::{Client, Response};
 use tests::load::Load;
+use tests::stress::{Plan, run};
 use tests::wait::{SOON, eventually};
 
 /// Libraries of this host's plugins in its memory, and all its mappings.
@@ -120,4 +121,13 @@ fn running_request_keeps_its_generation_mapped() {
     fs::write(&gate, "").unwrap();
     assert_eq!(slow.join().unwrap().unwrap().text(), "the gate opened");
     wait_unloaded(&host, "shop", 1);
+}
+
+/// The stress command in a short form: good and bad reloads, panics, plugins that leave a thread behind.
+#[test]
+fn short_stress_finds_nothing_wrong() {
+    let plan = Plan { duration: 6 * SOON, reloads: 24, clients: 3, lingerers: 2 };
+    let outcome = run(plan);
+    assert!(outcome.wrong.is_empty(), "{outcome:#?}");
+    assert_eq!((outcome.reloads, outcome.refused, outcome.parked), (24, 3, 2), "{outcome:#?}");
 }
