@@ -531,7 +531,7 @@ typedef struct DbTable {
 typedef struct DataCell {
     /* Size of this struct as the host knows it, in bytes. */
     size_t size;
-    /* Users in the low bits, `PLUGIN_DATA_FROZEN` and `PLUGIN_DATA_GONE` above them. Atomic on both sides. */
+    /* Users in the low bits, `PLUGIN_DATA_FROZEN`, `PLUGIN_DATA_GONE` and `PLUGIN_DATA_CLAIMED` above them. Atomic on both sides. */
     uint64_t users;
     /* The value. Changes never: an upgraded value gets another cell. */
     void *value;
@@ -541,6 +541,14 @@ typedef struct DataCell {
 #define PLUGIN_DATA_FROZEN 4611686018427387904ULL
 /* The key has no value or another one: who used this value before goes on, nobody begins. */
 #define PLUGIN_DATA_GONE 9223372036854775808ULL
+/* With `PLUGIN_DATA_FROZEN`: the last user has left and the upgrade has begun. Before that, a user may begin a
+ * further use of a frozen value by a compare-and-swap that finds users and not this flag. */
+#define PLUGIN_DATA_CLAIMED 2305843009213693952ULL
+
+/* For `find`: the cell (not the value) stays readable as long as the caller's library is mapped. */
+#define PLUGIN_FIND_KEEP 1
+/* For `find`: the calling thread believes that it uses the value already, and will not wait for itself. */
+#define PLUGIN_FIND_JOIN 2
 
 /* What only the code that was compiled with a type can do to a value of it.
  *
@@ -627,11 +635,11 @@ struct DataTable {
     /* Finds the value of a key, upgrades it if its layout is older, makes it if the slot is empty and
      * `init` is not null. The caller has become a user of the cell.
      *
-     * With `keep` 1 the cell (not the value) stays readable as long as the caller's library is mapped.
+     * `flags` are of the `PLUGIN_FIND_*` constants.
      * THREAD: any. BLOCKS: while the value is made or upgraded. UNWINDS: never.
      * RETURNS: `OK` and `*out`, or an error and `*out` untouched. */
     Status (*find)(
-        HostCtx ctx, const KeyView *key, const DataTypeView *expected, const InitView *init, uint32_t keep,
+        HostCtx ctx, const KeyView *key, const DataTypeView *expected, const InitView *init, uint32_t flags,
         const DataCell **out, const ErrorSink *error);
     /* Readies a key before its generation is published: makes a missing value, stages the upgrade of
      * one of an older layout. To be called at the end of `on_load`: nobody can begin to use the older

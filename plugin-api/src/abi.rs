@@ -575,7 +575,7 @@ pub struct DbTable {
 pub struct DataCell {
     /// Size of this struct as the host knows it, in bytes.
     pub size: usize,
-    /// Users in the low bits, `DATA_FROZEN` and `DATA_GONE` above them. Atomic on both sides.
+    /// Users in the low bits, `DATA_FROZEN`, `DATA_GONE` and `DATA_CLAIMED` above them. Atomic on both sides.
     pub users: AtomicU64,
     /// The value. Changes never: an upgraded value gets another cell.
     pub value: *mut c_void,
@@ -585,6 +585,14 @@ pub struct DataCell {
 pub const DATA_FROZEN: u64 = 4611686018427387904;
 /// The key has no value or another one: who used this value before goes on, nobody begins.
 pub const DATA_GONE: u64 = 9223372036854775808;
+/// With `DATA_FROZEN`: the last user has left and the upgrade has begun. Before that, a user may begin a
+/// further use of a frozen value by a compare-and-swap that finds users and not this flag.
+pub const DATA_CLAIMED: u64 = 2305843009213693952;
+
+/// For `find`: the cell (not the value) stays readable as long as the caller's library is mapped.
+pub const FIND_KEEP: u32 = 1;
+/// For `find`: the calling thread believes that it uses the value already, and will not wait for itself.
+pub const FIND_JOIN: u32 = 2;
 
 /// What only the code that was compiled with a type can do to a value of it.
 ///
@@ -694,7 +702,7 @@ pub struct DataTable {
     /// Finds the value of a key, upgrades it if its layout is older, makes it if the slot is empty and
     /// `init` is not null. The caller has become a user of the cell.
     ///
-    /// With `keep` 1 the cell (not the value) stays readable as long as the caller's library is mapped.
+    /// `flags` are of the `FIND_*` constants.
     /// THREAD: any. BLOCKS: while the value is made or upgraded. UNWINDS: never.
     /// RETURNS: `OK` and `*out`, or an error and `*out` untouched.
     pub find: unsafe extern "C" fn(
@@ -702,7 +710,7 @@ pub struct DataTable {
         key: *const KeyView,
         expected: *const DataTypeView,
         init: *const InitView,
-        keep: u32,
+        flags: u32,
         out: *mut *const DataCell,
         error: *const ErrorSink,
     ) -> Status,

@@ -58,6 +58,7 @@ pub(crate) mod sealed {
     use crate::host::Owned;
 
     /// What a host handle says of itself. [`host_handle`](super::host_handle) makes it a [`Keep`].
+    #[expect(unreachable_pub, reason = "beside `Keep`, which the compiler wants to be as public as its user")]
     pub trait HostHandle: Sized + 'static {
         /// The type's name, the same in host and plugin.
         const TYPE_NAME: &'static str;

@@ -151,7 +151,14 @@ fn outcome(status: Status, reply: Reply) -> Outcome {
 
 /// Whether a failure says "not now" and not "never".
 fn is_passing(status: Status) -> bool {
-    [Status::EXHAUSTED, Status::UNREACHABLE, Status::BACKING_OFF, Status::TIMED_OUT, Status::INIT_FAILED]
+    [
+        Status::EXHAUSTED,
+        Status::UNREACHABLE,
+        Status::BACKING_OFF,
+        Status::TIMED_OUT,
+        Status::INIT_FAILED,
+        Status::OUTDATED,
+    ]
         .contains(&status)
 }
 

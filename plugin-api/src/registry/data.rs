@@ -3,10 +3,12 @@
 //! Two parties: a user, who wants to begin, and the host, which wants the value for itself to upgrade it.
 //! Both change one atomic word, so one of them comes first. If the user does, the host finds it counted
 //! and waits; if the host does, the user finds the flag, takes its count back, and asks the host, which
-//! makes it wait. A user that leaves touches the word for the last time when it subtracts: after that the
+//! makes it wait. (Unless its thread uses the value already, in an outer function: then it joins, while
+//! the host has not claimed the value, or both would wait for ever.) A user that leaves touches the word for the last time when it subtracts: after that the
 //! cell may be gone, unless it was the last user of a gone value, for whom the host keeps it.
 #![expect(unsafe_code, reason = "uses shared values by address")]
 
+use std::cell::Cell;
 use std::ffi::c_void;
 use std::fmt;
 use std::marker::PhantomData;
@@ -18,7 +20,8 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use super::sealed::Keep;
 use super::{Handle, Key, RegistryError};
 use crate::abi::{
-    DATA_FROZEN, DATA_GONE, DataCell, DataTable, HandleId, HostTable, InitView, Status,
+    DATA_CLAIMED, DATA_FROZEN, DATA_GONE, DataCell, DataTable, FIND_JOIN, FIND_KEEP, HandleId, HostTable,
+    InitView, Status,
 };
 use crate::host::{self, CallError, Owned};
 use crate::resident::{Resident, TypeInfo};
@@ -27,6 +30,19 @@ use crate::resident::{Resident, TypeInfo};
 pub struct Used<T> {
     cell: *const DataCell,
     of: PhantomData<fn() -> T>,
+}
+
+thread_local! {
+    /// How many uses this thread has begun and not ended. A hint: a use may end on another thread.
+    static USES: Cell<u32> = const { Cell::new(0) };
+}
+
+impl<T> Used<T> {
+    /// Of a cell in which the caller has just been counted.
+    fn counted(cell: *const DataCell) -> Used<T> {
+        USES.set(USES.get().saturating_add(1));
+        Used { cell, of: PhantomData }
+    }
 }
 
 // SAFETY: a use is a reference to a `T` that any thread may share, being `Sync`, and a count that is atomic.
@@ -50,12 +66,13 @@ impl<T> Clone for Used<T> {
         // One more where there is one: whoever waits for none waits for both.
         // SAFETY: the cell stays as long as it is counted as used.
         unsafe { &(*self.cell).users }.fetch_add(1, Ordering::Relaxed);
-        Used { cell: self.cell, of: PhantomData }
+        Used::counted(self.cell)
     }
 }
 
 impl<T> Drop for Used<T> {
     fn drop(&mut self) {
+        USES.set(USES.get().saturating_sub(1));
         // SAFETY: this use is counted.
         unsafe { leave(self.cell) };
     }
@@ -124,7 +141,7 @@ impl<T: Resident + Send + Sync> Keep for T {
     }
 
     fn find(key: Key<'_>, init: Option<&InitView>) -> Result<Used<T>, RegistryError> {
-        find(key, init, false)
+        find(key, init, 0)
     }
 
     fn lend<'a>(
@@ -136,13 +153,13 @@ impl<T: Resident + Send + Sync> Keep for T {
         if !cell.is_null() {
             // SAFETY: a cell that was asked to be kept stays readable as long as this library is mapped.
             let before = unsafe { &(*cell).users }.fetch_add(1, Ordering::Acquire);
-            if before & (DATA_FROZEN | DATA_GONE) == 0 {
-                return Ok(Handle(Used { cell, of: PhantomData }));
+            if before & (DATA_FROZEN | DATA_GONE | DATA_CLAIMED) == 0 {
+                return Ok(Handle(Used::counted(cell)));
             }
             // SAFETY: counted a line above.
             unsafe { leave(cell) };
         }
-        let found: Used<T> = find(key, Some(init), true)?;
+        let found: Used<T> = find(key, Some(init), FIND_KEEP)?;
         cache.store(found.cell.cast_mut(), Ordering::Release);
         Ok(Handle(found))
     }
@@ -158,14 +175,15 @@ impl<T: Resident + Send + Sync> Keep for T {
 }
 
 /// Asks the host for a use of the value.
-fn find<T: Resident>(key: Key<'_>, init: Option<&InitView>, keep: bool) -> Result<Used<T>, RegistryError> {
+fn find<T: Resident>(key: Key<'_>, init: Option<&InitView>, flags: u32) -> Result<Used<T>, RegistryError> {
     let (host, table) = tables()?;
     let (name, view) = (key.view(), TypeInfo::of::<T>().view(key.on_change));
     let init = init.map_or(ptr::null(), ptr::from_ref);
+    let flags = if USES.get() > 0 { flags | FIND_JOIN } else { flags };
     let mut cell = ptr::null();
     host::call(|error| {
         // SAFETY: the table's own `ctx`; the views, `init` and `cell` live until the call returns.
-        unsafe { (table.find)(host.ctx, &name, &view, init, u32::from(keep), &mut cell, error) }
+        unsafe { (table.find)(host.ctx, &name, &view, init, flags, &mut cell, error) }
     })?;
-    Ok(Used { cell, of: PhantomData })
+    Ok(Used::counted(cell))
 }
