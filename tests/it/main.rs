@@ -2,10 +2,24 @@
 
 // What C is told about the contract is what Rust means.
 mod abi;
+// What an operator types, and what is said when it is wrong.
+mod cli;
 // What both database drivers promise, below the boundary.
 mod db;
+// Connections that outlive the code which opened them.
+mod db_handles;
 // The harness keeps its promises.
 mod harness;
+// One init per key, whatever happens in it.
+mod registry;
+// New code goes live, bad code changes nothing.
+mod reload;
+// Data that outlives the code which made it.
+mod resident;
+// What a client gets, from good handlers and bad ones.
+mod serving;
+// Plugins that the host builds itself.
+mod source;
 // The sources keep to the house's rules.
 mod tidy;
 

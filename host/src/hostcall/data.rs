@@ -9,10 +9,11 @@ use plugin_api::abi::{
     ON_CHANGE_RESTART, Status,
 };
 
-use super::registry::{author, read_key, run_init};
+use super::registry::{author, read_key, ready, run_init};
 use super::{Caller, Failure, Held, guard, view};
+use crate::db::blocking;
 use crate::registry::data::{self, Begun, DataType, Tenure};
-use crate::registry::DEFAULT_INIT_TIMEOUT;
+use crate::registry::{DEFAULT_INIT_TIMEOUT, Value};
 
 /// The functions, for [`super::HostApi`].
 pub(super) static TABLE: DataTable =
@@ -54,11 +55,17 @@ unsafe extern "C" fn find(
     let body = |caller: &Caller| {
         // SAFETY: the plugin passes views that are valid for this call.
         let (key, ty, init) = unsafe { (read_key(key)?, read_type(expected)?, init.as_ref()) };
-        let timeout = timeout_of(init);
+        // On a thread that must not block: what is there and free, or an error.
+        let is_hasty = blocking::is_forbidden();
+        let timeout = if is_hasty { Duration::ZERO } else { timeout_of(init) };
         let deadline = Instant::now() + timeout;
         loop {
             let author = author(caller);
             let tenure = match init {
+                _ if is_hasty => match ready(caller, &key, &ty)? {
+                    Value::Data(tenure) => tenure,
+                    Value::Host(_) => return Err(Failure::invalid("the key holds a host handle")),
+                },
                 // SAFETY: `init` belongs to the caller, who is inside this call and keeps it alive.
                 Some(init) => {
                     let mut run = || unsafe { run_init(caller, init) };

@@ -75,6 +75,9 @@ pub struct Settings {
 /// How long the probe may take.
 const PROBE_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long a start that failed half-way waits for what it had begun.
+const UNDO_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Why the plugins could not be started. Nothing runs.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -111,6 +114,8 @@ pub enum StartError {
 pub trait Observer: Send + Sync {
     /// A build goes on.
     fn building(&self, plugin: &str, step: crate::build::Step<'_>);
+    /// A build is over: done, failed or cancelled.
+    fn built(&self, plugin: &str);
     /// Something happened. `rendered` is the compiler's output as it wants to be shown, with colours.
     fn happened(&self, event: &Event, rendered: Option<&str>);
 }
@@ -138,6 +143,8 @@ struct Shared {
     plugins: Mutex<BTreeMap<String, Worker>>,
     /// Entry addresses of all mapped libraries.
     entries: Mutex<HashSet<usize>>,
+    /// Generations that no longer serve and that requests are still in.
+    draining: Mutex<Vec<Arc<Generation>>>,
     /// Retired and refused generations whose code is still mapped.
     parked: Mutex<Vec<ParkedStatus>>,
     /// Sources that lost to another plugin of their name, so that it is said once.
@@ -183,6 +190,7 @@ impl Plugins {
             publish: Mutex::new(()),
             plugins: Mutex::new(BTreeMap::new()),
             entries: Mutex::new(HashSet::new()),
+            draining: Mutex::new(Vec::new()),
             parked: Mutex::new(Vec::new()),
             duplicates: Mutex::new(HashSet::new()),
             watcher: Mutex::new(None),
@@ -192,12 +200,21 @@ impl Plugins {
         });
         let reaper = reaper::start(Arc::clone(&shared), generations)?;
         let plugins = Plugins { shared, reaper: Mutex::new(Some(reaper)) };
-        // The directory is watched before it is scanned, so that nothing falls between the two.
-        if plugins.shared.settings.watch {
-            plugins.shared.start_watching()?;
+        match plugins.begin() {
+            Ok(()) => Ok(plugins),
+            Err(error) => {
+                plugins.shutdown(UNDO_PATIENCE);
+                Err(error)
+            }
         }
-        plugins.shared.adopt_all()?;
-        Ok(plugins)
+    }
+
+    /// Watches, then adopts: in this order nothing falls between the two.
+    fn begin(&self) -> Result<(), StartError> {
+        if self.shared.settings.watch {
+            self.shared.start_watching()?;
+        }
+        self.shared.adopt_all()
     }
 
     /// Waits until every plugin has loaded or was refused, at most `patience`; tells whether they have.
@@ -236,7 +253,7 @@ impl Plugins {
             worker.plugin.stop();
         }
         for (_, worker) in workers {
-            worker.retire_for_shutdown();
+            worker.retire_for_shutdown(&self.shared);
         }
         {
             let _publish = self.shared.publish.lock();
@@ -322,7 +339,7 @@ impl Shared {
             if self.plugins.lock().values().any(|worker| worker.plugin.source.is(&candidate)) {
                 continue;
             }
-            match self.adopt(candidate) {
+            match candidate.check().map_err(StartError::from).and_then(|()| self.adopt(candidate)) {
                 Ok(()) => adopted = true,
                 Err(error) => {
                     let _ = refused.get_or_insert(error);
