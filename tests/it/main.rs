@@ -8,6 +8,8 @@ mod cli;
 mod db;
 // Connections that outlive the code which opened them.
 mod db_handles;
+// Live values that become what their edited definition says.
+mod evolution;
 // The harness keeps its promises.
 mod harness;
 // One init per key, whatever happens in it.

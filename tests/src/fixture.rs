@@ -15,7 +15,7 @@ pub fn repository() -> &'static Path {
 }
 
 /// `target/<profile>`, from where the running test binary lies: in its `deps`.
-fn profile_dir() -> PathBuf {
+pub(crate) fn profile_dir() -> PathBuf {
     let exe = env::current_exe().expect("a running process knows its file");
     exe.ancestors().nth(2).expect("test binaries lie in target/<profile>/deps").to_owned()
 }

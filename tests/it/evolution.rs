@@ -1,0 +1,278 @@
+//! Facts about edits of live data: what a value becomes when its definition changes under it.
+//!
+//! Each case is an edit of `before.rs`, really rebuilt, and loaded over a host that has the value.
+
+use tests::host::{Launch, TestHost};
+use tests::workshop::Workshop;
+
+const BEFORE: &str = include_str!("evolution/before.rs");
+
+/// What is in the value besides what a case is about.
+const ITEMS: [&str; 9] =
+    ["plain", "optional", "first", "second", "\"key\": Item", "mapped", "low", "boxed", "shared"];
+
+enum Outcome {
+    /// The new code serves, and shows these.
+    Becomes(&'static [&'static str]),
+    /// The same, and the value was taken as it is.
+    Adopted,
+    /// The new code is refused with these words, and the old shows what it showed before.
+    Refused(&'static [&'static str]),
+}
+use Outcome::{Adopted, Becomes, Refused};
+
+struct Case {
+    name: &'static str,
+    edits: &'static [(&'static str, &'static str)],
+    outcome: Outcome,
+}
+
+const CASES: &[Case] = &[
+    Case { name: "code only", edits: &[("\"v1\"", "\"v2\"")], outcome: Adopted },
+    Case {
+        name: "field added, with a default",
+        edits: &[("    item: Item,\n", "    item: Item,\n    added: Vec<u32>,\n"), ("item: Item::new", "added: vec![1], item: Item::new")],
+        outcome: Becomes(&["added: []", "hits: 7"]),
+    },
+    Case {
+        name: "field added, with an expression",
+        edits: &[
+            ("    item: Item,\n", "    item: Item,\n    #[resident(default = 40 + 2)]\n    added: u32,\n"),
+            ("item: Item::new", "added: 1, item: Item::new"),
+        ],
+        outcome: Becomes(&["added: 42", "hits: 7"]),
+    },
+    Case {
+        name: "field added, without a default",
+        edits: &[
+            ("    item: Item,\n", "    item: Item,\n    added: Pair<u8>,\n"),
+            ("item: Item::new", "added: Pair { left: 1, right: String::new() }, item: Item::new"),
+        ],
+        outcome: Refused(&["`added: Pair<u8>`", "Default", "#[resident(default"]),
+    },
+    Case {
+        name: "field removed",
+        edits: &[("    name: Mutex<String>,\n", ""), ("name: Mutex::new(\"ann\".into()),", "")],
+        outcome: Becomes(&["hits: 7"]),
+    },
+    Case {
+        name: "name used again for another type",
+        edits: &[
+            ("    boxed: Box<Item>,\n", "    boxed: Vec<Item>,\n"),
+            ("boxed: Box::new(Item::new(\"boxed\", 8)),", "boxed: vec![],"),
+        ],
+        outcome: Refused(&["field `boxed`", "`Box<Item>`", "`Vec<Item>`"]),
+    },
+    Case {
+        name: "field renamed, said so",
+        edits: &[
+            ("    name: Mutex<String>,\n", "    #[resident(rename = \"name\")]\n    title: Mutex<String>,\n"),
+            ("name: Mutex::new", "title: Mutex::new"),
+        ],
+        outcome: Becomes(&["title: Mutex { data: \"ann\""]),
+    },
+    Case {
+        name: "field renamed, not said",
+        edits: &[("    name: Mutex<String>,\n", "    title: Mutex<String>,\n"), ("name: Mutex::new", "title: Mutex::new")],
+        outcome: Becomes(&["title: Mutex { data: \"\""]),
+    },
+    Case {
+        name: "fields reordered",
+        edits: &[("    hits: AtomicU64,\n    name: Mutex<String>,\n", "    name: Mutex<String>,\n    hits: AtomicU64,\n")],
+        outcome: Becomes(&["name: Mutex { data: \"ann\"", "hits: 7"]),
+    },
+    Case {
+        name: "field retyped",
+        edits: &[("    hits: AtomicU64,\n", "    hits: std::sync::atomic::AtomicU32,\n")],
+        outcome: Refused(&["field `hits`", "`AtomicU64`", "`AtomicU32`", "probe generation 1", "#[resident(upgrade"]),
+    },
+    Case {
+        name: "field retyped, with a hook",
+        edits: &[
+            ("#[derive(Resident, Debug)]\npub struct State", "#[derive(Resident, Debug)]\n#[resident(upgrade = from_old)]\npub struct State"),
+            ("    hits: AtomicU64,\n", "    hits: std::sync::atomic::AtomicU32,\n"),
+            (
+                "fn fresh()",
+                "fn from_old(old: &plugin_api::resident::Old<'_>) -> Result<State> {\n    \
+                     let hits = old.field::<AtomicU64>(\"hits\")?.load(Ordering::Relaxed);\n    \
+                     Ok(State { hits: (hits as u32 + 100).into(), ..fresh() })\n}\n\nfn fresh()",
+            ),
+        ],
+        outcome: Becomes(&["hits: 107"]),
+    },
+    Case {
+        name: "hook that fails",
+        edits: &[
+            ("#[derive(Resident, Debug)]\npub struct State", "#[derive(Resident, Debug)]\n#[resident(upgrade = from_old)]\npub struct State"),
+            ("    item: Item,\n", "    item: Item,\n    added: u8,\n"),
+            ("item: Item::new", "added: 1, item: Item::new"),
+            ("fn fresh()", "fn from_old(_: &plugin_api::resident::Old<'_>) -> Result<State> {\n    Err(Error::msg(\"not today\"))\n}\n\nfn fresh()"),
+        ],
+        outcome: Refused(&["not today", "`State`"]),
+    },
+    Case {
+        name: "default that panics, after others were made",
+        edits: &[
+            ("    item: Item,\n", "    more: Vec<u64>,\n    item: Item,\n    #[resident(default = panic!(\"no default today\"))]\n    added: u8,\n"),
+            ("item: Item::new", "more: vec![], added: 1, item: Item::new"),
+        ],
+        outcome: Refused(&["no default today"]),
+    },
+    Case {
+        name: "nested field added, inside everything",
+        edits: &[
+            ("    pub count: u32,\n", "    #[resident(default = \"new\".to_owned())]\n    pub note: String,\n    pub count: u32,\n"),
+            ("count: count.into() }", "count: count.into(), note: String::new() }"),
+        ],
+        outcome: Becomes(&[
+            "{ label: \"plain\", note: \"new\", count: 1 }",
+            "Some(Item { label: \"optional\", note: \"new\", count: 2 })",
+            "[Item { label: \"first\", note: \"new\", count: 3 }, Item { label: \"second\", note: \"new\", count: 4 }]",
+            "{\"key\": Item { label: \"mapped\", note: \"new\", count: 5 }}",
+            "{1: Item { label: \"low\", note: \"new\", count: 6 }, 2: Item { label: \"high\", note: \"new\", count: 7 }}",
+            "boxed: Item { label: \"boxed\", note: \"new\", count: 8 }",
+            "shared: Item { label: \"shared\", note: \"new\", count: 9 }",
+        ]),
+    },
+    Case {
+        name: "nested field removed, inside everything",
+        edits: &[
+            ("    pub count: u32,\n", ""),
+            ("count: u32) -> Item {\n        Item { label: label.into(), count: count.into() }", "_: u32) -> Item {\n        Item { label: label.into() }"),
+        ],
+        outcome: Becomes(&["Some(Item { label: \"optional\" })", "{\"key\": Item { label: \"mapped\" }}"]),
+    },
+    Case {
+        name: "nested field retyped",
+        edits: &[("    pub count: u32,\n", "    pub count: u64,\n")],
+        outcome: Refused(&["field `item.count`", "`u32`", "`u64`"]),
+    },
+    Case {
+        name: "nested field retyped, with a hook",
+        edits: &[
+            ("#[derive(Resident, Debug)]\npub struct Item", "#[derive(Resident, Debug)]\n#[resident(upgrade = item_from_old)]\npub struct Item"),
+            ("    pub count: u32,\n", "    pub count: u64,\n"),
+            (
+                "fn fresh()",
+                "fn item_from_old(old: &plugin_api::resident::Old<'_>) -> Result<Item> {\n    \
+                     let count = u64::from(*old.field::<u32>(\"count\")?) * 10;\n    \
+                     Ok(Item { label: old.field::<String>(\"label\")?.clone(), count })\n}\n\nfn fresh()",
+            ),
+        ],
+        outcome: Becomes(&["\"first\", count: 30", "{\"key\": Item { label: \"mapped\", count: 50 }}", "\"shared\", count: 90"]),
+    },
+    Case {
+        name: "variant added",
+        edits: &[("    Idle,\n", "    Idle,\n    Paused(u8),\n")],
+        outcome: Becomes(&["Busy { since: 9, who: \"bob\" }"]),
+    },
+    Case {
+        name: "variant renamed, with a field added",
+        edits: &[
+            ("    Busy { since: u64, who: String },\n", "    #[resident(rename = \"Busy\")]\n    Working { who: String, since: u64, on: Option<String> },\n"),
+            ("Mode::Busy { since: 9, who: \"bob\".into() }", "Mode::Working { since: 9, who: \"bob\".into(), on: None }"),
+        ],
+        outcome: Becomes(&["Working { who: \"bob\", since: 9, on: None }"]),
+    },
+    Case {
+        name: "variant removed that the value is at",
+        edits: &[("    Busy { since: u64, who: String },\n", "    Away(u64),\n"), ("Mode::Busy { since: 9, who: \"bob\".into() }", "Mode::Away(1)")],
+        outcome: Refused(&["field `mode`", "`Busy`", "`Mode`"]),
+    },
+    Case {
+        name: "generic parameter changed",
+        edits: &[("    pair: Pair<u32>,\n", "    pair: Pair<u64>,\n")],
+        outcome: Refused(&["field `pair.left`", "`u32`", "`u64`"]),
+    },
+    Case {
+        name: "container changed",
+        edits: &[
+            ("    list: Mutex<Vec<Item>>,\n", "    list: Mutex<std::collections::VecDeque<Item>>,\n"),
+            ("list: Mutex::new(vec![Item::new(\"first\", 3), Item::new(\"second\", 4)])", "list: Default::default()"),
+            (".push(Item::new(\"pushed\"", ".push_back(Item::new(\"pushed\""),
+        ],
+        outcome: Refused(&["field `list`", "`Vec<Item>`", "`VecDeque<Item>`"]),
+    },
+    Case {
+        name: "retyped, and the key says to start afresh",
+        edits: &[
+            ("    pair: Pair<u32>,\n", "    pair: Pair<u64>,\n"),
+            ("|| Ok(fresh()))", "|| Ok(fresh())).or_restart()"),
+            ("hits: 7.into()", "hits: 1000.into()"),
+        ],
+        outcome: Becomes(&["hits: 1000"]),
+    },
+    Case {
+        name: "visibility",
+        edits: &[("pub struct Item", "struct Item"), ("    pub label", "    label"), ("pub struct State", "struct State")],
+        outcome: Adopted,
+    },
+    Case {
+        name: "order of derives",
+        edits: &[("#[derive(Resident, Debug)]\npub struct Item", "#[derive(Debug, Resident)]\npub struct Item")],
+        outcome: Adopted,
+    },
+];
+
+fn show(host: &TestHost) -> String {
+    let response = host.get("/probe/show");
+    assert_eq!(response.status, 200, "{}\n{}", response.text(), host.log());
+    response.text()
+}
+
+fn upgrades(host: &TestHost) -> u64 {
+    let registry = host.api("/api/registry").to_string();
+    let (_, rest) = registry.split_once("\"upgrades\":").unwrap_or_else(|| panic!("no upgrades in {registry}"));
+    rest.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
+}
+
+/// Loads `after` over a host that serves `before` and has the value, and checks what becomes of both.
+fn check(case: &Case, before: &[u8], after: &[u8]) {
+    let launch = Launch::new();
+    launch.plugins().put_library("probe", before);
+    let host = launch.start();
+    let shown = show(&host);
+    let name = case.name;
+    match case.outcome {
+        Becomes(expected) => {
+            host.reload("probe", |plugins| plugins.put_library("probe", after));
+            let now = show(&host);
+            for part in expected.iter().chain(&ITEMS) {
+                assert!(now.contains(part), "{name}: no `{part}` in\n{now}");
+            }
+        }
+        Adopted => {
+            host.reload("probe", |plugins| plugins.put_library("probe", after));
+            assert_eq!(show(&host).replace("v2", "v1"), shown, "{name}");
+            assert_eq!(upgrades(&host), 0, "{name}");
+        }
+        Refused(expected) => {
+            let told = host.refuse("probe", |plugins| plugins.put_library("probe", after));
+            for part in expected {
+                assert!(told.contains(part), "{name}: no `{part}` in\n{told}");
+            }
+            assert_eq!(show(&host), shown, "{name}");
+        }
+    }
+    // The blocks are whose they should be: grown, shrunk and freed by whoever serves now.
+    assert_eq!(host.get("/probe/use").text(), "mapped and found", "{name}: {}", host.log());
+    assert_eq!(host.get("/probe/remove").status, 200, "{name}");
+    assert!(show(&host).contains("plain"), "{name}");
+}
+
+/// For each edit the outcome that was promised, and the values that had to survive are there.
+#[test]
+fn edits_of_live_data_do_what_was_promised() {
+    let workshop = Workshop::open("evolving");
+    let before = workshop.build(BEFORE, &[]);
+    for case in CASES {
+        let mut text = BEFORE.to_owned();
+        for (from, to) in case.edits {
+            assert!(text.contains(from), "{}: `{from}` is not in the source", case.name);
+            text = text.replacen(from, to, 1);
+        }
+        check(case, &before, &workshop.build(&text, &[]));
+    }
+    let optimised = workshop.build(BEFORE, &["--config", "profile.dev.package.evolving.opt-level=2"]);
+    check(&Case { name: "profile", edits: &[], outcome: Adopted }, &before, &optimised);
+}
