@@ -276,3 +276,64 @@ fn edits_of_live_data_do_what_was_promised() {
     let optimised = workshop.build(BEFORE, &["--config", "profile.dev.package.evolving.opt-level=2"]);
     check(&Case { name: "profile", edits: &[], outcome: Adopted }, &before, &optimised);
 }
+
+/// The shipped example is edited as its first lines suggest.
+#[test]
+fn counter_goes_on_after_its_struct_was_edited() {
+    let launch = Launch::new().warm();
+    let plugin = launch.plugins().copy_source("counter");
+    let host = launch.start();
+    assert_eq!(host.get("/counter/apples").text(), "1\n");
+    host.reload("counter", |_| plugin.edit("total: AtomicU64,", "total: AtomicU64,\n    best: Mutex<String>,"));
+    assert_eq!(host.get("/counter/apples").text(), "2\n");
+    assert_eq!(host.get("/counter/").text(), "2 in all\napples: 2\n");
+}
+
+/// A handle that earlier code keeps for ever is waited for, but not for ever: the new code is refused, and says why.
+#[test]
+fn a_handle_kept_in_a_static_refuses_the_upgrade_in_time() {
+    let workshop = Workshop::open("holding");
+    let holding = BEFORE.replacen("GET \"/show\" => show,", "GET \"/show\" => show, GET \"/hold\" => hold,", 1)
+        + "\nfn hold(_: &Request) -> Result<&'static str> {\n    \
+             static HELD: std::sync::OnceLock<registry::Handle<State>> = std::sync::OnceLock::new();\n    \
+             let handle = STATE.get()?;\n    HELD.get_or_init(|| handle);\n    Ok(\"held\")\n}\n";
+    let edited = holding.replacen("    item: Item,\n", "    item: Item,\n    added: u8,\n", 1);
+    let edited = edited.replacen("item: Item::new", "added: 1, item: Item::new", 1);
+    let launch = Launch::new();
+    launch.plugins().put_library("probe", &workshop.build(&holding, &[]));
+    let host = launch.start();
+    let shown = show(&host);
+    assert_eq!(host.get("/probe/hold").text(), "held");
+    let told = host.refuse("probe", |plugins| plugins.put_library("probe", &workshop.build(&edited, &[])));
+    assert!(told.contains("1 uses by earlier code") && told.contains("not in a static"), "{told}");
+    assert_eq!(show(&host), shown);
+}
+
+/// What cannot be shared is refused by the compiler, which says what to do.
+#[test]
+fn what_would_point_into_code_does_not_compile() {
+    let workshop = Workshop::open("refused");
+    let with = |field: &str| {
+        format!(
+            "use plugin_api::prelude::*;\nplugin! {{ routes: {{}} }}\n#[derive(Resident)]\nstruct S {{ field: {field} }}\n\
+             static S: registry::Lazy<S> = registry::Lazy::new(\"s\", || Err(Error::msg(\"no\")));\n\
+             pub fn s() {{ let _ = S.get(); }}\n"
+        )
+    };
+    for field in ["fn()", "Box<dyn Send + Sync>", "std::rc::Rc<u8>", "&'static str", "std::sync::Mutex<u8>", "std::thread::Thread"] {
+        let told = workshop.refuse(&with(field));
+        assert!(told.contains("cannot be shared with later generations"), "{field}: {told}");
+        assert!(told.contains("add `#[derive(Resident)]`"), "{field}: {told}");
+    }
+    let told = workshop.refuse(&with("std::marker::PhantomData<*const u8>"));
+    assert!(told.contains("cannot be kept in the registry") && told.contains("Send + Sync"), "{told}");
+    let told = workshop.refuse(
+        "use plugin_api::prelude::*;\nplugin! { routes: {} }\n\
+         #[global_allocator]\nstatic A: std::alloc::System = std::alloc::System;\n",
+    );
+    assert!(told.contains("cannot define multiple global allocators"), "{told}");
+    let told = workshop.refuse(
+        "use plugin_api::prelude::*;\nplugin! { routes: {} }\n#[derive(Resident)]\npub struct S<'a>(&'a str);\n",
+    );
+    assert!(told.contains("holds no references"), "{told}");
+}

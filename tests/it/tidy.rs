@@ -40,6 +40,7 @@ const UNCHECKED: &[&str] = &[
     "plugin-api/src/resident/maps.rs",
     "plugin-api/src/resident/mod.rs",
     "plugin-api/src/resident/shapes.rs",
+    "plugin-api/src/resident/tests.rs",
     "plugin-api/src/resident/upgrade.rs",
     "plugin-api/src/view.rs",
     "tests/fixtures/abi_v1_frozen/lib.rs",

@@ -54,6 +54,8 @@ mod leaves;
 pub mod layout;
 mod maps;
 mod shapes;
+#[cfg(test)]
+mod tests;
 pub mod upgrade;
 
 pub use self::layout::{Kind, Layout};
