@@ -70,8 +70,8 @@ pub mod prelude {
     pub use crate::Json;
     pub use crate::http::{Method, StatusCode};
     pub use crate::{
-        Context, Error, Html, HttpError, IntoResponse, Redirect, Request, Resident, Response, Result, UnloadReason, db,
-        env_or, escape_html, plugin, registry, tracing,
+        Context, Error, Html, HttpError, IntoResponse, Redirect, Request, Resident, Response, Result,
+        UnloadReason, db, env_or, escape_html, plugin, registry, tracing,
     };
 }
 
@@ -79,6 +79,6 @@ pub mod prelude {
 #[doc(hidden)]
 pub mod __private {
     pub use crate::entry::{entry, handle, on_load, on_unload};
-    pub use crate::registry::prepare;
     pub use crate::plugin::{NO_MOUNT, descriptor, descriptor_len, records};
+    pub use crate::registry::prepare;
 }

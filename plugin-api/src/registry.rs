@@ -86,7 +86,11 @@ pub(crate) mod sealed {
         /// Finds the value, or makes it if there is an `init`.
         fn find(key: Key<'_>, init: Option<&InitView>) -> Result<Self::Held, RegistryError>;
         /// As `find`, by way of what the cache remembers.
-        fn lend<'a>(cache: &'a Self::Cache, key: Key<'_>, init: &InitView) -> Result<Self::Lent<'a>, RegistryError>;
+        fn lend<'a>(
+            cache: &'a Self::Cache,
+            key: Key<'_>,
+            init: &InitView,
+        ) -> Result<Self::Lent<'a>, RegistryError>;
         /// Readies the key at the end of loading.
         fn prepare(cache: &Self::Cache, key: Key<'_>, init: &InitView) -> Result<(), RegistryError>;
     }
@@ -120,7 +124,8 @@ macro_rules! host_handle {
                 cache: &'a Self::Cache,
                 key: $crate::registry::Key<'_>,
                 init: &$crate::abi::InitView,
-            ) -> ::std::result::Result<&'a $crate::registry::Handle<$of>, $crate::registry::RegistryError> {
+            ) -> ::std::result::Result<&'a $crate::registry::Handle<$of>, $crate::registry::RegistryError>
+            {
                 $crate::registry::lend_host_handle(cache, key, init)
             }
 
@@ -174,7 +179,11 @@ pub struct Key<'a> {
 
 impl Key<'_> {
     fn view(&self) -> KeyView {
-        KeyView { size: size_of::<KeyView>(), module: StrView::new(self.module), key: StrView::new(self.name) }
+        KeyView {
+            size: size_of::<KeyView>(),
+            module: StrView::new(self.module),
+            key: StrView::new(self.name),
+        }
     }
 }
 

@@ -46,7 +46,9 @@ fn no_update_is_lost_in_reloads_under_load() {
                 let listen = host.listen();
                 scope.spawn(move || {
                     let mut client = Client::new(listen);
-                    (0..250).filter(|_| client.get(&format!("/probe/hit/c{i}")).unwrap().status == 200).count()
+                    (0..250)
+                        .filter(|_| client.get(&format!("/probe/hit/c{i}")).unwrap().status == 200)
+                        .count()
                 })
             })
             .collect();

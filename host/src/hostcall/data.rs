@@ -152,4 +152,3 @@ unsafe fn read_type(ty: *const DataTypeView) -> Result<DataType, Failure> {
     unsafe { DataType::new(name, text, glue, ty.upgrade, ty.on_change == ON_CHANGE_RESTART) }
         .ok_or_else(|| Failure::invalid("the layout is not written in a form that this host reads"))
 }
-

@@ -159,7 +159,7 @@ fn is_passing(status: Status) -> bool {
         Status::INIT_FAILED,
         Status::OUTDATED,
     ]
-        .contains(&status)
+    .contains(&status)
 }
 
 unsafe extern "C" fn respond(data: *mut c_void, response: *const ResponseView) -> Status {

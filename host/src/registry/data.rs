@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use plugin_api::abi::{
-    DATA_CLAIMED, DATA_FROZEN, DATA_GONE, DataCell, ErrorSink, ErrorView, GlueView, OldDataView, Status, StrView,
-    UpgradeView,
+    DATA_CLAIMED, DATA_FROZEN, DATA_GONE, DataCell, ErrorSink, ErrorView, GlueView, OldDataView, Status,
+    StrView, UpgradeView,
 };
 use plugin_api::resident::Layout;
 

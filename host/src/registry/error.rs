@@ -89,7 +89,9 @@ pub enum RegistryError {
         author: Author,
     },
     /// The slot holds the caller's type with another layout, and the value was not upgraded; it is as it was.
-    #[error("`{key}` holds a `{type_name}` as {author} lays it out, which cannot become this code's: {reason}")]
+    #[error(
+        "`{key}` holds a `{type_name}` as {author} lays it out, which cannot become this code's: {reason}"
+    )]
     Outdated {
         /// The slot.
         key: Key,

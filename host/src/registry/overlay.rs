@@ -136,11 +136,9 @@ impl Overlay {
         let end = if published { Stage::Committed } else { Stage::Abandoned };
         let mut stage = self.0.lock();
         match std::mem::replace(&mut *stage, end) {
-            Stage::Open(open) => Ended {
-                slots: open.slots.into_values().collect(),
-                upgrades: open.upgrades,
-                seen: open.seen,
-            },
+            Stage::Open(open) => {
+                Ended { slots: open.slots.into_values().collect(), upgrades: open.upgrades, seen: open.seen }
+            }
             ended => {
                 *stage = ended;
                 Ended::default()

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::wait::{Graph, ThreadToken};
 use super::data::Tenure;
+use super::wait::{Graph, ThreadToken};
 use super::{Author, Expected, InitFailure, Key, RegistryError, Value, unix_ms};
 
 /// Back-off after the second failure in a row; it doubles from there.
@@ -229,7 +229,11 @@ impl Slot {
     }
 
     /// The value, if there is one; counts as a use.
-    pub(super) fn peek(&self, author: &Author, expected: Expected<'_>) -> Option<Result<Value, RegistryError>> {
+    pub(super) fn peek(
+        &self,
+        author: &Author,
+        expected: Expected<'_>,
+    ) -> Option<Result<Value, RegistryError>> {
         match &mut self.state.lock().content {
             Content::Ready(ready) => Some(self.found(ready, author, expected)),
             _ => None,
@@ -289,7 +293,12 @@ impl Slot {
         }
     }
 
-    fn found(&self, ready: &mut Ready, author: &Author, expected: Expected<'_>) -> Result<Value, RegistryError> {
+    fn found(
+        &self,
+        ready: &mut Ready,
+        author: &Author,
+        expected: Expected<'_>,
+    ) -> Result<Value, RegistryError> {
         if let (Value::Data(tenure), Some(ty)) = (&ready.value, expected.data)
             && let (found, owner) = tenure.owner()
             && found.is_akin(ty)

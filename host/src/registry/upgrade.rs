@@ -168,12 +168,18 @@ impl Registry {
         let others = slot.other_users(&author.plugin);
         if !others.is_empty() {
             return Err(with_reason(outdated, |difference| {
-                format!("{difference}; plugin `{}` uses the value, too; give each its own key or module", others[0])
+                format!(
+                    "{difference}; plugin `{}` uses the value, too; give each its own key or module",
+                    others[0]
+                )
             }));
         }
         if owner.generation >= author.generation {
             return Err(with_reason(outdated, |_| {
-                format!("it has been upgraded for newer code; this call runs in generation {}", author.generation)
+                format!(
+                    "it has been upgraded for newer code; this call runs in generation {}",
+                    author.generation
+                )
             }));
         }
         let deadline = Instant::now() + UPGRADE_TIMEOUT;

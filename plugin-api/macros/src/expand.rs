@@ -118,7 +118,11 @@ fn of_enum(variants: &[Variant], is_numbered: bool) -> Parts {
         let parts = fields.iter().map(|Field { name, ty, .. }| {
             quote! { (::std::string::String::from(#name), shapes.of::<#ty>()) }
         });
-        let number = if is_numbered { quote! { Self::#ident as i128 } } else { quote! { 0 } };
+        let number = if is_numbered {
+            quote! { Self::#ident as i128 }
+        } else {
+            quote! { 0 }
+        };
         quote! {{
             let parts = ::std::vec![#(#parts),*];
             shapes.variant(#name, #number, parts)

@@ -48,7 +48,9 @@ pub(crate) fn body(input: &DeriveInput) -> Result<Body> {
         if attribute.path().is_ident("repr") {
             attribute.parse_nested_meta(|meta| {
                 if meta.path.is_ident("packed") {
-                    return Err(meta.error("a packed type cannot be `Resident`: its fields have no addresses"));
+                    return Err(
+                        meta.error("a packed type cannot be `Resident`: its fields have no addresses")
+                    );
                 }
                 // `align(N)`: the number is in the layout.
                 if meta.input.peek(syn::token::Paren) {
@@ -71,11 +73,16 @@ pub(crate) fn body(input: &DeriveInput) -> Result<Body> {
             let mut variants = Vec::new();
             for variant in &data.variants {
                 if is_numbered && !variant.fields.is_empty() {
-                    let words = "an enum with numbered variants and fields cannot be `Resident`: drop the numbers";
+                    let words =
+                        "an enum with numbered variants and fields cannot be `Resident`: drop the numbers";
                     return Err(Error::new(variant.span(), words));
                 }
                 let before = words(&variant.attrs, &["rename"])?.before;
-                variants.push(Variant { ident: variant.ident.clone(), before, fields: fields(&variant.fields)? });
+                variants.push(Variant {
+                    ident: variant.ident.clone(),
+                    before,
+                    fields: fields(&variant.fields)?,
+                });
             }
             if variants.is_empty() {
                 return Err(Error::new(input.ident.span(), "an enum without variants has no values to keep"));

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Key, Keep, RegistryError, init_view};
+use super::{Keep, Key, RegistryError, init_view};
 use crate::abi::{ON_CHANGE_KEEP, ON_CHANGE_RESTART};
 use crate::error::Error;
 

@@ -223,25 +223,26 @@ fn differ(
         }
         _ => None,
     };
-    found.or_else(|| {
-        (old != &Type { kind: old.kind.clone(), ..new.clone() }).then(|| {
-            if old.name == new.name {
-                format!("`{name}` is laid out differently: {} bytes, now {}", old.size, new.size)
-            } else {
-                let (was, is) = names(&old.name, &new.name);
-                format!("what was `{was}` is `{is}`")
-            }
+    found
+        .or_else(|| {
+            (old != &Type { kind: old.kind.clone(), ..new.clone() }).then(|| {
+                if old.name == new.name {
+                    format!("`{name}` is laid out differently: {} bytes, now {}", old.size, new.size)
+                } else {
+                    let (was, is) = names(&old.name, &new.name);
+                    format!("what was `{was}` is `{is}`")
+                }
+            })
         })
-    })
-    .or_else(|| match (&old.kind, &new.kind) {
-        (Kind::Struct(was), Kind::Struct(is)) => {
-            let places = |fields: &[Field]| fields.iter().map(|f| f.offset).collect::<Vec<_>>();
-            (places(was) != places(is)).then(|| format!("the fields of `{name}` lie elsewhere"))
-        }
-        (Kind::Leaf, Kind::Leaf) | (Kind::Enum(_), Kind::Enum(_)) => None,
-        (Kind::Container(was), Kind::Container(is)) if was.len() == is.len() => None,
-        _ => Some(format!("`{name}` is of another kind")),
-    })
+        .or_else(|| match (&old.kind, &new.kind) {
+            (Kind::Struct(was), Kind::Struct(is)) => {
+                let places = |fields: &[Field]| fields.iter().map(|f| f.offset).collect::<Vec<_>>();
+                (places(was) != places(is)).then(|| format!("the fields of `{name}` lie elsewhere"))
+            }
+            (Kind::Leaf, Kind::Leaf) | (Kind::Enum(_), Kind::Enum(_)) => None,
+            (Kind::Container(was), Kind::Container(is)) if was.len() == is.len() => None,
+            _ => Some(format!("`{name}` is of another kind")),
+        })
 }
 
 /// Name, type and the type's full name of each field.
@@ -270,10 +271,12 @@ fn fields_differ(
         }
     }
     let gone = was.iter().find(|(name, ..)| !is.iter().any(|(new, ..)| new == name));
-    gone.map(|(name, _, full)| format!("field `{name}: {}` of `{owner}` is gone", short(full))).or_else(|| {
-        let order = was.iter().zip(is).any(|(a, b)| a.0 != b.0);
-        order.then(|| format!("the fields of `{owner}` are in another order"))
-    })
+    gone.map(|(name, _, full)| format!("field `{name}: {}` of `{owner}` is gone", short(full))).or_else(
+        || {
+            let order = was.iter().zip(is).any(|(a, b)| a.0 != b.0);
+            order.then(|| format!("the fields of `{owner}` are in another order"))
+        },
+    )
 }
 
 fn variants_differ(

@@ -50,8 +50,8 @@
 #![expect(unsafe_code, reason = "values are reached by address here")]
 
 mod containers;
-mod leaves;
 pub mod layout;
+mod leaves;
 mod maps;
 mod shapes;
 #[cfg(test)]

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::layout::{Field, Kind, Layout, Type, Variant, same};
-use super::{Resident, TypeInfo, upgrade};
+use super::{TypeInfo, upgrade};
+use crate::Resident;
 use crate::abi::{ErrorSink, ErrorView, OldDataView, Status, StrView, UpgradeView};
 use crate::sync::{Mutex, OnceCell, RwLock};
 
@@ -222,7 +223,10 @@ fn every_container_takes_its_parts_along_and_nothing_is_dropped_twice_or_never()
     assert_eq!(new.map[&Counted::new("b")].kept.0, "map b");
     assert_eq!(new.tree[&Counted::new("a")].kept.0, "tree");
     assert!(new.set.contains(&Counted::new("member")));
-    assert_eq!([&*new.boxed.kept.0, &new.shared.kept.0, &new.array[1].kept.0], ["boxed", "shared", "array 2"]);
+    assert_eq!(
+        [&*new.boxed.kept.0, &new.shared.kept.0, &new.array[1].kept.0],
+        ["boxed", "shared", "array 2"]
+    );
     assert_eq!((&*new.pair.0.kept.0, new.pair.1), ("pair", 7));
     assert!(matches!(&new.some, Some(item) if item.kept.0 == "some") && new.none.is_none());
     assert!(matches!(&new.result, Err(item) if item.kept.0 == "err"));
@@ -245,7 +249,11 @@ fn upgrade_that_fails_at_the_last_field_leaves_the_value_as_it_was() {
     let Err((old, words)) = upgraded::<_, new::All>(value) else { panic!("its last default panics") };
     new::FAILS.set(false);
     assert!(words.contains("no default today"), "{words}");
-    assert_eq!(ALIVE.load(Ordering::Relaxed), made, "what was made for the upgrade is gone, and nothing else");
+    assert_eq!(
+        ALIVE.load(Ordering::Relaxed),
+        made,
+        "what was made for the upgrade is gone, and nothing else"
+    );
     assert_eq!(old.map[&Counted("b".to_owned())].kept.0, "map b");
     ALIVE.fetch_add(1, Ordering::Relaxed);
     drop(old);
@@ -257,7 +265,9 @@ fn shared_parts_are_not_split() {
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let first = Arc::new(item("shared"));
     let second = Arc::clone(&first);
-    let Err((old, words)) = upgraded::<_, Vec<Arc<new::Item>>>(vec![first]) else { panic!("it has two owners") };
+    let Err((old, words)) = upgraded::<_, Vec<Arc<new::Item>>>(vec![first]) else {
+        panic!("it has two owners")
+    };
     assert!(words.contains("more than one owner"), "{words}");
     assert!(Arc::ptr_eq(&old[0], &second));
 }
@@ -282,10 +292,16 @@ fn any_layout(numbers: &mut Numbers) -> Layout {
         .map(|number| {
             let mut inner = || (number + 1 + numbers.below(count)).min(count);
             let kind = match number % 4 {
-                0 => Kind::Struct((0..3).map(|i| Field { name: format!("f{i}"), offset: 0, ty: inner() }).collect()),
+                0 => Kind::Struct(
+                    (0..3).map(|i| Field { name: format!("f{i}"), offset: 0, ty: inner() }).collect(),
+                ),
                 1 => Kind::Enum(
                     (0..2)
-                        .map(|i| Variant { name: format!("V{i}"), discriminant: i, parts: vec![("0".into(), inner())] })
+                        .map(|i| Variant {
+                            name: format!("V{i}"),
+                            discriminant: i,
+                            parts: vec![("0".into(), inner())],
+                        })
                         .collect(),
                 ),
                 2 => Kind::Container(vec![inner(), inner()]),
@@ -328,7 +344,9 @@ fn reaches(layout: &Layout, number: usize) -> bool {
             match &layout.types[at].kind {
                 Kind::Leaf => {}
                 Kind::Struct(fields) => open.extend(fields.iter().map(|field| field.ty)),
-                Kind::Enum(variants) => open.extend(variants.iter().flat_map(|v| &v.parts).map(|part| part.1)),
+                Kind::Enum(variants) => {
+                    open.extend(variants.iter().flat_map(|v| &v.parts).map(|part| part.1))
+                }
                 Kind::Container(params) => open.extend(params),
             }
         }

@@ -378,7 +378,11 @@ impl Work {
         hook: impl FnOnce(&Old<'_>) -> Result<T, E>,
     ) -> Result<(), Misfit> {
         let value = hook(&old).map_err(|error| {
-            Misfit::new(format!("the upgrade of `{}` failed: {}", short(type_name::<T>()), error.into().chain()))
+            Misfit::new(format!(
+                "the upgrade of `{}` failed: {}",
+                short(type_name::<T>()),
+                error.into().chain()
+            ))
         })?;
         // SAFETY: this function's contract.
         unsafe { self.made(value, into) };
@@ -523,8 +527,12 @@ pub(super) unsafe extern "C" fn run<T: Resident>(
     let failed = match built {
         Ok(Ok(value)) => {
             let data = Box::into_raw(Box::new(work)).cast();
-            let view =
-                UpgradeView { size: size_of::<UpgradeView>(), value: value.cast(), data, finish: Some(finish) };
+            let view = UpgradeView {
+                size: size_of::<UpgradeView>(),
+                value: value.cast(),
+                data,
+                finish: Some(finish),
+            };
             // SAFETY: `out` is writable during this call.
             unsafe { out.write(view) };
             return Status::OK;

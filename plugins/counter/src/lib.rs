@@ -24,8 +24,7 @@ struct Stats {
     by_name: Mutex<BTreeMap<String, u64>>,
 }
 
-static STATS: registry::Lazy<Stats> =
-    registry::Lazy::in_module("counter", "stats", || Ok(Stats::default()));
+static STATS: registry::Lazy<Stats> = registry::Lazy::in_module("counter", "stats", || Ok(Stats::default()));
 
 fn hit(req: &Request) -> Result<String> {
     let name: String = req.param("name")?;

@@ -9,7 +9,7 @@ use plugin_api::prelude::*;
 use plugin_api::sync::{Mutex, RwLock};
 
 plugin! {
-    routes: { GET "/show" => show, GET "/use" => use_it, GET "/remove" => remove },
+    routes: { GET "/show" => show, GET "/hit" => hit, GET "/use" => use_it, GET "/remove" => remove },
     state: [STATE],
 }
 
@@ -76,6 +76,10 @@ fn show(_: &Request) -> Result<String> {
     let state = STATE.get()?;
     let idle = matches!(*state.mode.lock(), Mode::Idle);
     Ok(format!("{VERSION} {idle} {:?} {}", *state, state.pair.right))
+}
+
+fn hit(_: &Request) -> Result<String> {
+    Ok(STATE.get()?.hits.fetch_add(1, Ordering::Relaxed).to_string())
 }
 
 /// Changes everything that can be changed, so that what the blocks belong to is put to the test.
