@@ -77,7 +77,6 @@ pub(crate) mod sealed {
         /// What a `Lazy` lends.
         type Lent<'a>;
         /// A `Lazy` that has found nothing yet.
-        #[expect(clippy::declare_interior_mutable_const, reason = "each `Lazy` begins with its own")]
         const EMPTY: Self::Cache;
         /// The value.
         fn target(held: &Self::Held) -> &Self;
@@ -103,6 +102,7 @@ macro_rules! host_handle {
             type Held = $of;
             type Cache = ::once_cell::sync::OnceCell<$crate::registry::Handle<$of>>;
             type Lent<'a> = &'a $crate::registry::Handle<$of>;
+            #[expect(clippy::declare_interior_mutable_const, reason = "each `Lazy` begins with its own")]
             const EMPTY: Self::Cache = ::once_cell::sync::OnceCell::new();
 
             fn target(held: &$of) -> &$of {

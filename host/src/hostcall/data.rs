@@ -66,8 +66,8 @@ unsafe extern "C" fn find(
                     Value::Data(tenure) => tenure,
                     Value::Host(_) => return Err(Failure::invalid("the key holds a host handle")),
                 },
-                // SAFETY: `init` belongs to the caller, who is inside this call and keeps it alive.
                 Some(init) => {
+                    // SAFETY: `init` belongs to the caller, who is inside this call and keeps it alive.
                     let mut run = || unsafe { run_init(caller, init) };
                     caller.registry.data(&author, &caller.overlay, &key, &ty, timeout, Some(&mut run))?
                 }

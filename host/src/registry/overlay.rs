@@ -112,14 +112,14 @@ impl Overlay {
         }
     }
 
-    /// Stages an upgrade, unless the overlay has ended: then it is given back.
-    pub(super) fn stage(&self, upgrade: Staged) -> Result<(), Staged> {
+    /// Stages an upgrade, unless the overlay has ended: then it is returned, to be undone without the lock.
+    pub(super) fn stage(&self, upgrade: Staged) -> Option<Staged> {
         match &mut *self.0.lock() {
             Stage::Open(open) => {
                 open.upgrades.push(upgrade);
-                Ok(())
+                None
             }
-            Stage::Committed | Stage::Abandoned => Err(upgrade),
+            Stage::Committed | Stage::Abandoned => Some(upgrade),
         }
     }
 

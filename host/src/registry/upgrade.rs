@@ -142,8 +142,11 @@ impl Registry {
                         return Ok(());
                     }
                     let Some(staged) = self.upgrade(author, key, ty, error)? else { continue };
-                    // Given back when loading was given up meanwhile: undone by its drop.
-                    return overlay.stage(staged).map_err(|_| RegistryError::Abandoned { key: key.clone() });
+                    return match overlay.stage(staged) {
+                        None => Ok(()),
+                        // Loading was given up meanwhile: undone by the drop.
+                        Some(_) => Err(RegistryError::Abandoned { key: key.clone() }),
+                    };
                 }
                 Err(error) => return Err(error),
             }

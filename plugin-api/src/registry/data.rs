@@ -144,11 +144,7 @@ impl<T: Resident + Send + Sync> Keep for T {
         find(key, init, 0)
     }
 
-    fn lend<'a>(
-        cache: &'a AtomicPtr<DataCell>,
-        key: Key<'_>,
-        init: &InitView,
-    ) -> Result<Handle<T>, RegistryError> {
+    fn lend(cache: &AtomicPtr<DataCell>, key: Key<'_>, init: &InitView) -> Result<Handle<T>, RegistryError> {
         let cell = cache.load(Ordering::Acquire);
         if !cell.is_null() {
             // SAFETY: a cell that was asked to be kept stays readable as long as this library is mapped.

@@ -58,8 +58,8 @@ macro_rules! maps {
             }
 
             unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<(), Misfit> {
-                // SAFETY: `into` is writable; rooms are fresh, and what is in them whole before it is moved in.
                 let (elements, new): (_, fn(usize) -> Self) = (old.elements(), $new);
+                // SAFETY: `into` is writable; rooms are fresh, and what is in them whole before it is moved in.
                 unsafe {
                     into.write(new(elements.len() / 2));
                     work.shell(into);
@@ -113,8 +113,8 @@ macro_rules! sets {
             }
 
             unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<(), Misfit> {
-                // SAFETY: `into` is writable; the room is fresh, and what is in it whole before it is moved in.
                 let (elements, new): (_, fn(usize) -> Self) = (old.elements(), $new);
+                // SAFETY: `into` is writable; the room is fresh, and what is in it whole before it is moved in.
                 unsafe {
                     into.write(new(elements.len()));
                     work.shell(into);
