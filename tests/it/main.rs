@@ -8,12 +8,16 @@ mod cli;
 mod db;
 // Connections that outlive the code which opened them.
 mod db_handles;
+// Live values that become what their edited definition says.
+mod evolution;
 // The harness keeps its promises.
 mod harness;
 // One init per key, whatever happens in it.
 mod registry;
 // New code goes live, bad code changes nothing.
 mod reload;
+// Data that outlives the code which made it.
+mod resident;
 // What a client gets, from good handlers and bad ones.
 mod serving;
 // Plugins that the host builds itself.

@@ -15,7 +15,7 @@ pub fn repository() -> &'static Path {
 }
 
 /// `target/<profile>`, from where the running program lies: there, or in its `deps` for a test binary.
-fn profile_dir() -> PathBuf {
+pub(crate) fn profile_dir() -> PathBuf {
     let exe = env::current_exe().expect("a running process knows its file");
     let dir = exe.parent().expect("a file lies in a directory");
     if dir.ends_with("deps") {

@@ -231,13 +231,14 @@ impl Shared {
             state.mount.clone_from(&generation.mount);
             state.current.replace(Arc::clone(&lease))
         };
-        caller.registry.commit(&caller.overlay);
         if let Some(previous) = &previous {
             self.end(previous, UNLOAD_RELOADED);
             self.registry.note_reload(&plugin.name);
         }
         plugin.refusal.store(None);
         self.router.store(Arc::new(router));
+        // After the swap: who asks for upgraded data waits for this line, in old code and in new.
+        caller.registry.commit(&caller.overlay);
         Ok(previous.map(|lease| lease.generation().number))
     }
 
