@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "reads the arguments of host calls")]
 
 use std::ffi::c_void;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use plugin_api::abi::{
@@ -73,10 +74,13 @@ unsafe extern "C" fn find(
                 }
                 None => caller.registry.data(&author, &caller.overlay, &key, &ty, timeout, None)?,
             };
-            match tenure.data().begin(flags & FIND_JOIN != 0, deadline) {
+            // Waiting for the end of an upgrade must not keep the old value in its slot's place.
+            let data = Arc::clone(tenure.data());
+            drop(tenure);
+            match data.begin(flags & FIND_JOIN != 0, deadline) {
                 Begun::Using(cell) => {
                     if flags & FIND_KEEP != 0 {
-                        caller.handles.keep_cell(tenure.data());
+                        caller.handles.keep_cell(&data);
                     }
                     // SAFETY: `out` is writable during this call.
                     unsafe { out.write(cell.as_ptr()) };

@@ -256,7 +256,7 @@ impl Data {
         self.opened.notify_all();
     }
 
-    /// The slot lets go: nobody begins any more, and the last user ends it.
+    /// The slot lets go: nobody begins any more, and the last user ends it. May happen twice.
     fn retire(self: &Arc<Self>) {
         let address = self.cell.as_ptr() as usize;
         LINGERING.lock().insert(address, Arc::clone(self));
@@ -361,6 +361,11 @@ impl Tenure {
     pub unsafe fn new(ty: DataType, author: Author, value: *mut c_void) -> Arc<Tenure> {
         // SAFETY: this function's contract.
         Arc::new(Tenure(unsafe { Data::new(ty, author, value) }))
+    }
+
+    /// Ends the tenure now, whoever else has a clone of it.
+    pub(super) fn end(&self) {
+        self.0.retire();
     }
 
     /// The value, which may outlive the tenure.
