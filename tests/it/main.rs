@@ -22,6 +22,8 @@ mod resident;
 mod serving;
 // Plugins that the host builds itself.
 mod source;
+// Old code leaves the process, and only when nothing leads into it.
+mod unload;
 // The sources keep to the house's rules.
 mod tidy;
 

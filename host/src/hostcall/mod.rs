@@ -27,6 +27,7 @@ use plugin_api::abi::{ErrorSink, ErrorView, HostCtx, Status, StrView};
 
 pub use self::handles::{Handles, Held};
 pub use self::table::HostApi;
+use crate::pins::Code;
 use crate::registry::{Overlay, Registry};
 
 /// Who calls: one generation of one plugin. The boundary's `ctx` points to it.
@@ -44,6 +45,8 @@ pub struct Caller {
     pub handles: Handles,
     /// Where relative paths of databases lead.
     pub data_dir: PathBuf,
+    /// Its code. Whoever keeps a pointer into it beyond a call takes a pin: `code.pin("value `x`")`.
+    pub code: Arc<Code>,
 }
 
 /// Why a host call failed, on its way to the plugin.

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use super::descriptor;
 use super::library::Library;
 use crate::hostcall::{Caller, Handles};
+use crate::pins::Code;
 use crate::registry::{Overlay, Registry};
 
 /// How a library is tried.
@@ -173,8 +174,9 @@ fn enter(path: &Path) -> Result<Library, String> {
         overlay: Arc::new(Overlay::open()),
         handles: Handles::default(),
         data_dir: std::env::temp_dir(),
+        code: Code::new(path, || ()),
     });
-    Library::open(path, caller, |_| false).map_err(|error| crate::report::chain(&error))
+    Library::open(path, caller, |_| false).map_err(|failure| crate::report::chain(&failure.error))
 }
 
 /// A line from the child; `Ok(None)` when it closed the socket, an error when the deadline passed.

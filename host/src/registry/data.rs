@@ -8,12 +8,13 @@
 //! - A value is dropped once, by [`Data::drop_value`], or moved away once, by [`Upgrade::commit`].
 //! - It is dropped when the slot has let go of it and nobody uses it. The cell outlives both.
 //! - Glue is code: the library of [`Data::owner`] has to stay mapped as long as the value lives, and so has one
-//!   that used a value with hash maps, which when empty point into it. [`Data::holds`] tells.
+//!   that used a value with hash maps, which when empty point into it. A [`Keeper`] of each is with the value.
 //! - An upgrade begins when the value is claimed, that is when it is frozen and nobody uses it.
 #![expect(unsafe_code, reason = "values and their glue are addresses to the host")]
 
 use std::alloc::{GlobalAlloc, Layout as Block, System};
-use std::collections::{BTreeSet, HashMap};
+use std::any::Any;
+use std::collections::HashMap;
 use std::ffi::c_void;
 use std::fmt;
 use std::ptr::NonNull;
@@ -38,6 +39,9 @@ const LOOK: Duration = Duration::from_micros(500);
 /// Builds a value of a newer layout from an older one.
 pub type UpgradeFn = unsafe extern "C" fn(*const OldDataView, *mut UpgradeView, *const ErrorSink) -> Status;
 
+/// Keeps the library mapped in which the functions of a type are, until it is dropped.
+pub type Keeper = Arc<dyn Any + Send + Sync>;
+
 /// A type of data, as a generation describes it.
 #[derive(Clone)]
 pub struct DataType {
@@ -46,6 +50,7 @@ pub struct DataType {
     layout: Arc<Layout>,
     glue: Arc<[GlueView]>,
     upgrade: UpgradeFn,
+    keeper: Keeper,
     /// Whether a value that cannot be upgraded is dropped and made anew.
     pub restarts: bool,
 }
@@ -56,13 +61,14 @@ impl DataType {
     /// # Safety
     ///
     /// `glue` and `upgrade` are functions for the types that `text` describes, in a library that stays mapped as
-    /// long as this type and values of it are about.
+    /// long as `keeper` is about.
     pub unsafe fn new(
         name: &str,
         text: &str,
         glue: &[GlueView],
         upgrade: UpgradeFn,
         restarts: bool,
+        keeper: Keeper,
     ) -> Option<DataType> {
         let layout = Layout::parse(text)?;
         (layout.types.len() == glue.len()).then(|| DataType {
@@ -71,6 +77,7 @@ impl DataType {
             layout: Arc::new(layout),
             glue: glue.into(),
             upgrade,
+            keeper,
             restarts,
         })
     }
@@ -113,7 +120,7 @@ pub struct Data {
     /// As the owner describes it.
     owner: Mutex<(DataType, Author)>,
     /// Generations that may have left pointers to constants of their library in it.
-    touched: Mutex<BTreeSet<(Arc<str>, u64)>>,
+    touched: Mutex<Vec<(Author, Keeper)>>,
     /// Set by whoever drops the value or moves it away.
     is_over: AtomicBool,
     /// For those who wait for the end of an upgrade.
@@ -158,7 +165,11 @@ impl Data {
         let cell = DataCell { size: size_of::<DataCell>(), users: AtomicU64::new(0), value };
         Arc::new(Data {
             cell: NonNull::from(Box::leak(Box::new(cell))),
-            touched: Mutex::new(BTreeSet::from([(Arc::clone(&author.plugin), author.generation)])),
+            touched: Mutex::new(if ty.has_hash_maps() {
+                vec![(author.clone(), Arc::clone(&ty.keeper))]
+            } else {
+                Vec::new()
+            }),
             owner: Mutex::new((ty, author)),
             is_over: AtomicBool::new(false),
             gate: Mutex::new(()),
@@ -289,6 +300,8 @@ impl Data {
             // SAFETY: the value came in a block of the C library's of this layout, and is dropped.
             unsafe { System.dealloc(self.value().cast(), block) };
         }
+        drop(owner);
+        self.free_code();
     }
 
     /// Notes a use by a generation. One that is newer than the owner becomes the owner: from now on its glue is
@@ -298,18 +311,28 @@ impl Data {
         if owner.1 == *author {
             return;
         }
+        if self.is_over.load(Ordering::Acquire) {
+            return;
+        }
         if owner.0.has_hash_maps() {
-            self.touched.lock().insert((Arc::clone(&author.plugin), author.generation));
+            let mut touched = self.touched.lock();
+            if !touched.iter().any(|(known, _)| known == author) {
+                touched.push((author.clone(), Arc::clone(&ty.keeper)));
+            }
         }
         if owner.1.plugin != author.plugin || owner.1.generation < author.generation {
-            *owner = (ty.clone(), author.clone());
+            let before = std::mem::replace(&mut *owner, (ty.clone(), author.clone()));
+            drop(owner);
+            // The last keeper of a library sends word to whoever unmaps it.
+            drop(before);
         }
     }
 
-    fn holds(&self, plugin: &str, generation: u64) -> bool {
-        let owner = self.owner.lock().1.clone();
-        (*owner.plugin == *plugin && owner.generation == generation)
-            || self.touched.lock().iter().any(|(name, number)| **name == *plugin && *number == generation)
+    /// The value is over, and needs no code any more. (Its cell may be kept by the very library.)
+    fn free_code(&self) {
+        let owner = std::mem::replace(&mut self.owner.lock().0.keeper, Arc::new(()));
+        let touched = std::mem::take(&mut *self.touched.lock());
+        drop((owner, touched));
     }
 }
 
@@ -326,12 +349,6 @@ enum Claim {
     Gone,
     Taken,
     Busy(u64),
-}
-
-/// Whether the library of a generation has to stay mapped because of a value that lost its slot.
-pub(super) fn lingering_holds(plugin: &str, generation: u64) -> bool {
-    let lingering: Vec<Arc<Data>> = LINGERING.lock().values().cloned().collect();
-    lingering.iter().any(|data| data.holds(plugin, generation))
 }
 
 /// The last user of a gone value has left. An unknown address is ignored: that value is over already.
@@ -385,11 +402,6 @@ impl Tenure {
 
     pub(super) fn note_user(&self, ty: &DataType, author: &Author) {
         self.0.note_user(ty, author);
-    }
-
-    /// Whether the library of a generation has to stay mapped because of the value.
-    pub(super) fn holds(&self, plugin: &str, generation: u64) -> bool {
-        self.0.holds(plugin, generation)
     }
 
     pub(super) fn describe(&self) -> serde_json::Value {
@@ -485,6 +497,7 @@ impl Upgrade {
             // SAFETY: the first and only end of this upgrade; the library is mapped.
             unsafe { finish(view.data, 1) };
         }
+        self.old.0.free_code();
         // SAFETY: the new code made the value of its own type, and it is valid since the line above.
         let new = unsafe { Data::new(self.ty.clone(), self.author.clone(), view.value) };
         new.upgrades.store(self.old.0.upgrades.load(Ordering::Relaxed) + 1, Ordering::Relaxed);

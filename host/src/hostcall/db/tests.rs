@@ -47,6 +47,7 @@ impl Plugin {
             overlay: Arc::new(crate::registry::Overlay::committed()),
             handles: Handles::default(),
             data_dir: data_dir.to_owned(),
+            code: crate::pins::Code::new(data_dir, || ()),
         };
         Plugin { caller, error: (Status::OK, String::new(), String::new()) }
     }
