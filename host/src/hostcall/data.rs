@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "reads the arguments of host calls")]
 
 use std::ffi::c_void;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use plugin_api::abi::{
@@ -28,7 +29,7 @@ unsafe extern "C" fn create(
 ) -> Status {
     let body = |caller: &Caller| {
         // SAFETY: the plugin passes a type that is valid for this call.
-        let ty = unsafe { read_type(of)? };
+        let ty = unsafe { read_type(caller, of)? };
         if value.is_null() {
             return Err(Failure::invalid("the value is null"));
         }
@@ -54,7 +55,7 @@ unsafe extern "C" fn find(
 ) -> Status {
     let body = |caller: &Caller| {
         // SAFETY: the plugin passes views that are valid for this call.
-        let (key, ty, init) = unsafe { (read_key(key)?, read_type(expected)?, init.as_ref()) };
+        let (key, ty, init) = unsafe { (read_key(key)?, read_type(caller, expected)?, init.as_ref()) };
         // On a thread that must not block: what is there and free, or an error.
         let is_hasty = blocking::is_forbidden();
         let timeout = if is_hasty { Duration::ZERO } else { timeout_of(init) };
@@ -73,10 +74,13 @@ unsafe extern "C" fn find(
                 }
                 None => caller.registry.data(&author, &caller.overlay, &key, &ty, timeout, None)?,
             };
-            match tenure.data().begin(flags & FIND_JOIN != 0, deadline) {
+            // Waiting for the end of an upgrade must not keep the old value in its slot's place.
+            let data = Arc::clone(tenure.data());
+            drop(tenure);
+            match data.begin(flags & FIND_JOIN != 0, deadline) {
                 Begun::Using(cell) => {
                     if flags & FIND_KEEP != 0 {
-                        caller.handles.keep_cell(tenure.data());
+                        caller.handles.keep_cell(&data);
                     }
                     // SAFETY: `out` is writable during this call.
                     unsafe { out.write(cell.as_ptr()) };
@@ -104,7 +108,7 @@ unsafe extern "C" fn prepare(
 ) -> Status {
     let body = |caller: &Caller| {
         // SAFETY: the plugin passes views that are valid for this call.
-        let (key, ty, init) = unsafe { (read_key(key)?, read_type(expected)?, init.as_ref()) };
+        let (key, ty, init) = unsafe { (read_key(key)?, read_type(caller, expected)?, init.as_ref()) };
         let Some(init) = init else { return Err(Failure::invalid("there is no init")) };
         // SAFETY: `init` belongs to the caller, who is inside this call and keeps it alive.
         let mut run = || unsafe { run_init(caller, init) };
@@ -134,7 +138,7 @@ fn timeout_of(init: Option<&InitView>) -> Duration {
 /// # Safety
 ///
 /// `ty` is null or points to a type that is valid for this call.
-unsafe fn read_type(ty: *const DataTypeView) -> Result<DataType, Failure> {
+unsafe fn read_type(caller: &Caller, ty: *const DataTypeView) -> Result<DataType, Failure> {
     // SAFETY: this function's contract.
     let Some(ty) = (unsafe { ty.as_ref() }) else {
         return Err(Failure::invalid("the type is null"));
@@ -147,8 +151,9 @@ unsafe fn read_type(ty: *const DataTypeView) -> Result<DataType, Failure> {
         let text = view::text(ty.layout, "the layout")?;
         (view::text(ty.name, "the type's name")?, text, view::slice(ty.glue, ty.glue_count))
     };
-    // SAFETY: the glue is that of the caller's own type; its library stays mapped while values of it are about (see
-    // `Registry::held_by_data`).
-    unsafe { DataType::new(name, text, glue, ty.upgrade, ty.on_change == ON_CHANGE_RESTART) }
+    let keeper =
+        Arc::new(caller.code.pin(format!("data of type `{name}`, which it would drop or has touched")));
+    // SAFETY: the glue is that of the caller's own type, and the keeper a pin of the caller's code.
+    unsafe { DataType::new(name, text, glue, ty.upgrade, ty.on_change == ON_CHANGE_RESTART, keeper) }
         .ok_or_else(|| Failure::invalid("the layout is not written in a form that this host reads"))
 }

@@ -30,9 +30,6 @@ const UNLOAD_DEADLINE: Duration = Duration::from_secs(10);
 /// is about to let go of it, and says nothing when it does.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
-/// When to look again at a generation that a value of the registry holds.
-const LOOK_AT_DATA: Duration = Duration::from_millis(100);
-
 /// Something for the reaper to do.
 #[derive(Debug)]
 pub(super) enum Task {
@@ -77,8 +74,6 @@ enum Attempt {
     Unmapped,
     /// It has to wait for a pin.
     Held(Waiting),
-    /// It has to wait until other code has taken a value over.
-    HeldByData(Waiting),
     /// It has to wait for somebody who is about to let go.
     Shared(Waiting),
     /// It stays, for good.
@@ -87,11 +82,12 @@ enum Attempt {
 
 impl Reaper {
     fn run(&mut self, tasks: &Receiver<Task>) {
-        let mut look_again = None;
+        let mut look_again = false;
         loop {
-            let task = match look_again {
-                Some(patience) => tasks.recv_timeout(patience),
-                None => tasks.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            let task = if look_again {
+                tasks.recv_timeout(LOOK_AGAIN)
+            } else {
+                tasks.recv().map_err(|_| RecvTimeoutError::Disconnected)
             };
             match task {
                 Ok(Task::Drained(generation)) => {
@@ -134,26 +130,19 @@ impl Reaper {
         }
     }
 
-    /// Unmaps what can be; tells after what time to look again, if at all.
-    fn unmap_all(&mut self) -> Option<Duration> {
+    /// Unmaps what can be; tells whether to look again soon.
+    fn unmap_all(&mut self) -> bool {
         if self.shared.reaper.lock().is_none() {
             // The process is ending, which unmaps everything.
-            return None;
+            return false;
         }
-        let mut look_again: Option<Duration> = None;
-        let mut look_in = |patience: Duration| {
-            look_again = Some(look_again.map_or(patience, |earlier| earlier.min(patience)));
-        };
+        let mut look_again = false;
         for waiting in std::mem::take(&mut self.waiting) {
             match self.unmap(waiting) {
                 Attempt::Unmapped => self.shared.notify_progress(),
                 Attempt::Held(waiting) => self.waiting.push(waiting),
-                Attempt::HeldByData(waiting) => {
-                    look_in(LOOK_AT_DATA);
-                    self.waiting.push(waiting);
-                }
                 Attempt::Shared(waiting) => {
-                    look_in(LOOK_AGAIN);
+                    look_again = true;
                     self.waiting.push(waiting);
                 }
                 Attempt::Kept => {}
@@ -173,14 +162,6 @@ impl Reaper {
         };
         if code.pins() > 0 {
             return Attempt::Held(again(body));
-        }
-        let keys = self.shared.registry.held_by_data(&plugin, number);
-        if !keys.is_empty() {
-            // Its code would drop these values, or they point into it: a newer generation that uses them
-            // takes them over, and says nothing when it does.
-            let notes = keys.iter().map(|key| format!("value `{key}` of the registry")).collect();
-            self.shared.parked.note(&code, notes);
-            return Attempt::HeldByData(again(body));
         }
         let signals = code.range().map(pins::handlers_in).unwrap_or_default();
         if !signals.is_empty() {
@@ -204,8 +185,7 @@ impl Reaper {
         }
         let begun = Instant::now();
         // SAFETY: the generation was in nobody's hands but these, so no lease, no route and no call of it
-        // exists, nor can another come to be. No value of the registry needs its code, and only code that
-        // runs could make one need it. Threads, thread-locals, keys and whatever else keeps a
+        // exists, nor can another come to be. Threads, thread-locals, keys and whatever else keeps a
         // pointer into the code hold pins, and there was none after the last lease had gone; who could
         // make a new one would hold one.
         if unsafe { mapped.unmap() }.is_err() {

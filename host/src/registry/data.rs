@@ -8,12 +8,13 @@
 //! - A value is dropped once, by [`Data::drop_value`], or moved away once, by [`Upgrade::commit`].
 //! - It is dropped when the slot has let go of it and nobody uses it. The cell outlives both.
 //! - Glue is code: the library of [`Data::owner`] has to stay mapped as long as the value lives, and so has one
-//!   that used a value with hash maps, which when empty point into it. [`Data::holds`] tells.
+//!   that used a value with hash maps, which when empty point into it. A [`Keeper`] of each is with the value.
 //! - An upgrade begins when the value is claimed, that is when it is frozen and nobody uses it.
 #![expect(unsafe_code, reason = "values and their glue are addresses to the host")]
 
 use std::alloc::{GlobalAlloc, Layout as Block, System};
-use std::collections::{BTreeSet, HashMap};
+use std::any::Any;
+use std::collections::HashMap;
 use std::ffi::c_void;
 use std::fmt;
 use std::ptr::NonNull;
@@ -38,6 +39,9 @@ const LOOK: Duration = Duration::from_micros(500);
 /// Builds a value of a newer layout from an older one.
 pub type UpgradeFn = unsafe extern "C" fn(*const OldDataView, *mut UpgradeView, *const ErrorSink) -> Status;
 
+/// Keeps the library mapped in which the functions of a type are, until it is dropped.
+pub type Keeper = Arc<dyn Any + Send + Sync>;
+
 /// A type of data, as a generation describes it.
 #[derive(Clone)]
 pub struct DataType {
@@ -46,6 +50,7 @@ pub struct DataType {
     layout: Arc<Layout>,
     glue: Arc<[GlueView]>,
     upgrade: UpgradeFn,
+    keeper: Keeper,
     /// Whether a value that cannot be upgraded is dropped and made anew.
     pub restarts: bool,
 }
@@ -56,13 +61,14 @@ impl DataType {
     /// # Safety
     ///
     /// `glue` and `upgrade` are functions for the types that `text` describes, in a library that stays mapped as
-    /// long as this type and values of it are about.
+    /// long as `keeper` is about.
     pub unsafe fn new(
         name: &str,
         text: &str,
         glue: &[GlueView],
         upgrade: UpgradeFn,
         restarts: bool,
+        keeper: Keeper,
     ) -> Option<DataType> {
         let layout = Layout::parse(text)?;
         (layout.types.len() == glue.len()).then(|| DataType {
@@ -71,6 +77,7 @@ impl DataType {
             layout: Arc::new(layout),
             glue: glue.into(),
             upgrade,
+            keeper,
             restarts,
         })
     }
@@ -113,7 +120,7 @@ pub struct Data {
     /// As the owner describes it.
     owner: Mutex<(DataType, Author)>,
     /// Generations that may have left pointers to constants of their library in it.
-    touched: Mutex<BTreeSet<(Arc<str>, u64)>>,
+    touched: Mutex<Vec<(Author, Keeper)>>,
     /// Set by whoever drops the value or moves it away.
     is_over: AtomicBool,
     /// For those who wait for the end of an upgrade.
@@ -136,9 +143,8 @@ impl fmt::Debug for Data {
     }
 }
 
-/// Every value from its making to its end, by the address of the cell: in a slot, on its way into or out of
-/// one, or without one and still used. What is not in here needs nobody's code.
-static LIVE: LazyLock<Mutex<HashMap<usize, Arc<Data>>>> = LazyLock::new(Mutex::default);
+/// Values that their slot has let go of and somebody uses, by the address of the cell.
+static LINGERING: LazyLock<Mutex<HashMap<usize, Arc<Data>>>> = LazyLock::new(Mutex::default);
 
 /// What became of the wish to use a value.
 #[derive(Debug)]
@@ -157,21 +163,19 @@ impl Data {
     /// `value` is a whole value of the type, `Send + Sync`, in a block of the C library's, and nobody else's.
     unsafe fn new(ty: DataType, author: Author, value: *mut c_void) -> Arc<Data> {
         let cell = DataCell { size: size_of::<DataCell>(), users: AtomicU64::new(0), value };
-        let cell = NonNull::from(Box::leak(Box::new(cell)));
-        let data = Arc::new(Data {
-            cell,
-            touched: Mutex::new(match ty.has_hash_maps() {
-                true => BTreeSet::from([(Arc::clone(&author.plugin), author.generation)]),
-                false => BTreeSet::new(),
+        Arc::new(Data {
+            cell: NonNull::from(Box::leak(Box::new(cell))),
+            touched: Mutex::new(if ty.has_hash_maps() {
+                vec![(author.clone(), Arc::clone(&ty.keeper))]
+            } else {
+                Vec::new()
             }),
             owner: Mutex::new((ty, author)),
             is_over: AtomicBool::new(false),
             gate: Mutex::new(()),
             opened: Condvar::new(),
             upgrades: AtomicU64::new(0),
-        });
-        LIVE.lock().insert(cell.as_ptr() as usize, Arc::clone(&data));
-        data
+        })
     }
 
     fn word(&self) -> &AtomicU64 {
@@ -263,9 +267,10 @@ impl Data {
         self.opened.notify_all();
     }
 
-    /// The slot lets go: nobody begins any more, and the last user ends it.
+    /// The slot lets go: nobody begins any more, and the last user ends it. May happen twice.
     fn retire(self: &Arc<Self>) {
         let address = self.cell.as_ptr() as usize;
+        LINGERING.lock().insert(address, Arc::clone(self));
         let before = {
             let _gate = self.gate.lock();
             // At once: a user that leaves has to see either flags of before or `DATA_GONE` alone.
@@ -295,6 +300,8 @@ impl Data {
             // SAFETY: the value came in a block of the C library's of this layout, and is dropped.
             unsafe { System.dealloc(self.value().cast(), block) };
         }
+        drop(owner);
+        self.free_code();
     }
 
     /// Notes a use by a generation. One that is newer than the owner becomes the owner: from now on its glue is
@@ -304,25 +311,35 @@ impl Data {
         if owner.1 == *author {
             return;
         }
+        if self.is_over.load(Ordering::Acquire) {
+            return;
+        }
         if owner.0.has_hash_maps() {
-            self.touched.lock().insert((Arc::clone(&author.plugin), author.generation));
+            let mut touched = self.touched.lock();
+            if !touched.iter().any(|(known, _)| known == author) {
+                touched.push((author.clone(), Arc::clone(&ty.keeper)));
+            }
         }
         if owner.1.plugin != author.plugin || owner.1.generation < author.generation {
-            *owner = (ty.clone(), author.clone());
+            let before = std::mem::replace(&mut *owner, (ty.clone(), author.clone()));
+            drop(owner);
+            // The last keeper of a library sends word to whoever unmaps it.
+            drop(before);
         }
     }
 
-    fn holds(&self, plugin: &str, generation: u64) -> bool {
-        let owner = self.owner.lock().1.clone();
-        (*owner.plugin == *plugin && owner.generation == generation)
-            || self.touched.lock().iter().any(|(name, number)| **name == *plugin && *number == generation)
+    /// The value is over, and needs no code any more. (Its cell may be kept by the very library.)
+    fn free_code(&self) {
+        let owner = std::mem::replace(&mut self.owner.lock().0.keeper, Arc::new(()));
+        let touched = std::mem::take(&mut *self.touched.lock());
+        drop((owner, touched));
     }
 }
 
 impl Drop for Data {
     fn drop(&mut self) {
         // SAFETY: leaked in `new`. Whoever could reach the cell holds a reference to this `Data`, or is a user of
-        // one that its slot has let go of.
+        // a lingering one.
         drop(unsafe { Box::from_raw(self.cell.as_ptr()) });
     }
 }
@@ -334,19 +351,11 @@ enum Claim {
     Busy(u64),
 }
 
-/// Whether the library of a generation has to stay mapped because of a value, wherever that is.
-pub(super) fn live_holds(plugin: &str, generation: u64) -> bool {
-    let live: Vec<Arc<Data>> = LIVE.lock().values().cloned().collect();
-    live.iter().any(|data| data.holds(plugin, generation))
-}
-
 /// The last user of a gone value has left. An unknown address is ignored: that value is over already.
 pub fn release(address: usize) {
-    let data = LIVE.lock().get(&address).cloned();
+    let data = LINGERING.lock().remove(&address);
     if let Some(data) = data {
         data.drop_value();
-        // Only now: until its glue has returned the value holds the library that the glue is in.
-        LIVE.lock().remove(&address);
     }
 }
 
@@ -371,6 +380,11 @@ impl Tenure {
         Arc::new(Tenure(unsafe { Data::new(ty, author, value) }))
     }
 
+    /// Ends the tenure now, whoever else has a clone of it.
+    pub(super) fn end(&self) {
+        self.0.retire();
+    }
+
     /// The value, which may outlive the tenure.
     pub fn data(&self) -> &Arc<Data> {
         &self.0
@@ -388,11 +402,6 @@ impl Tenure {
 
     pub(super) fn note_user(&self, ty: &DataType, author: &Author) {
         self.0.note_user(ty, author);
-    }
-
-    /// Whether the library of a generation has to stay mapped because of the value.
-    pub(super) fn holds(&self, plugin: &str, generation: u64) -> bool {
-        self.0.holds(plugin, generation)
     }
 
     pub(super) fn describe(&self) -> serde_json::Value {
@@ -488,6 +497,7 @@ impl Upgrade {
             // SAFETY: the first and only end of this upgrade; the library is mapped.
             unsafe { finish(view.data, 1) };
         }
+        self.old.0.free_code();
         // SAFETY: the new code made the value of its own type, and it is valid since the line above.
         let new = unsafe { Data::new(self.ty.clone(), self.author.clone(), view.value) };
         new.upgrades.store(self.old.0.upgrades.load(Ordering::Relaxed) + 1, Ordering::Relaxed);

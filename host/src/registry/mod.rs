@@ -310,19 +310,6 @@ impl Registry {
         close_all(slots.into_values().collect());
     }
 
-    /// The keys of data because of which the library of a generation has to stay mapped: its code would drop
-    /// the value, or the value may point to its constants.
-    pub fn held_by_data(&self, plugin: &str, generation: u64) -> Vec<String> {
-        let slots: Vec<Arc<Slot>> = self.slots.read().values().cloned().collect();
-        let holds = |slot: &&Arc<Slot>| slot.data().is_some_and(|tenure| tenure.holds(plugin, generation));
-        let mut keys: Vec<String> = slots.iter().filter(holds).map(|slot| slot.key().to_string()).collect();
-        keys.sort();
-        if keys.is_empty() && data::live_holds(plugin, generation) {
-            keys.push("(one whose key was removed, and which is still in use)".to_owned());
-        }
-        keys
-    }
-
     /// Every slot that holds a value, is making one or failed to, sorted by key.
     pub fn slots(&self) -> Vec<SlotInfo> {
         let slots: Vec<Arc<Slot>> = self.slots.read().values().cloned().collect();

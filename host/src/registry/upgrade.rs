@@ -55,6 +55,8 @@ impl Staged {
                 // Where the key was removed meanwhile the new value goes as the old one would have.
                 let new = upgrade.commit();
                 self.slot.replace(&old, Some(new));
+                // Those who waited for this look again, and find the new one.
+                old.end();
             }
             Change::Restart(old) => {
                 self.slot.replace(&old, None);

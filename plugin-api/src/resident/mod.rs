@@ -35,8 +35,8 @@
 //!
 //! *Nothing in it points into a library.* There is no implementation for references, functions, `dyn`,
 //! `Rc` or `Arc<str>` (its empty value is a static). One exception is known: an *empty* `HashMap` or
-//! `HashSet` that never held anything points to a constant of the library it was made in. The host has to keep
-//! a library mapped while a value with maps that it may have touched is alive.
+//! `HashSet` that never held anything points to a constant of the library it was made in. So the host keeps a
+//! library mapped while a value with such maps that it has used is alive.
 //!
 //! *The code that drops it is mapped.* The host keeps the drop glue of one generation with each value. A
 //! newer one that asks for it with the same text puts its own in place, so the older is not needed.
