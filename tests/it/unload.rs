@@ -131,3 +131,30 @@ fn short_stress_finds_nothing_wrong() {
     assert!(outcome.wrong.is_empty(), "{outcome:#?}");
     assert_eq!((outcome.reloads, outcome.refused, outcome.parked), (24, 3, 2), "{outcome:#?}");
 }
+
+/// Some libraries the loader never unmaps, and some have left a handler behind: they stay, by name.
+#[test]
+fn library_that_cannot_go_is_parked_with_the_reason() {
+    let host = TestHost::start([("shop", "c_plugin_nodelete")]);
+    host.reload("shop", |plugins| plugins.replace("shop", "c_plugin_signal"));
+    host.reload("shop", |plugins| plugins.replace("shop", "version_a"));
+    let reasons = [(1, "`-z nodelete`"), (2, "the handler it set for signal 8")];
+    eventually(SOON, "both to be parked", || {
+        let parked = host.plugin("shop").parked();
+        let is_named = |&(generation, reason): &(u64, &str)| {
+            parked.iter().any(|(number, held_by)| *number == generation && held_by[0].contains(reason))
+        };
+        if parked.len() == 2 && reasons.iter().all(is_named) { Ok(()) } else { Err(format!("{parked:?}")) }
+    });
+    assert_eq!((host.get("/shop/ping").text().as_str(), host.plugin("shop").unloaded()), ("a", 0));
+}
+
+/// What would change the whole process is refused before any of it runs.
+#[test]
+fn executable_stack_is_refused() {
+    let host = TestHost::start([("shop", "version_a")]);
+    let reason = host.refuse("shop", |plugins| plugins.replace("shop", "c_plugin_execstack"));
+    assert!(reason.contains("executable stack"), "{reason}");
+    let maps = fs::read_to_string(format!("/proc/{}/maps", host.pid())).unwrap();
+    assert!(maps.lines().any(|line| line.ends_with("[stack]") && line.contains(" rw-p ")), "{maps}");
+}

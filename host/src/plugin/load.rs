@@ -21,7 +21,7 @@ use super::reaper::Task;
 use super::router::{self, Entry, Router};
 use super::stage::BuildId;
 use super::worker::Plugin;
-use super::{Shared, descriptor};
+use super::{Shared, descriptor, vetting};
 use crate::hostcall::{Caller, Handles};
 use crate::pins::Code;
 use crate::registry::Overlay;
@@ -71,12 +71,17 @@ impl Shared {
         if let Some(lease) = serving.filter(|lease| lease.generation().build_id == build_id) {
             return Ok(Loaded::Unchanged { number: lease.generation().number });
         }
-        let (descriptor, staged) = steps.run("stage", || {
+        let (descriptor, oddities, staged) = steps.run("stage", || {
             let descriptor =
                 descriptor::read(bytes).map_err(|error| Refused::new("stage", error.to_string()))?;
+            let oddities = vetting::vet(bytes, vetting::is_available)
+                .map_err(|error| Refused::new("stage", error.to_string()))?;
+            for oddity in &oddities {
+                tracing::warn!(plugin = %plugin.name, "odd library: {oddity}");
+            }
             let staged =
                 self.stage.put(&plugin.name, bytes).map_err(|error| Refused::new("stage", chain(&error)))?;
-            Ok::<_, Refused>((descriptor, staged))
+            Ok::<_, Refused>((descriptor, oddities, staged))
         })?;
         steps
             .run("probe", || self.probe.run(&staged.path))
@@ -123,6 +128,7 @@ impl Shared {
             mount: mount.as_ref().ok().cloned().unwrap_or_default(),
             library,
             descriptor,
+            oddities,
             build_id,
             loaded_at: SystemTime::now(),
             staged,

@@ -27,6 +27,7 @@ mod reaper;
 pub mod router;
 pub mod stage;
 mod status;
+pub mod vetting;
 mod worker;
 
 use std::collections::{BTreeMap, HashSet};

@@ -20,8 +20,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::descriptor;
 use super::library::Library;
+use super::{descriptor, vetting};
 use crate::hostcall::{Caller, Handles};
 use crate::pins::Code;
 use crate::registry::{Overlay, Registry};
@@ -167,6 +167,7 @@ pub fn child(path: &Path, token: &str) -> io::Result<()> {
 fn enter(path: &Path) -> Result<Library, String> {
     let bytes = std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let descriptor = descriptor::read(&bytes).map_err(|error| error.to_string())?;
+    vetting::vet(&bytes, vetting::is_available).map_err(|error| error.to_string())?;
     let caller = Arc::new(Caller {
         plugin: descriptor.name.into(),
         generation: 0,
