@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use tests::fixture::{compile_c, repository};
 use tests::host::{Launch, TestHost};
 use tests::http::{Client, Response};
 use tests::load::Load;
@@ -157,4 +158,30 @@ fn executable_stack_is_refused() {
     assert!(reason.contains("executable stack"), "{reason}");
     let maps = fs::read_to_string(format!("/proc/{}/maps", host.pid())).unwrap();
     assert!(maps.lines().any(|line| line.ends_with("[stack]") && line.contains(" rw-p ")), "{maps}");
+}
+
+/// A library that came with a plugin stays when the plugin goes: its own traces are not tracked. One that
+/// is not there is named before anything runs.
+#[test]
+fn library_that_a_plugin_brings_stays() {
+    let launch = Launch::new();
+    let source = launch.scratch().join("dependency.c");
+    fs::write(&source, "int dependency(void);\nint dependency(void) { return 7; }\n").unwrap();
+    let dependency = compile_c(&source, "libdependency.so", &["-shared", "-fPIC"]);
+    let dir = dependency.parent().unwrap().to_str().unwrap();
+    let plugin = repository().join("tests/fixtures/c_plugin/plugin.c");
+    let link = ["-shared", "-fPIC", "-Wl,--no-as-needed", "-L", dir, "-ldependency"];
+    let bytes = fs::read(compile_c(&plugin, "libneeds_dependency.so", &link)).unwrap();
+
+    let without = TestHost::start([("shop", "version_a")]);
+    let reason = without.refuse("shop", |plugins| plugins.write_garbage("shop", &bytes));
+    assert!(reason.contains("needs `libdependency.so`, which is not on this machine"), "{reason}");
+
+    launch.plugins().install("shop", "version_a");
+    let host = launch.env("LD_LIBRARY_PATH", dir).start();
+    host.reload("shop", |plugins| plugins.write_garbage("shop", &bytes));
+    host.reload("shop", |plugins| plugins.replace("shop", "version_b"));
+    wait_unloaded(&host, "shop", 2);
+    let maps = fs::read_to_string(format!("/proc/{}/maps", host.pid())).unwrap();
+    assert!(maps.contains("/libdependency.so"), "it left with the plugin:\n{maps}");
 }

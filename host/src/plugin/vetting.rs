@@ -65,6 +65,15 @@ impl Oddity {
     }
 }
 
+/// A library that may be opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Vetted {
+    /// What is odd about it.
+    pub oddities: Vec<Oddity>,
+    /// The libraries it needs, by the names under which the loader knows them.
+    pub needs: Vec<String>,
+}
+
 type Elf = elf::FileHeader64<object::Endianness>;
 
 /// Looks at a library that [`super::descriptor::read`] has accepted. `is_available` tells whether the
@@ -73,7 +82,7 @@ type Elf = elf::FileHeader64<object::Endianness>;
 /// # Errors
 ///
 /// [`VettingError`]; the first thing that is wrong.
-pub fn vet(file: &[u8], is_available: impl Fn(&str) -> bool) -> Result<Vec<Oddity>, VettingError> {
+pub fn vet(file: &[u8], is_available: impl Fn(&str) -> bool) -> Result<Vetted, VettingError> {
     let malformed = |error: object::Error| VettingError::Malformed { reason: error.to_string() };
     let header = Elf::parse(file).map_err(malformed)?;
     let endian = header.endian().map_err(malformed)?;
@@ -86,7 +95,7 @@ pub fn vet(file: &[u8], is_available: impl Fn(&str) -> bool) -> Result<Vec<Oddit
 
     let sections = header.sections(endian, file).map_err(malformed)?;
     let dynamic = sections.dynamic_table(endian, file).map_err(malformed)?;
-    let mut oddities = Vec::new();
+    let (mut oddities, mut needs) = (Vec::new(), Vec::new());
     for entry in &dynamic {
         let has = |tag: elf::DynamicTag, bit: u64| entry.tag == tag && entry.val & bit != 0;
         if entry.tag == elf::DT_TEXTREL || has(elf::DT_FLAGS, elf::DF_TEXTREL.0) {
@@ -103,6 +112,7 @@ pub fn vet(file: &[u8], is_available: impl Fn(&str) -> bool) -> Result<Vec<Oddit
             if !is_available(&library) {
                 return Err(VettingError::Needs { library });
             }
+            needs.push(library);
         }
     }
 
@@ -113,7 +123,7 @@ pub fn vet(file: &[u8], is_available: impl Fn(&str) -> bool) -> Result<Vec<Oddit
         let name = unique.name(endian, symbols.strings()).map_err(malformed)?;
         oddities.push(Oddity::Unique { symbol: String::from_utf8_lossy(name).into_owned() });
     }
-    Ok(oddities)
+    Ok(Vetted { oddities, needs })
 }
 
 /// Whether the loader would find a library: it is mapped already, it is in the loader's cache, or in a
@@ -173,12 +183,14 @@ mod tests {
     }
 
     fn vetted(file: &[u8]) -> Result<Vec<Oddity>, VettingError> {
-        vet(file, |_| true)
+        vet(file, |_| true).map(|vetted| vetted.oddities)
     }
 
     #[test]
     fn ordinary_libraries_are_neither_refused_nor_odd() {
-        assert_eq!(vet(&whole(), is_available), Ok(vec![]));
+        let vetted = vet(&whole(), is_available).unwrap();
+        assert_eq!(vetted.oddities, []);
+        assert!(vetted.needs.iter().any(|library| library == "libc.so.6"), "{:?}", vetted.needs);
     }
 
     #[test]
