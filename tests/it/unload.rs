@@ -61,7 +61,8 @@ fn retired_generations_are_unmapped() {
     }
     let (libraries, all) = mappings(&host);
     assert_eq!(libraries, 1, "the one that serves");
-    assert!(all <= settled + 10, "{settled} mappings after 50 reloads, {all} after 100");
+    // Stacks of workers and tombstones come, go and merge; one mapping lost per reload would show.
+    assert!(all < settled + 50, "{settled} mappings after 50 reloads, {all} after 100");
 }
 
 /// A plugin whose thread does not end: exactly its generations stay, by name, until the thread ends.

@@ -56,7 +56,7 @@ use crate::build::{Builder, Cargo, DescribeError, Package};
 use crate::pins::{self, Unsupported};
 use crate::registry::Registry;
 use crate::watch::scan::{Candidate, ScanError, scan};
-use crate::watch::{Change, Depth, WatchError, Watcher};
+use crate::watch::{Change, Depth, WatchError, Watcher, is_ignored};
 
 /// What the plugins room has to know.
 #[derive(Debug, Clone)]
@@ -79,6 +79,9 @@ pub struct Settings {
 
 /// How long the probe may take.
 const PROBE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a start that failed half-way waits for what it had begun.
+const UNDO_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why the plugins could not be started. Nothing runs.
 #[derive(Debug, thiserror::Error)]
@@ -211,12 +214,21 @@ impl Plugins {
         });
         let reaper = reaper::start(Arc::clone(&shared), tasks)?;
         let plugins = Plugins { shared, reaper: Mutex::new(Some(reaper)) };
-        // The directory is watched before it is scanned, so that nothing falls between the two.
-        if plugins.shared.settings.watch {
-            plugins.shared.start_watching()?;
+        match plugins.begin() {
+            Ok(()) => Ok(plugins),
+            Err(error) => {
+                plugins.shutdown(UNDO_PATIENCE);
+                Err(error)
+            }
         }
-        plugins.shared.adopt_all()?;
-        Ok(plugins)
+    }
+
+    /// Watches, then adopts: in this order nothing falls between the two.
+    fn begin(&self) -> Result<(), StartError> {
+        if self.shared.settings.watch {
+            self.shared.start_watching()?;
+        }
+        self.shared.adopt_all()
     }
 
     /// Waits until every plugin has loaded or was refused, at most `patience`; tells whether they have.
@@ -291,12 +303,16 @@ impl Shared {
         Ok(())
     }
 
-    /// Watches the plugins directory and whatever the plugins are made of.
+    /// Watches the plugins directory, the directories in it, which may become plugins, and whatever the
+    /// plugins are made of.
     fn watch_inputs(&self) {
         let plugins: Vec<Arc<Plugin>> = self.plugins.lock().values().map(|w| Arc::clone(&w.plugin)).collect();
-        let root =
-            self.settings.plugins_dir.canonicalize().unwrap_or_else(|_| self.settings.plugins_dir.clone());
-        let mut directories = BTreeMap::from([(root, Depth::Flat)]);
+        let root = self.root();
+        let mut directories = BTreeMap::from([(root.clone(), Depth::Flat)]);
+        let inside = fs::read_dir(&root).into_iter().flatten().flatten().map(|entry| entry.path());
+        directories.extend(
+            inside.filter(|path| path.is_dir() && !is_ignored(&root, path)).map(|path| (path, Depth::Flat)),
+        );
         for plugin in plugins {
             for (directory, depth) in plugin.directories() {
                 let kept = directories.entry(directory).or_insert(depth);
@@ -308,6 +324,12 @@ impl Shared {
         {
             tracing::warn!("edits may go unnoticed: {}", crate::report::chain(&error));
         }
+    }
+
+    /// The plugins directory, without symlinks.
+    fn root(&self) -> PathBuf {
+        let named = &self.settings.plugins_dir;
+        named.canonicalize().unwrap_or_else(|_| named.clone())
     }
 
     /// Passes a change on to whom it may concern.
@@ -322,8 +344,12 @@ impl Shared {
                     || (path.file_name().is_some_and(|name| name == "Cargo.toml") && below == Some(2))
             }),
         };
-        if concerns_root && let Err(error) = self.adopt_all() {
-            tracing::error!("{}", crate::report::chain(&error));
+        if concerns_root {
+            // First, so that what comes into a new directory from now on is told.
+            self.watch_inputs();
+            if let Err(error) = self.adopt_all() {
+                tracing::error!("{}", crate::report::chain(&error));
+            }
         }
         let plugins: Vec<Arc<Plugin>> = self.plugins.lock().values().map(|w| Arc::clone(&w.plugin)).collect();
         for plugin in plugins {
@@ -341,7 +367,7 @@ impl Shared {
             if self.plugins.lock().values().any(|worker| worker.plugin.source.is(&candidate)) {
                 continue;
             }
-            match self.adopt(candidate) {
+            match candidate.check().map_err(StartError::from).and_then(|()| self.adopt(candidate)) {
                 Ok(()) => adopted = true,
                 Err(error) => {
                     let _ = refused.get_or_insert(error);

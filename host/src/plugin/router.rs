@@ -258,3 +258,31 @@ fn allow<'m>(methods: impl Iterator<Item = &'m Method>) -> String {
     names.sort_unstable();
     names.join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_whole_paths() {
+        assert_eq!(normal_mount("/"), Ok(String::new()));
+        assert_eq!(normal_mount("/shop/v2"), Ok("/shop/v2".to_owned()));
+        for bad in ["", "shop", "/shop/", "//", "/a b", "/{id}", "/a?b"] {
+            assert!(normal_mount(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn allow_names_what_comes_with_get() {
+        assert_eq!(allow([Method::POST, Method::GET].iter()), "GET, HEAD, OPTIONS, POST");
+        assert_eq!(allow([Method::PUT].iter()), "OPTIONS, PUT");
+    }
+
+    #[test]
+    fn without_plugins_nothing_is_found() {
+        let router = Router::new([]).unwrap();
+        for path in ["/", "", "*", "/a/b/", "//"] {
+            assert!(matches!(router.find(&Method::GET, path), Found::Nothing), "{path}");
+        }
+    }
+}
