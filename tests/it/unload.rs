@@ -40,9 +40,9 @@ fn wait_unloaded(host: &TestHost, plugin: &str, generations: u64) {
 #[test]
 fn retired_generations_are_unmapped() {
     let host = TestHost::start([("shop", "threads_and_locals")]);
-    let blocking = Load::start(host.listen(), 4, "/shop/", is_answered);
-    let inline = Load::start(host.listen(), 4, "/shop/ping", is_answered);
-    let threads = Load::start(host.listen(), 2, "/shop/thread", is_answered);
+    let blocking = Load::start(host.listen(), 2, "/shop/", is_answered);
+    let inline = Load::start(host.listen(), 2, "/shop/ping", is_answered);
+    let threads = Load::start(host.listen(), 1, "/shop/thread", is_answered);
     let mut settled = 0;
     for reload in 1..=100 {
         let generation = host.reload("shop", |plugins| plugins.rebuild("shop", "threads_and_locals", reload));
