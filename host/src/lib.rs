@@ -28,11 +28,12 @@
 //! - [`hostcall`]: plugin -> host, the functions in the host's table.
 //! - [`registry`]: the process-wide map of values that outlive code.
 //! - [`db`]: drivers, connections, pools.
+//! - [`safe`]: each plugin's private durable key-value store.
 //! - [`admin`]: the host as JSON, on the admin listener and on the control socket.
 //!
 //! # Architecture invariants
 //!
-//! - Rooms that hold state ([`registry`], [`db`]) cannot name a generation, a plugin or a request.
+//! - Rooms that hold state ([`registry`], [`db`], [`safe`]) cannot name a generation, a plugin or a request.
 //! - `unsafe` is in the files that `tests/it/tidy.rs` lists; the boundary's pointers are read in
 //!   [`hostcall`] and `plugin` and nowhere else.
 //! - No panic of a plugin, and none of the host's own code inside a call, leaves the side that raised it.
@@ -48,4 +49,5 @@ mod panic;
 pub mod plugin;
 pub mod registry;
 pub mod report;
+pub mod safe;
 pub mod watch;
