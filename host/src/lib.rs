@@ -21,6 +21,7 @@
 //!
 //! # Code map, in reading order
 //!
+//! - [`cli`], [`config`]: the command line, the screen, the log; `host.toml`.
 //! - [`host`]: owns every part; start order and, reversed, stop order.
 //! - [`plugin`]: plugins, their generations, and the pipeline from a library's bytes to publish.
 //! - [`build`], [`watch`]: cargo, and what tells that it should run.
@@ -41,6 +42,8 @@
 
 pub mod admin;
 pub mod build;
+pub mod cli;
+pub mod config;
 pub mod db;
 pub mod host;
 pub mod hostcall;

@@ -559,3 +559,27 @@ pub struct DbTable {
     /// Rolls the innermost transaction or savepoint back.
     pub rollback: unsafe extern "C" fn(ctx: HostCtx, conn: HandleId, error: *const ErrorSink) -> Status,
 }
+
+/// The layout of version 1, on the platforms that plugins exist for. What stands here is released: a
+/// line may be added, none may be changed but those of tables, which grow.
+#[cfg(target_pointer_width = "64")]
+const _: () = {
+    assert!(size_of::<StrView>() == 16);
+    assert!(size_of::<BytesView>() == 16);
+    assert!(size_of::<PairView>() == 32);
+    assert!(size_of::<ErrorView>() == 48);
+    assert!(size_of::<ErrorSink>() == 16);
+    assert!(size_of::<BytesSink>() == 16);
+    assert!(size_of::<RouteView>() == 56);
+    assert!(size_of::<RequestView>() == 160);
+    assert!(size_of::<ReplyView>() == 32);
+    assert!(size_of::<ResponseView>() == 48);
+    assert!(size_of::<LogView>() == 88);
+    assert!(size_of::<PanicView>() == 64);
+    assert!(size_of::<KeyView>() == 40);
+    assert!(size_of::<TypeView>() == 32);
+    assert!(size_of::<InitView>() == 32);
+    assert!(size_of::<PoolConfigView>() == 40);
+    assert!(size_of::<StatementView>() == 40);
+    assert!(size_of::<ValueView>() == 32);
+};

@@ -7,6 +7,11 @@ mod db;
 // The harness keeps its promises.
 mod harness;
 // The sources keep to the house's rules.
+mod db_handles;
+mod registry;
+mod reload;
+mod serving;
+mod source;
 mod tidy;
 
 /// A database of the cluster that all tests share, for tests that need no database of their own.

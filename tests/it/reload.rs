@@ -184,7 +184,7 @@ fn bad_code_is_tried_once_per_edit() {
 fn first_load_may_fail_and_the_next_file_serves() {
     let host = TestHost::start([("shop", "on_load_errs"), ("other", "version_a")]);
     let status = host.plugin("shop");
-    assert_eq!((status.state(), status.generation()), ("failed".into(), None), "{status}");
+    assert_eq!((status.state(), status.generation()), ("refused".into(), None), "{status}");
     assert_eq!(host.get("/shop/ping").status, 503);
     assert_eq!(host.get("/other/ping").text(), "a");
     host.reload("shop", |plugins| plugins.replace("shop", "version_b"));

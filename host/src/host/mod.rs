@@ -27,7 +27,7 @@ use std::time::{Duration, Instant, SystemTime};
 use self::service::PluginService;
 use crate::admin::{self, Admin};
 use crate::http::side::{self, SideError, SideServer};
-use crate::http::{Limits, ListenError, Server};
+use crate::http::{Limits, ListenError, Listener, Server};
 use crate::plugin::{self, Observer, Plugins, Settings};
 use crate::registry::Registry;
 
@@ -50,8 +50,13 @@ pub struct HostConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
     /// An address cannot be listened on.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
+    #[error("{flag}: {source}")]
+    Listen {
+        /// The flag that names the address.
+        flag: &'static str,
+        /// What is wrong with it.
+        source: ListenError,
+    },
     /// The state directory cannot be used.
     #[error("cannot use the state directory {}; name another with --state", path.display())]
     State {
@@ -112,8 +117,11 @@ impl Host {
         let lock = lock(&state_dir)?;
         config.plugins.state_dir.clone_from(&state_dir);
 
-        let listener = Server::bind(&config.listen)?;
-        let admin_listener = config.admin.as_deref().map(Server::bind).transpose()?;
+        let bind = |flag, address: &str| {
+            Listener::bind(address).map_err(|source| HostError::Listen { flag, source })
+        };
+        let listener = bind("--listen", &config.listen)?;
+        let admin_listener = config.admin.as_deref().map(|address| bind("--admin", address)).transpose()?;
         let control_socket = state_dir.join(admin::CONTROL_SOCKET);
         let control = bind_control(&state_dir).map_err(|source| state(&state_dir, source))?;
 
@@ -128,7 +136,7 @@ impl Host {
         let service = Arc::new(PluginService::new(Arc::clone(&plugins), is_development));
         let server = Arc::new(Server::start(listener, service, config.limits)?);
 
-        let admin_address = admin_listener.as_ref().map(crate::http::Listener::address);
+        let admin_address = admin_listener.as_ref().map(Listener::address);
         let face = Arc::new(Admin {
             shared: Arc::clone(&shared),
             plugins: Arc::clone(&plugins),

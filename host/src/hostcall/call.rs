@@ -44,7 +44,7 @@ pub(crate) fn set_last_panic(text: String) {
     LAST_PANIC.set(Some(text));
 }
 
-/// Takes what [`set_last_panic`] left.
+/// Takes what the last panic left.
 pub fn take_last_panic() -> Option<String> {
     LAST_PANIC.take()
 }

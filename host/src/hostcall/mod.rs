@@ -1,6 +1,6 @@
 //! Plugin -> host: the functions in the host's table.
 //!
-//! Every `extern "C"` function here is one call to [`guard`], which finds the calling generation,
+//! Every `extern "C"` function here is one call to `guard`, which finds the calling generation,
 //! catches panics of the host's own code and copies an error to the caller. Behind the guard there
 //! are only values of the host.
 //!

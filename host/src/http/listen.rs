@@ -28,9 +28,7 @@ pub enum ListenError {
         source: io::Error,
     },
     /// Another process listens there.
-    #[error(
-        "{address} is already in use; stop the process that listens there or choose another port with --listen"
-    )]
+    #[error("{address} is already in use; stop the process that listens there, or choose another port")]
     InUse {
         /// What was asked for.
         address: SocketAddr,

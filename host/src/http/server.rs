@@ -14,7 +14,7 @@ use super::answer::Front;
 use super::connection::Thread;
 use super::io_thread::{Command, IoThread};
 use super::limits::Limits;
-use super::listen::{ListenError, Listener};
+use super::listen::Listener;
 use super::numbers::Numbers;
 use super::service::Service;
 use super::workers::Workers;
@@ -49,15 +49,6 @@ pub enum StartError {
 }
 
 impl Server {
-    /// Binds the address to serve on; see [`Listener::bind`].
-    ///
-    /// # Errors
-    ///
-    /// A [`ListenError`] whose text says what to do.
-    pub fn bind(address: &str) -> Result<Listener, ListenError> {
-        Listener::bind(address)
-    }
-
     /// Serves `service` on `listener`.
     ///
     /// # Errors

@@ -45,7 +45,7 @@ pub struct Generation {
     pub(super) requests: AtomicU64,
     /// Panics of its handlers. Written by the service, read by faces.
     pub panics: AtomicU64,
-    /// Why it is being unloaded. Written once, at retirement.
+    /// Why it is being unloaded. Written once, when it stops being current.
     pub(super) unload_reason: Mutex<Option<u32>>,
 }
 

@@ -57,14 +57,14 @@ pub(super) enum Loaded {
 }
 
 impl Shared {
-    /// Takes the library with these bytes through the pipeline.
+    /// Takes the library with these bytes, whose id is `build_id`, through the pipeline.
     pub(super) fn load(
         self: &Arc<Self>,
         plugin: &Arc<Plugin>,
         bytes: &[u8],
+        build_id: BuildId,
         steps: &mut Steps,
     ) -> Result<Loaded, Refused> {
-        let build_id = BuildId::of(bytes);
         let serving = plugin.state.lock().current.clone();
         if let Some(lease) = serving.filter(|lease| lease.generation().build_id == build_id) {
             return Ok(Loaded::Unchanged { number: lease.generation().number });
@@ -192,12 +192,19 @@ impl Shared {
         };
         caller.registry.commit(&caller.overlay);
         if let Some(previous) = &previous {
-            *previous.generation().unload_reason.lock() = Some(UNLOAD_RELOADED);
+            self.end(previous, UNLOAD_RELOADED);
             self.registry.note_reload(&plugin.name);
         }
         plugin.refusal.store(None);
         self.router.store(Arc::new(router));
         Ok(previous.map(|lease| lease.generation().number))
+    }
+
+    /// Says that a generation is current no more. It is retired when its last request has left.
+    pub(super) fn end(&self, lease: &Lease, reason: u32) {
+        let generation = lease.generation();
+        *generation.unload_reason.lock() = Some(reason);
+        self.draining.lock().push(Arc::clone(generation));
     }
 
     /// Swaps in a router in which `plugin` has no newer code: for its place in the list, or for none.

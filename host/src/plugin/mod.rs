@@ -4,9 +4,9 @@
 //! save -> watch -> build -> stage -> probe -> open -> init -> publish -> retire -> drain -> park
 //! ```
 //!
-//! Every plugin has a thread of its own ([`worker`]) that takes it through the pipeline, so a plugin
-//! that builds for a minute delays no other. [`load`] is the pipeline from the library's bytes to
-//! publish, [`reaper`] what comes after the last request.
+//! Every plugin has a thread of its own (`worker`) that takes it through the pipeline, so a plugin
+//! that builds for a minute delays no other. `load` is the pipeline from the library's bytes to
+//! publish, `reaper` what comes after the last request.
 //!
 //! # Invariants
 //!
@@ -111,6 +111,8 @@ pub enum StartError {
 pub trait Observer: Send + Sync {
     /// A build goes on.
     fn building(&self, plugin: &str, step: crate::build::Step<'_>);
+    /// A build is over: done, failed or cancelled.
+    fn built(&self, plugin: &str);
     /// Something happened. `rendered` is the compiler's output as it wants to be shown, with colours.
     fn happened(&self, event: &Event, rendered: Option<&str>);
 }
@@ -138,6 +140,8 @@ struct Shared {
     plugins: Mutex<BTreeMap<String, Worker>>,
     /// Entry addresses of all mapped libraries.
     entries: Mutex<HashSet<usize>>,
+    /// Generations that no longer serve and that requests are still in.
+    draining: Mutex<Vec<Arc<Generation>>>,
     /// Retired and refused generations whose code is still mapped.
     parked: Mutex<Vec<ParkedStatus>>,
     /// Sources that lost to another plugin of their name, so that it is said once.
@@ -183,6 +187,7 @@ impl Plugins {
             publish: Mutex::new(()),
             plugins: Mutex::new(BTreeMap::new()),
             entries: Mutex::new(HashSet::new()),
+            draining: Mutex::new(Vec::new()),
             parked: Mutex::new(Vec::new()),
             duplicates: Mutex::new(HashSet::new()),
             watcher: Mutex::new(None),
@@ -236,7 +241,7 @@ impl Plugins {
             worker.plugin.stop();
         }
         for (_, worker) in workers {
-            worker.retire_for_shutdown();
+            worker.retire_for_shutdown(&self.shared);
         }
         {
             let _publish = self.shared.publish.lock();

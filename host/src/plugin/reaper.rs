@@ -36,6 +36,7 @@ fn retire(shared: &Shared, generation: &Arc<Generation>) {
     let begun = Instant::now();
     let reason = generation.unload_reason.lock().unwrap_or(UNLOAD_SHUTDOWN);
     let problem = unload(generation, reason);
+    shared.draining.lock().retain(|draining| !Arc::ptr_eq(draining, generation));
     let caller = generation.library.caller();
     let leaked = caller.handles.clear();
     if leaked > 0 {

@@ -29,8 +29,6 @@ pub struct Stage {
 pub struct Staged {
     /// Where the copy is.
     pub path: PathBuf,
-    /// Identity of the content.
-    pub build_id: BuildId,
 }
 
 /// Identity of a library's content: equal bytes, equal id.
@@ -88,7 +86,7 @@ impl Stage {
         let failed = |source| StageError { path: path.clone(), source };
         let mut file =
             fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
-        let staged = Staged { path: path.clone(), build_id: BuildId::of(bytes) };
+        let staged = Staged { path: path.clone() };
         file.write_all(bytes).map_err(failed)?;
         Ok(staged)
     }

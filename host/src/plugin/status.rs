@@ -36,7 +36,7 @@ pub struct PluginStatus {
     pub refused: Option<String>,
     /// What came of the last attempt.
     pub last_outcome: Option<Outcome>,
-    /// Earlier generations whose code is still mapped.
+    /// Earlier generations whose code is still mapped, draining ones included.
     pub parked: Vec<ParkedStatus>,
 }
 
@@ -117,7 +117,9 @@ impl Shared {
     }
 
     fn status_of(&self, plugin: &Plugin) -> PluginStatus {
-        let parked = self.parked.lock().iter().filter(|p| p.plugin == *plugin.name).cloned().collect();
+        let draining = self.draining.lock().iter().map(|g| draining(g)).collect::<Vec<_>>();
+        let parked = self.parked.lock().clone();
+        let parked = draining.into_iter().chain(parked).filter(|p| p.plugin == *plugin.name).collect();
         let state = plugin.state.lock();
         let generation = state.current.as_ref().map(|lease| lease.generation());
         let refused = plugin.refusal.load();
@@ -163,6 +165,16 @@ impl From<&Event> for Outcome {
             ms: event.ms,
         }
     }
+}
+
+/// A generation that requests are still in.
+fn draining(generation: &Generation) -> ParkedStatus {
+    let held_by = match generation.in_flight() {
+        0 => "it is being retired".to_owned(),
+        1 => "1 request in it".to_owned(),
+        n => format!("{n} requests in it"),
+    };
+    ParkedStatus::of(generation, vec![held_by])
 }
 
 fn routes(generation: &Generation) -> Vec<RouteStatus> {

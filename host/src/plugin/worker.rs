@@ -249,13 +249,13 @@ impl Worker {
     }
 
     /// Waits for the thread and lets go of what serves.
-    pub(super) fn retire_for_shutdown(mut self) {
+    pub(super) fn retire_for_shutdown(mut self, shared: &Shared) {
         if let Some(thread) = self.thread.take() {
             // A panic of the worker was reported when it happened.
             let _ = thread.join();
         }
         if let Some(lease) = self.plugin.state.lock().current.take() {
-            *lease.generation().unload_reason.lock() = Some(UNLOAD_SHUTDOWN);
+            shared.end(&lease, UNLOAD_SHUTDOWN);
         }
     }
 }
@@ -340,7 +340,7 @@ impl Attempts {
             return Look::Nothing;
         }
         self.tried_library = Some(build_id);
-        self.load(steps, &bytes);
+        self.load(steps, &bytes, build_id);
         Look::Tried
     }
 
@@ -435,6 +435,7 @@ impl Attempts {
             let mut step = |step: crate::build::Step<'_>| shared.observer.building(&name, step);
             shared.builder.build(package, &mut step, &cancel)
         });
+        self.shared.observer.built(&self.plugin.name);
         self.plugin.state.lock().is_building = false;
         self.plugin.work.lock().building = None;
 
@@ -487,7 +488,7 @@ impl Attempts {
                     tracing::warn!(plugin = %self.plugin.name, "{} warnings:\n{}", built.diagnostics.warnings, built.diagnostics.rendered.trim_end());
                 }
                 match steps.run("read", || fs::read(&built.library)) {
-                    Ok(bytes) => self.load(steps, &bytes),
+                    Ok(bytes) => self.load(steps, &bytes, BuildId::of(&bytes)),
                     Err(error) => {
                         let reason = format!("cannot read {}: {error}", built.library.display());
                         self.refuse(steps, Refused::new("read", reason));
@@ -499,8 +500,8 @@ impl Attempts {
     }
 
     /// The pipeline behind the build.
-    fn load(&self, mut steps: Steps, bytes: &[u8]) {
-        match self.shared.load(&self.plugin, bytes, &mut steps) {
+    fn load(&self, mut steps: Steps, bytes: &[u8], build_id: BuildId) {
+        match self.shared.load(&self.plugin, bytes, build_id, &mut steps) {
             Ok(loaded) => self.shared.report_loaded(&self.plugin, loaded, steps),
             Err(refused) => self.refuse(steps, refused),
         }
@@ -542,7 +543,7 @@ impl Shared {
         };
         let generation = lease.as_ref().map(|lease| lease.generation().number);
         if let Some(lease) = &lease {
-            *lease.generation().unload_reason.lock() = Some(UNLOAD_REMOVED);
+            self.end(lease, UNLOAD_REMOVED);
         }
         self.publish_without_code(plugin);
         drop(lease);

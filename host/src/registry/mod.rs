@@ -12,7 +12,7 @@
 //! - At most one live value per [`Key`]: concurrent first callers make it once, the others wait.
 //! - No lock is held while a value is made, described or dropped.
 //! - A failed attempt leaves its slot empty. Every caller that waited for it gets its error.
-//! - A thread never waits for itself, directly or through other threads: [`wait::Graph`] refuses.
+//! - A thread never waits for itself, directly or through other threads: `wait::Graph` refuses.
 //! - What a generation makes before it is published is in its [`Overlay`] and invisible to others.
 
 mod error;

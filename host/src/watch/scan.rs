@@ -34,7 +34,10 @@ pub enum Candidate {
 #[derive(Debug, thiserror::Error)]
 pub enum ScanError {
     /// There is nothing of that name.
-    #[error("plugins directory {} does not exist: create it, or name another with --plugins", path.display())]
+    #[error(
+        "plugins directory {} does not exist: make it with a first plugin in it by `host new hello --plugins {}`, \
+         or name another with --plugins", path.display(), quoted(path)
+    )]
     Missing {
         /// The directory.
         path: PathBuf,

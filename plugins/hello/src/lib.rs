@@ -11,6 +11,5 @@ fn index(_: &Request) -> &'static str {
 }
 
 fn greet(req: &Request) -> Result<String> {
-    let name: String = req.param("name")?;
-    Ok(format!("hello, {name}\n"))
+    Ok(format!("hello, {}\n", req.param::<String>("name")?))
 }

@@ -33,7 +33,7 @@ impl PluginStatus {
         text(&self.0["name"])
     }
 
-    /// `serving`, `building`, `failed`, ...
+    /// `serving`, `building`, `refused`.
     pub fn state(&self) -> String {
         text(&self.0["state"])
     }
@@ -61,7 +61,7 @@ impl PluginStatus {
 
     /// What became of the newest code: `loaded`, `reloaded`, `refused`.
     pub fn last_outcome(&self) -> String {
-        text(&self.0["last_outcome"]["kind"])
+        text(&self.0["last_outcome"]["event"])
     }
 
     /// Why the newest code was refused; empty when it was not.

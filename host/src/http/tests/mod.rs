@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Response};
 
-use super::{Found, Incoming, Limits, Reply, Route, Server, Service};
+use super::{Found, Incoming, Limits, Listener, Reply, Route, Server, Service};
 
 /// Longer than anything here takes; a test that waits for it has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -66,7 +66,7 @@ impl Fake {
     }
 
     fn start(self, limits: Limits) -> Server {
-        Server::start(Server::bind("127.0.0.1:0").unwrap(), Arc::new(self), limits).unwrap()
+        Server::start(Listener::bind("127.0.0.1:0").unwrap(), Arc::new(self), limits).unwrap()
     }
 }
 

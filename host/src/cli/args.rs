@@ -1,0 +1,167 @@
+//! What can be typed: commands, options, the words of `--help`.
+//!
+//! Does nothing itself. Every option of `run` has an environment variable of its name, so
+//! `HOST_LISTEN` is `--listen`; the option wins, and both win over the configuration file.
+
+use std::path::PathBuf;
+
+use clap::builder::FalseyValueParser;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::values::LogLevel;
+
+const AFTER_HELP: &str = "\
+Settings come from host.toml, the environment (HOST_LISTEN for --listen), and options; the later wins.
+
+Exit codes:
+  0  it went well
+  1  it failed: a plugin is refused (check), no host is running (status), a port is in use (run), ...
+  2  the command line, the configuration or the plugins directory cannot be used as it is";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "host",
+    version,
+    about = "Serves Rust plugins and swaps their code while running; state stays",
+    after_help = AFTER_HELP,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Builds, loads and serves plugins, and follows their edits
+    Run(RunArgs),
+    /// Makes a new plugin
+    New(NewArgs),
+    /// Tells whether a library, a source plugin or a whole plugins directory can be loaded
+    Check(CheckArgs),
+    /// Tries a library in this process, for the host
+    #[command(hide = true)]
+    Probe(ProbeArgs),
+    /// Shows a running host and its plugins
+    Status(AskArgs),
+    /// Shows what outlives the plugins' code
+    Registry(AskArgs),
+    /// Shows what happened to plugins, the newest first
+    Events(AskArgs),
+    /// Shows all routes
+    Routes(AskArgs),
+    /// Prints a completion script
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `host run`.
+#[derive(Debug, Default, Args)]
+#[command(after_help = "\
+SIGTERM and SIGINT (Ctrl-C) answer what was asked and stop; a second one stops at once.
+SIGHUP looks at every source again.")]
+pub struct RunArgs {
+    /// Directory of the plugins: cargo packages and .so files
+    #[arg(long, value_name = "DIR", env = "HOST_PLUGINS")]
+    pub plugins: Option<PathBuf>,
+    /// Where to answer requests; port 0 takes a free one [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "HOST:PORT", env = "HOST_LISTEN")]
+    pub listen: Option<String>,
+    /// Where to answer /healthz, /readyz and /api, or `off` [default: 127.0.0.1:8081]
+    #[arg(long, value_name = "HOST:PORT|off", env = "HOST_ADMIN")]
+    pub admin: Option<String>,
+    /// Directory for builds, data and the control socket [default: .host]
+    #[arg(long, value_name = "DIR", env = "HOST_STATE")]
+    pub state: Option<PathBuf>,
+    /// File that gets {"listen","admin","pid"} once every plugin has loaded or was refused
+    #[arg(long, value_name = "FILE", env = "HOST_READY_FILE")]
+    pub ready_file: Option<PathBuf>,
+    /// Follow edits, and show clients why code fails (the default)
+    #[arg(long, overrides_with = "no_watch")]
+    pub watch: bool,
+    /// Do not follow edits; switches development mode off, which shows clients why code fails
+    #[arg(long, env = "HOST_NO_WATCH", value_parser = FalseyValueParser::new())]
+    pub no_watch: bool,
+    /// Development mode off even when following edits: clients learn only that something failed
+    #[arg(long, env = "HOST_PRODUCTION", value_parser = FalseyValueParser::new())]
+    pub production: bool,
+    /// Configuration file [default: host.toml, if there is one]
+    #[arg(long, value_name = "FILE", env = "HOST_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// cargo profile for source plugins [default: dev, less debug information]
+    #[arg(long, value_name = "NAME", env = "HOST_PROFILE")]
+    pub profile: Option<String>,
+    /// How much to log: off, error, warn, info, debug (with requests), trace; times are UTC [default: info]
+    #[arg(long, value_name = "LEVEL", env = "HOST_LOG")]
+    pub log: Option<LogLevel>,
+    /// No progress and no start-up screen; the log stays
+    #[arg(long, env = "HOST_QUIET", value_parser = FalseyValueParser::new())]
+    pub quiet: bool,
+}
+
+/// `host new`.
+#[derive(Debug, Args)]
+pub struct NewArgs {
+    /// Name of the plugin, and of its cargo package
+    pub name: String,
+    /// Directory of the plugins [default: plugins]
+    #[arg(long, value_name = "DIR", env = "HOST_PLUGINS")]
+    pub plugins: Option<PathBuf>,
+    /// Configuration file [default: host.toml, if there is one]
+    #[arg(long, value_name = "FILE", env = "HOST_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+/// `host check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// A library, the directory of a source plugin, or a plugins directory
+    #[arg(value_name = "FILE|DIR")]
+    pub path: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// cargo profile for source plugins [default: dev, less debug information]
+    #[arg(long, value_name = "NAME", env = "HOST_PROFILE")]
+    pub profile: Option<String>,
+    /// Where the host runs or would run.
+    #[command(flatten)]
+    pub place: PlaceArgs,
+}
+
+/// `host probe`.
+#[derive(Debug, Args)]
+pub struct ProbeArgs {
+    /// Makes the report tell from what the library prints
+    #[arg(long)]
+    pub token: String,
+    /// The library
+    pub file: PathBuf,
+}
+
+/// What is asked of a running host.
+#[derive(Debug, Args)]
+pub struct AskArgs {
+    /// Print JSON, as the admin listener does
+    #[arg(long)]
+    pub json: bool,
+    /// Which host.
+    #[command(flatten)]
+    pub place: PlaceArgs,
+}
+
+/// How a host's state directory is found.
+#[derive(Debug, Args)]
+pub struct PlaceArgs {
+    /// State directory of the host [default: .host]
+    #[arg(long, value_name = "DIR", env = "HOST_STATE")]
+    pub state: Option<PathBuf>,
+    /// Configuration file [default: host.toml, if there is one]
+    #[arg(long, value_name = "FILE", env = "HOST_CONFIG")]
+    pub config: Option<PathBuf>,
+}

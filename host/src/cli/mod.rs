@@ -1,0 +1,136 @@
+//! The command line: from arguments to an exit code.
+//!
+//! `args` is what can be typed, `settings` puts it together with environment and file, `run` runs the
+//! host and `screen` and `log` show it; `new`, `check` and `ask` are the other commands, `text` lays
+//! out tables.
+//!
+//! Exit codes, the same for every command:
+//!
+//! | code | means |
+//! |---|---|
+//! | 0 | it went well |
+//! | 1 | it failed: a plugin is refused, no host is running, a port is in use, a second signal cut the stop short |
+//! | 2 | the command line, the configuration or the plugins directory cannot be used as it is |
+//!
+//! # Invariants
+//!
+//! - An error is one sentence on standard error that says what to do; results go to standard output.
+//! - `probe` sets nothing up: its process belongs to the library it tries.
+
+mod args;
+mod ask;
+mod check;
+mod log;
+mod new;
+mod ready;
+mod run;
+mod screen;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+pub use self::args::{Cli, Command};
+use crate::admin::ClientError;
+use crate::config::ConfigError;
+use crate::host::HostError;
+use crate::plugin::StartError;
+use crate::watch::scan::ScanError;
+
+/// What ends a command before its time.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The command line or the files it names cannot be used.
+    #[error("{0}")]
+    Usage(String),
+    /// The configuration file cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The plugins directory cannot be used.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// The host did not start.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// A running host could not be asked.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The system refused something.
+    #[error("cannot {doing}")]
+    System {
+        /// What was tried.
+        doing: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl CliError {
+    fn system(doing: impl Into<String>) -> impl FnOnce(io::Error) -> CliError {
+        let doing = doing.into();
+        move |source| CliError::System { doing, source }
+    }
+
+    /// The exit code it means, by the table above.
+    fn code(&self) -> u8 {
+        match self {
+            CliError::Usage(_)
+            | CliError::Config(_)
+            | CliError::Scan(_)
+            | CliError::Host(
+                HostError::Plugins(StartError::Scan(_) | StartError::Duplicate { .. })
+                | HostError::Listen { source: crate::http::ListenError::Address { .. }, .. },
+            ) => 2,
+            CliError::Host(_) | CliError::Client(_) | CliError::System { .. } => 1,
+        }
+    }
+}
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Probe(args) => crate::plugin::probe::child(&args.file, &args.token)
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(CliError::system("report to the host; `probe` is for the host alone, use `host check`")),
+        Command::Run(args) => run::run(&args),
+        Command::New(args) => new::new(&args),
+        Command::Check(args) => check::check(&args),
+        Command::Status(args) => ask::status(&args),
+        Command::Registry(args) => ask::registry(&args),
+        Command::Events(args) => ask::events(&args),
+        Command::Routes(args) => ask::routes(&args),
+        Command::Completions { shell } => completions(shell),
+    };
+    outcome.unwrap_or_else(|error| {
+        // Nobody is left to be told when this fails.
+        let _ = writeln!(io::stderr(), "error: {}", crate::report::chain(&error));
+        ExitCode::from(error.code())
+    })
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<ExitCode, CliError> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "host", &mut script);
+    print(&String::from_utf8_lossy(&script))
+}
+
+/// Prints a result. A reader that has gone away, as `head` does, has read enough.
+fn print(text: &str) -> Result<ExitCode, CliError> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(CliError::System { doing: "write to standard output".to_owned(), source: error })
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Prints a JSON document.
+fn print_json(value: &serde_json::Value) -> Result<ExitCode, CliError> {
+    print(&format!("{value:#}\n"))
+}

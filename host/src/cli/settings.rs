@@ -1,0 +1,97 @@
+//! What a host is started with: configuration file, environment and options put together.
+//!
+//! The parser of the command line has put the environment behind the options already; here both go
+//! before the file, and the file before the defaults.
+
+use std::net::ToSocketAddrs as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tracing::level_filters::LevelFilter;
+
+use super::CliError;
+use super::args::{PlaceArgs, RunArgs};
+use crate::config::FileConfig;
+use crate::config::values::LogLevel;
+use crate::host::HostConfig;
+use crate::plugin::Settings;
+
+const LISTEN: &str = "127.0.0.1:8080";
+const ADMIN: &str = "127.0.0.1:8081";
+const STATE: &str = ".host";
+/// How long stopping may take, without a word in the configuration.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long `on_load` may take, without a word in the configuration.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The settings of `host run`.
+#[derive(Debug)]
+pub(super) struct RunSettings {
+    pub(super) host: HostConfig,
+    pub(super) log: LogLevel,
+}
+
+impl RunSettings {
+    /// Puts options and environment before the file.
+    pub(super) fn of(args: &RunArgs, file: FileConfig) -> Result<RunSettings, CliError> {
+        let plugins_dir = args.plugins.clone().or(file.plugins).ok_or_else(|| {
+            CliError::Usage(
+                "no plugins directory is named; say `host run --plugins DIR`, or set `plugins` in the [host] table of host.toml"
+                    .to_owned(),
+            )
+        })?;
+        let watch = if args.watch { true } else { !args.no_watch && file.watch.unwrap_or(true) };
+        let production = args.production || file.production.unwrap_or(false);
+        let admin = args.admin.clone().or(file.admin).unwrap_or_else(|| ADMIN.to_owned());
+        let mut limits = file.limits;
+        limits.development = watch && !production;
+        let host = HostConfig {
+            listen: args.listen.clone().or(file.listen).unwrap_or_else(|| LISTEN.to_owned()),
+            admin: (!admin.eq_ignore_ascii_case("off")).then_some(admin),
+            limits,
+            plugins: Settings {
+                plugins_dir,
+                state_dir: args.state.clone().or(file.state).unwrap_or_else(|| PathBuf::from(STATE)),
+                mounts: file.mounts,
+                watch,
+                profile: args.profile.clone().or(file.profile),
+                load_deadline: file.load_timeout.unwrap_or(LOAD_TIMEOUT),
+                program: program()?,
+            },
+            drain_timeout: file.drain_timeout.unwrap_or(DRAIN_TIMEOUT),
+        };
+        check_addresses(&host)?;
+        Ok(RunSettings { host, log: args.log.or(file.log).unwrap_or(LogLevel(LevelFilter::INFO)) })
+    }
+}
+
+/// Names the option for what the system would only call an address in use.
+fn check_addresses(host: &HostConfig) -> Result<(), CliError> {
+    let addresses = |text: &str| text.to_socket_addrs().map(Vec::from_iter).unwrap_or_default();
+    let Some(admin) = &host.admin else { return Ok(()) };
+    let both = addresses(&host.listen);
+    match addresses(admin).iter().find(|address| address.port() != 0 && both.contains(address)) {
+        Some(address) => Err(CliError::Usage(format!(
+            "--listen and --admin both name {address}; give --admin another port, or say `--admin off`"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Where the state of the host in question is.
+pub(super) fn state_dir(place: &PlaceArgs) -> Result<PathBuf, CliError> {
+    if let Some(state) = &place.state {
+        return Ok(state.clone());
+    }
+    let file = FileConfig::find(place.config.as_deref())?;
+    Ok(file.state.unwrap_or_else(|| PathBuf::from(STATE)))
+}
+
+/// This very program, for the probe: also when its file was replaced or removed meanwhile.
+pub(super) fn program() -> Result<PathBuf, CliError> {
+    let running = Path::new("/proc/self/exe");
+    if running.exists() {
+        return Ok(running.to_owned());
+    }
+    std::env::current_exe().map_err(CliError::system("find out which program this is"))
+}

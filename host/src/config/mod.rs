@@ -1,0 +1,202 @@
+//! `host.toml`: what an operator writes down once.
+//!
+//! Owns the file's keys, their values and the sentences for what is wrong with them. Does not know the
+//! command line or the environment, which win over it: [`crate::cli`] puts the three together.
+//!
+//! # Invariants
+//!
+//! - Every key is known or refused: a misspelt one is never passed over.
+//! - Every error names the file, the line, the key and what would be right.
+//! - Paths in the file are relative to the directory of the file.
+
+mod document;
+#[cfg(test)]
+mod tests;
+pub mod values;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use self::document::{Document, Section};
+use self::values::LogLevel;
+use crate::http::Limits;
+use crate::plugin::router::normal_mount;
+
+/// The file that is read when none is named.
+pub const DEFAULT_FILE: &str = "host.toml";
+
+/// What a configuration file says; `None` where it is silent.
+#[derive(Debug, Clone, Default)]
+pub struct FileConfig {
+    /// `[host] listen`.
+    pub listen: Option<String>,
+    /// `[host] admin`; `off` is kept as it is written.
+    pub admin: Option<String>,
+    /// `[host] plugins`.
+    pub plugins: Option<PathBuf>,
+    /// `[host] state`.
+    pub state: Option<PathBuf>,
+    /// `[host] watch`.
+    pub watch: Option<bool>,
+    /// `[host] profile`.
+    pub profile: Option<String>,
+    /// `[host] production`.
+    pub production: Option<bool>,
+    /// `[host] log`.
+    pub log: Option<LogLevel>,
+    /// `[limits]`, the defaults where it is silent.
+    pub limits: Limits,
+    /// `[limits] drain_timeout_ms`.
+    pub drain_timeout: Option<Duration>,
+    /// `[limits] load_timeout_ms`.
+    pub load_timeout: Option<Duration>,
+    /// `[plugin.NAME] mount`, by plugin.
+    pub mounts: BTreeMap<String, String>,
+}
+
+/// Why a configuration file is not used. Nothing of it was.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It is not there, or may not be read.
+    #[error("cannot read the configuration file {}; name another with --config", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is not TOML.
+    #[error("{place}: {words}; the file must be TOML")]
+    Syntax {
+        /// File and line.
+        place: String,
+        /// What the parser said.
+        words: String,
+    },
+    /// A key, or a whole table, that means nothing.
+    #[error("{place}: unknown {what}; {advice}")]
+    Unknown {
+        /// File and line.
+        place: String,
+        /// The key and where it stands.
+        what: String,
+        /// The nearest one, or all there are.
+        advice: String,
+    },
+    /// A value that cannot be used.
+    #[error("{place}: `{key}` {wanted}")]
+    Value {
+        /// File and line.
+        place: String,
+        /// The key.
+        key: String,
+        /// What it has to be.
+        wanted: String,
+    },
+}
+
+impl FileConfig {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`].
+    pub fn read(path: &Path) -> Result<FileConfig, ConfigError> {
+        let text =
+            fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        FileConfig::parse(path, &text)
+    }
+
+    /// Reads the file the operator named, else the default one if it is there, else nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`].
+    pub fn find(named: Option<&Path>) -> Result<FileConfig, ConfigError> {
+        match named {
+            Some(path) => FileConfig::read(path),
+            None if Path::new(DEFAULT_FILE).exists() => FileConfig::read(Path::new(DEFAULT_FILE)),
+            None => Ok(FileConfig::default()),
+        }
+    }
+
+    /// Understands the text of the file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`].
+    pub fn parse(path: &Path, text: &str) -> Result<FileConfig, ConfigError> {
+        let document = Document::parse(path, text)?;
+        document.only("", &["host", "limits", "plugin"])?;
+        let mut config = FileConfig::default();
+        config.host(&document.section("host")?, path.parent().unwrap_or(Path::new("")))?;
+        config.limits(&document.section("limits")?)?;
+        for name in document.section("plugin")?.keys() {
+            let section = document.section(&format!("plugin.{name}"))?;
+            section.only(&["mount"])?;
+            if let Some(mount) = section.text("mount")? {
+                normal_mount(mount)
+                    .map_err(|error| section.wrong("mount", format!("cannot be used: {error}")))?;
+                config.mounts.insert(name.clone(), mount.to_owned());
+            }
+        }
+        Ok(config)
+    }
+
+    fn host(&mut self, section: &Section<'_>, directory: &Path) -> Result<(), ConfigError> {
+        section.only(&["listen", "admin", "plugins", "state", "watch", "profile", "production", "log"])?;
+        self.listen = section.text("listen")?.map(str::to_owned);
+        self.admin = section.text("admin")?.map(str::to_owned);
+        self.plugins = section.text("plugins")?.map(|path| directory.join(path));
+        self.state = section.text("state")?.map(|path| directory.join(path));
+        self.watch = section.boolean("watch")?;
+        self.profile = section.text("profile")?.map(str::to_owned);
+        self.production = section.boolean("production")?;
+        self.log = match section.text("log")? {
+            Some(text) => Some(text.parse().map_err(|wanted| section.wrong("log", wanted))?),
+            None => None,
+        };
+        Ok(())
+    }
+
+    fn limits(&mut self, section: &Section<'_>) -> Result<(), ConfigError> {
+        section.only(&[
+            "max_body",
+            "max_head",
+            "io_threads",
+            "max_workers",
+            "queue",
+            "header_timeout_ms",
+            "body_timeout_ms",
+            "handler_timeout_ms",
+            "write_timeout_ms",
+            "idle_timeout_ms",
+            "drain_timeout_ms",
+            "load_timeout_ms",
+        ])?;
+        let limits = &mut self.limits;
+        set(&mut limits.max_body, section.size("max_body", 0)?);
+        set(&mut limits.max_head, section.size("max_head", 8192)?);
+        limits.io_threads = section.count("io_threads", 1)?.and_then(NonZeroUsize::new);
+        limits.max_workers = section.count("max_workers", 1)?.and_then(NonZeroUsize::new);
+        set(&mut limits.queue, section.count("queue", 0)?);
+        set(&mut limits.header_timeout, section.timeout("header_timeout_ms")?);
+        set(&mut limits.body_timeout, section.timeout("body_timeout_ms")?);
+        set(&mut limits.handler_timeout, section.timeout("handler_timeout_ms")?);
+        set(&mut limits.write_timeout, section.timeout("write_timeout_ms")?);
+        set(&mut limits.idle_timeout, section.timeout("idle_timeout_ms")?);
+        self.drain_timeout = section.duration("drain_timeout_ms")?;
+        self.load_timeout = section.duration("load_timeout_ms")?;
+        Ok(())
+    }
+}
+
+fn set<T>(place: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *place = value;
+    }
+}
