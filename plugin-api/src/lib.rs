@@ -22,7 +22,7 @@
 //! ```
 //!
 //! Code is disposable, state is not: what has to outlive a reload is kept by the host, and found again
-//! through the [`registry`].
+//! through the [`registry`]; what has to outlive the process is put into the [`safe`].
 //!
 //! # Invariants
 //!
@@ -40,6 +40,7 @@ mod plugin;
 pub mod registry;
 mod request;
 mod response;
+pub mod safe;
 mod view;
 
 pub use bytes;
@@ -61,7 +62,7 @@ pub mod prelude {
     pub use crate::http::{Method, StatusCode};
     pub use crate::{
         Context, Error, Html, HttpError, IntoResponse, Redirect, Request, Response, Result, UnloadReason, db,
-        env_or, escape_html, plugin, registry, tracing,
+        env_or, escape_html, plugin, registry, safe, tracing,
     };
 }
 

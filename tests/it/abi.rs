@@ -32,7 +32,8 @@ fn layouts() -> Vec<Layout> {
         ErrorView { size, status, message, sqlstate }
         ErrorSink { data, report }
         BytesSink { data, write }
-        HostTable { size, abi_version, generation, ctx, log, panicked, handle_clone, handle_drop, registry, db }
+        HostTable { size, abi_version, generation, ctx, log, panicked, handle_clone, handle_drop, registry, db,
+                    safe }
         PluginTable { size, abi_version, descriptor, mount, routes, route_count, route_size, on_load, on_unload }
         RouteView { size, method, path, kind, handler }
         RequestView { size, id, method, path, mount, query, params, param_count, headers, header_count, body,
@@ -49,6 +50,11 @@ fn layouts() -> Vec<Layout> {
         StatementView { size, sql, params, param_count }
         ValueView { tag, bits, bytes }
         DbTable { size, pool_open, checkout, query, execute, batch_execute, begin, commit, rollback }
+        SafeRangeView { size, start, end, flags, limit }
+        SafeCheckView { key, version }
+        SafeChangeView { kind, encoding, key, value, delta, initial, expires_in_ms }
+        SafeWriteView { size, checks, check_count, changes, change_count, timeout_ns }
+        SafeTable { size, get, list, len, commit }
     }
 }
 

@@ -16,6 +16,7 @@ mod db;
 mod handles;
 mod log;
 mod registry;
+mod safe;
 mod table;
 pub(crate) mod view;
 
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use plugin_api::abi::{ErrorSink, ErrorView, HostCtx, Status, StrView};
 
 pub use self::handles::{Handles, Held};
+pub use self::safe::OwnSafe;
 pub use self::table::HostApi;
 use crate::registry::{Overlay, Registry};
 
@@ -43,6 +45,8 @@ pub struct Caller {
     pub handles: Handles,
     /// Where relative paths of databases lead.
     pub data_dir: PathBuf,
+    /// Its plugin's safe.
+    pub safe: OwnSafe,
 }
 
 /// Why a host call failed, on its way to the plugin.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use plugin_api::abi::{ABI_VERSION, HandleId, HostCtx, HostTable, Status};
 
-use super::{Caller, Failure, Held, db, guard, log, registry};
+use super::{Caller, Failure, Held, db, guard, log, registry, safe};
 
 /// What the host offers one generation.
 #[derive(Debug)]
@@ -41,6 +41,7 @@ impl HostApi {
             handle_drop,
             registry: &registry::TABLE,
             db: &db::DB_TABLE,
+            safe: &safe::SAFE_TABLE,
         });
         HostApi { table, caller }
     }

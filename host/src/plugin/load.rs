@@ -99,6 +99,7 @@ impl Shared {
             overlay: Arc::new(Overlay::open()),
             handles: Handles::default(),
             data_dir: self.settings.state_dir.join("data"),
+            safe: self.safe.for_another(),
         });
         let library = steps.run("open", || {
             let is_known = |address| !self.entries.lock().insert(address);

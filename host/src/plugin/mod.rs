@@ -49,6 +49,7 @@ pub use self::status::{ParkedStatus, PluginState, PluginStatus, RouteStatus, Sou
 use self::worker::Worker;
 pub use self::worker::{Plugin, Source};
 use crate::build::{Builder, Cargo, DescribeError, Package};
+use crate::hostcall::OwnSafe;
 use crate::registry::Registry;
 use crate::watch::scan::{Candidate, ScanError, scan};
 use crate::watch::{Change, Depth, WatchError, Watcher};
@@ -131,6 +132,8 @@ struct Shared {
     stage: Stage,
     probe: Probe,
     registry: Arc<Registry>,
+    /// The way to the safes; each generation gets its own.
+    safe: OwnSafe,
     observer: Arc<dyn Observer>,
     events: Events,
     /// What serves. Written under `publish`.
@@ -165,6 +168,7 @@ impl Plugins {
     pub fn start(
         settings: Settings,
         registry: Arc<Registry>,
+        safe: OwnSafe,
         observer: Arc<dyn Observer>,
     ) -> Result<Plugins, StartError> {
         let state = |path: &Path, source| StartError::State { path: path.to_owned(), source };
@@ -181,6 +185,7 @@ impl Plugins {
             stage,
             probe,
             registry,
+            safe,
             observer,
             events: Events::default(),
             router: ArcSwap::default(),

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use super::descriptor;
 use super::library::Library;
-use crate::hostcall::{Caller, Handles};
+use crate::hostcall::{Caller, Handles, OwnSafe};
 use crate::registry::{Overlay, Registry};
 
 /// How a library is tried.
@@ -173,6 +173,7 @@ fn enter(path: &Path) -> Result<Library, String> {
         overlay: Arc::new(Overlay::open()),
         handles: Handles::default(),
         data_dir: std::env::temp_dir(),
+        safe: OwnSafe::none(),
     });
     Library::open(path, caller, |_| false).map_err(|error| crate::report::chain(&error))
 }
