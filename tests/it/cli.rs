@@ -122,7 +122,7 @@ fn new_makes_a_plugin_that_passes_check() {
     let launch = Launch::new();
     let made = launch.run(&["new", "shop"]);
     assert_eq!(made.code(), 0, "{made}");
-    let checked = launch.run(&["check", "shop"]);
+    let checked = launch.run(&["check", "plugins/shop"]);
     assert_eq!(checked.code(), 0, "{checked}");
     let again = launch.run(&["new", "shop"]);
     assert_refused(&again, &["shop", "exists"]);
@@ -143,7 +143,7 @@ fn status_shows_every_plugin_in_words_and_in_json() {
     let state = host.state_dir();
     let words = host.cli(&["status", "--state", state.to_str().unwrap()]);
     assert_eq!(words.code(), 0, "{words}");
-    for word in ["shop", "serving", "sick", "failed"] {
+    for word in ["shop", "serving", "sick", "refused"] {
         assert!(words.stdout.contains(word), "`{word}` is missing:\n{words}");
     }
     let json = host.cli(&["status", "--json", "--state", state.to_str().unwrap()]);

@@ -2,16 +2,23 @@
 
 // What C is told about the contract is what Rust means.
 mod abi;
+// What an operator types, and what is said when it is wrong.
+mod cli;
 // What both database drivers promise, below the boundary.
 mod db;
+// Connections that outlive the code which opened them.
+mod db_handles;
 // The harness keeps its promises.
 mod harness;
-// The sources keep to the house's rules.
-mod db_handles;
+// One init per key, whatever happens in it.
 mod registry;
+// New code goes live, bad code changes nothing.
 mod reload;
+// What a client gets, from good handlers and bad ones.
 mod serving;
+// Plugins that the host builds itself.
 mod source;
+// The sources keep to the house's rules.
 mod tidy;
 
 /// A database of the cluster that all tests share, for tests that need no database of their own.

@@ -15,7 +15,9 @@ fn faults() -> TestHost {
 /// request is served.
 #[test]
 fn handler_that_fails_fails_its_own_request_only() {
-    let host = faults();
+    let launch = Launch::new().arg("--production");
+    launch.plugins().install("shop", "handler_faults");
+    let host = launch.start();
     let mut client = Client::new(host.listen());
     for path in ["/shop/panic", "/shop/inline-panic", "/shop/panic-in-drop", "/shop/err"] {
         let response = client.get(path).unwrap();
@@ -29,6 +31,16 @@ fn handler_that_fails_fails_its_own_request_only() {
         assert!(host.log().contains(words), "the log does not say `{words}`:\n{}", host.log());
     }
     assert_eq!(host.plugin("shop").generation(), Some(1));
+}
+
+/// While somebody edits, the answer itself says what went wrong and where.
+#[test]
+fn failure_is_explained_in_development() {
+    let response = faults().get("/shop/panic");
+    assert_eq!(response.status, 500);
+    for words in ["a handler panics, as this fixture must", "handler_faults/lib.rs:", "GET /panic"] {
+        assert!(response.text().contains(words), "`{words}` is missing: {}", response.text());
+    }
 }
 
 /// The log of a failure can be found from the answer to it.

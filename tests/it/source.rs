@@ -41,7 +41,7 @@ fn source_is_built_on_save_and_its_errors_change_nothing() {
     let launch = Launch::new().warm();
     let plugin = launch.plugins().write_source("shop", SOURCE);
     let host = launch.start();
-    assert_eq!(host.plugin("shop").source_kind(), "source");
+    assert_eq!(host.plugin("shop").source_kind(), "directory");
     assert_eq!(host.get("/shop/").text(), "one");
 
     host.reload("shop", |_| plugin.edit("\"one\"", "\"two\""));

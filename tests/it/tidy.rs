@@ -42,7 +42,7 @@ const UNCHECKED: &[&str] = &[
 ///
 /// The state that outlives code (`registry`, `db`, `safe`, `tx`) knows nothing of the rest.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("cli", &["host", "http", "plugin", "tx", "build", "hostcall", "registry", "db", "safe"]),
+    ("cli", &["host", "http", "plugin", "tx", "build", "watch", "hostcall", "registry", "db", "safe"]),
     ("host", &["http", "plugin", "tx", "build", "hostcall", "registry", "db", "safe"]),
     ("http", &["plugin", "tx"]),
     // Publishing commits what a generation's init has registered.

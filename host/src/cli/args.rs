@@ -11,12 +11,13 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::values::LogLevel;
 
 const AFTER_HELP: &str = "\
-Settings come from host.toml, the environment (HOST_LISTEN for --listen), and options; the later wins.
+Settings come from host.toml, the environment (HOST_LISTEN for --listen) and options;
+the later wins.
 
 Exit codes:
   0  it went well
-  1  it failed: a plugin is refused (check), no host is running (status), a port is in use (run), ...
-  2  the command line, the configuration or the plugins directory cannot be used as it is";
+  1  it failed: a plugin is refused, no host is running, a port is in use, ...
+  2  the command line, the configuration or the plugins directory cannot be used";
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -66,7 +67,7 @@ pub enum Command {
 SIGTERM and SIGINT (Ctrl-C) answer what was asked and stop; a second one stops at once.
 SIGHUP looks at every source again.")]
 pub struct RunArgs {
-    /// Directory of the plugins: cargo packages and .so files
+    /// Directory of the plugins: cargo packages and .so files. Required, here or in host.toml
     #[arg(long, value_name = "DIR", env = "HOST_PLUGINS")]
     pub plugins: Option<PathBuf>,
     /// Where to answer requests; port 0 takes a free one [default: 127.0.0.1:8080]
@@ -81,13 +82,13 @@ pub struct RunArgs {
     /// File that gets {"listen","admin","pid"} once every plugin has loaded or was refused
     #[arg(long, value_name = "FILE", env = "HOST_READY_FILE")]
     pub ready_file: Option<PathBuf>,
-    /// Follow edits, and show clients why code fails (the default)
+    /// Follow edits, in development mode: clients are shown why code fails (the default)
     #[arg(long, overrides_with = "no_watch")]
     pub watch: bool,
-    /// Do not follow edits; switches development mode off, which shows clients why code fails
+    /// Do not follow edits, and switch development mode off
     #[arg(long, env = "HOST_NO_WATCH", value_parser = FalseyValueParser::new())]
     pub no_watch: bool,
-    /// Development mode off even when following edits: clients learn only that something failed
+    /// Switch development mode off, also when following edits: clients learn only that it failed
     #[arg(long, env = "HOST_PRODUCTION", value_parser = FalseyValueParser::new())]
     pub production: bool,
     /// Configuration file [default: host.toml, if there is one]

@@ -68,6 +68,8 @@ pub(super) fn check(args: &CheckArgs) -> Result<ExitCode, CliError> {
         print_json(&json!({ "plugins": found }))?;
     } else {
         print(&if is_one { details(&found[0]) } else { table(&found) })?;
+        // Nobody is left to be told when this fails.
+        let _ = io::stderr().write_all(found.iter().map(complaint).collect::<String>().as_bytes());
     }
     Ok(ExitCode::from(u8::from(is_refused)))
 }
@@ -231,14 +233,18 @@ pub(super) fn details(finding: &Finding) -> String {
     }
     line("mount", finding.mount.as_deref().unwrap_or_default());
     line("routes", &finding.routes.join("\n").replace('\n', ", "));
-    match &finding.refused {
-        None => line("result", "can be loaded"),
-        Some(refusal) => {
-            line("result", &format!("refused at {}: {}", refusal.step, refusal.reason));
-            if let Some(details) = &refusal.details {
-                text.push_str(&format!("\n{}\n", details.trim_end()));
-            }
-        }
+    line("result", if finding.refused.is_some() { "refused" } else { "can be loaded" });
+    text
+}
+
+/// Why a plugin is refused, for standard error; nothing when it is not.
+pub(super) fn complaint(finding: &Finding) -> String {
+    let Some(refusal) = &finding.refused else { return String::new() };
+    let (path, reason) = (finding.path.display(), harmless(&refusal.reason));
+    let mut text = format!("error: {path} is refused at {}: {reason}\n", refusal.step);
+    if let Some(details) = &refusal.details {
+        text.push_str(details.trim_end());
+        text.push('\n');
     }
     text
 }
@@ -246,7 +252,6 @@ pub(super) fn details(finding: &Finding) -> String {
 /// All plugins of a directory.
 pub(super) fn table(found: &[Finding]) -> String {
     let mut table = Table::new(&["PLUGIN", "RESULT", "VERSION", "ABI", "MOUNT", "ROUTES"]);
-    let mut below = String::new();
     for finding in found {
         let descriptor = finding.descriptor.as_ref();
         let result = if finding.refused.is_some() { "refused" } else { "can be loaded" };
@@ -258,18 +263,11 @@ pub(super) fn table(found: &[Finding]) -> String {
             finding.mount.clone().unwrap_or_default(),
             finding.routes.len().to_string(),
         ]);
-        if let Some(refusal) = &finding.refused {
-            let path = finding.path.display();
-            below.push_str(&format!("\n{path}: {}: {}\n", refusal.step, harmless(&refusal.reason)));
-            if let Some(details) = &refusal.details {
-                below.push_str(&format!("{}\n", details.trim_end()));
-            }
-        }
     }
     let refused = found.iter().filter(|finding| finding.refused.is_some()).count();
     let sum = match refused {
         0 => format!("\n{}, all can be loaded\n", count(found.len(), "plugin")),
         _ => format!("\n{refused} of {} refused\n", count(found.len(), "plugin")),
     };
-    table.render("") + &below + &sum
+    table.render("") + &sum
 }

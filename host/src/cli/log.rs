@@ -110,7 +110,8 @@ pub(super) fn install(terminal: &Arc<Terminal>, level: LevelFilter) {
 /// Whether an event is logged: everything at the level is, but of libraries only what is wrong.
 fn is_wanted(of: &Metadata<'_>, level: LevelFilter) -> bool {
     let is_ours = matches!(of.target().split(':').next(), Some("host" | "plugin" | "access"));
-    *of.level() <= level && of.is_event() && (is_ours || *of.level() <= Level::WARN)
+    // Not `is_event`: `tracing::enabled!` asks with a kind of its own.
+    *of.level() <= level && !of.is_span() && (is_ours || *of.level() <= Level::WARN)
 }
 
 /// How an event becomes a line.

@@ -102,7 +102,6 @@ impl Outcome<'_> {
 fn state(plugin: &PluginStatus) -> &'static str {
     match plugin.state {
         PluginState::Building => "building",
-        PluginState::Serving if plugin.refused.is_some() => "serving*",
         PluginState::Serving => "serving",
         PluginState::Refused => "refused",
     }

@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use super::text::program_name;
 use super::{CliError, print};
 use crate::config::FileConfig;
 use crate::host::{Host, HostConfig};
-use crate::watch::scan::scan;
+use crate::watch::scan::{ScanError, scan};
 
 /// How often readiness is looked for.
 const POLL: Duration = Duration::from_millis(25);
@@ -33,18 +34,32 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
     let settings = RunSettings::of(args, FileConfig::find(args.config.as_deref())?)?;
     let config = settings.host;
     let directory = &config.plugins.plugins_dir;
-    if scan(directory)?.is_empty() && !config.plugins.watch {
+    let candidates = scan(directory).map_err(|error| match error {
+        ScanError::Missing { path } => CliError::Usage(format!(
+            "plugins directory {0} does not exist; make it and a first plugin with `{1} new hello --plugins {0}`, or name another with --plugins",
+            path.display(),
+            program_name()
+        )),
+        other => CliError::Scan(other),
+    })?;
+    if candidates.is_empty() && !config.plugins.watch {
         return Err(CliError::Usage(format!(
-            "no plugins in {0}, and none can come without watching; make one with `host new hello --plugins {0}`, or leave --no-watch away",
-            directory.display()
+            "no plugins in {0}, and none can come without watching; make one with `{1} new hello --plugins {0}`, or leave --no-watch away",
+            directory.display(),
+            program_name()
         )));
     }
     let (tell, told) = channel();
     listen_to_signals(&tell).map_err(CliError::system("set up signal handling"))?;
     let terminal = Terminal::stderr();
     install(&terminal, settings.log.0);
-    let screen = Screen::new(terminal, args.quiet);
-    let host = Host::start(config.clone(), screen)?;
+    let screen = Screen::new(Arc::clone(&terminal), args.quiet);
+    let started = Host::start(config.clone(), screen);
+    if started.is_err() {
+        // What was being built is of no interest any more, and the error gets a line of its own.
+        terminal.show("");
+    }
+    let host = started?;
     let served = serve(&host, &told, args, &config);
     let stopped = stop(host, tell, &told);
     served.and(stopped)

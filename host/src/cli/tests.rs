@@ -9,6 +9,7 @@ use tracing::Level;
 
 use super::args::{Cli, Command, RunArgs};
 use super::ask::{events_text, registry_text, status_text};
+use super::check::{Finding, Refusal, complaint, details, table};
 use super::log::{Fields, Format};
 use super::new::{Surroundings, check_name, covers, render_manifest, source};
 use super::ready::{Outcome, ReadyFile};
@@ -347,6 +348,44 @@ db: bill g2 failed 2 s ago: refused
         events_text(&[event]),
         "TIME (UTC)           EVENT    PLUGIN  GENERATION  TOOK  REASON
 2026-11-21 12:01:02  refused  shop    2           3 ms  init: no
+"
+    );
+}
+
+#[test]
+fn a_check_keeps_facts_and_complaints_apart() {
+    let good = Finding {
+        path: "p/shop.so".into(),
+        name: "shop".to_owned(),
+        mount: Some("/shop".to_owned()),
+        routes: vec!["GET /".to_owned(), "inline GET /ping".to_owned()],
+        ..Finding::default()
+    };
+    let details = details(&good);
+    assert_eq!(
+        details,
+        "plugin   shop\nmount    /shop\nroutes   GET /, inline GET /ping\nresult   can be loaded\n"
+    );
+    assert_eq!(complaint(&good), "");
+    let refusal = Refusal {
+        step: "build",
+        reason: "does not compile: x".to_owned(),
+        details: Some("error: x\n\n".to_owned()),
+    };
+    let bad = Finding {
+        path: "p/bill".into(),
+        name: "bill".to_owned(),
+        refused: Some(refusal),
+        ..Finding::default()
+    };
+    assert_eq!(complaint(&bad), "error: p/bill is refused at build: does not compile: x\nerror: x\n");
+    assert_eq!(
+        table(&[good, bad]),
+        "PLUGIN  RESULT         VERSION  ABI  MOUNT  ROUTES
+shop    can be loaded  -        -    /shop  2
+bill    refused        -        -    -      0
+
+1 of 2 plugins refused
 "
     );
 }

@@ -31,6 +31,9 @@ impl Service for PluginService {
         match self.plugins.router().find(method, path) {
             router::Found::Route(matched) => Found::Route(PluginRoute(matched)),
             router::Found::WrongMethod { allow } => Found::WrongMethod { allow },
+            router::Found::BadPath { param } => Found::BadPath {
+                reason: format!("path parameter `{param}` is not UTF-8; percent-encode its UTF-8 bytes"),
+            },
             router::Found::Unavailable(entry) => match &*entry.refusal.load() {
                 Some(refusal) => Found::Unavailable {
                     plugin: entry.plugin.to_string(),

@@ -9,6 +9,7 @@ use plugin_api::abi::{
 };
 
 use super::{Caller, Failure, Held, guard, view};
+use crate::db::blocking;
 use crate::registry::{Author, DEFAULT_INIT_TIMEOUT, InitFailure, Key, RegistryError, Value};
 
 /// The functions, for [`super::HostApi`].
@@ -30,6 +31,12 @@ unsafe extern "C" fn get_or_init(
             0 => DEFAULT_INIT_TIMEOUT,
             ns => Duration::from_nanos(ns),
         };
+        if blocking::is_forbidden() {
+            let id = hand_out(caller, ready(caller, &key, &expected)?);
+            // SAFETY: `out` is writable during this call.
+            unsafe { out.write(id) };
+            return Ok(());
+        }
         let value = caller.registry.get_or_init(
             &author(caller),
             &caller.overlay,
@@ -76,6 +83,16 @@ unsafe extern "C" fn remove(ctx: HostCtx, key: *const KeyView, error: *const Err
     };
     // SAFETY: `ctx` and `error` come from the plugin under the table's contract.
     unsafe { guard(ctx, error, body) }
+}
+
+/// The value of a key on a thread that must not block: there, or an error.
+fn ready(caller: &Caller, key: &Key, expected: &str) -> Result<Value, Failure> {
+    caller.registry.get(&author(caller), &caller.overlay, key, expected).map_err(|error| match error {
+        RegistryError::NotFound { key } => Failure::invalid(format!(
+            "making `{key}` may block; declare the route without `inline`, or make it in `on_load`"
+        )),
+        other => other.into(),
+    })
 }
 
 fn author(caller: &Caller) -> Author {

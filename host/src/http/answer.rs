@@ -293,6 +293,7 @@ fn conclude(reply: Reply, method: &Method, id: &str, origin: Option<Origin>) -> 
 fn without_route<R>(found: Found<R>, parts: &Parts) -> Result<Response<Bytes>, Trouble> {
     match found {
         Found::Route(_) => unreachable!("routes are run"),
+        Found::BadPath { reason } => Err(Trouble::new(StatusCode::BAD_REQUEST, reason)),
         Found::WrongMethod { allow } => {
             let allow = complete(&allow);
             if parts.method == Method::OPTIONS {

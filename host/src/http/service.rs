@@ -32,6 +32,11 @@ pub enum Found<R> {
         /// Those methods, as the `Allow` header lists them.
         allow: String,
     },
+    /// The path cannot be read; 400.
+    BadPath {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// No plugin answers there.
     NotFound,
     /// A plugin is mounted there but has no working generation yet.

@@ -76,6 +76,9 @@ pub struct Settings {
 /// How long the probe may take.
 const PROBE_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long a start that failed half-way waits for what it had begun.
+const UNDO_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Why the plugins could not be started. Nothing runs.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -202,12 +205,21 @@ impl Plugins {
         });
         let reaper = reaper::start(Arc::clone(&shared), generations)?;
         let plugins = Plugins { shared, reaper: Mutex::new(Some(reaper)) };
-        // The directory is watched before it is scanned, so that nothing falls between the two.
-        if plugins.shared.settings.watch {
-            plugins.shared.start_watching()?;
+        match plugins.begin() {
+            Ok(()) => Ok(plugins),
+            Err(error) => {
+                plugins.shutdown(UNDO_PATIENCE);
+                Err(error)
+            }
         }
-        plugins.shared.adopt_all()?;
-        Ok(plugins)
+    }
+
+    /// Watches, then adopts: in this order nothing falls between the two.
+    fn begin(&self) -> Result<(), StartError> {
+        if self.shared.settings.watch {
+            self.shared.start_watching()?;
+        }
+        self.shared.adopt_all()
     }
 
     /// Waits until every plugin has loaded or was refused, at most `patience`; tells whether they have.
@@ -332,7 +344,7 @@ impl Shared {
             if self.plugins.lock().values().any(|worker| worker.plugin.source.is(&candidate)) {
                 continue;
             }
-            match self.adopt(candidate) {
+            match candidate.check().map_err(StartError::from).and_then(|()| self.adopt(candidate)) {
                 Ok(()) => adopted = true,
                 Err(error) => {
                     let _ = refused.get_or_insert(error);

@@ -93,6 +93,11 @@ pub enum Found {
         /// The `Allow` header.
         allow: String,
     },
+    /// A path parameter is not UTF-8 when decoded.
+    BadPath {
+        /// The parameter.
+        param: String,
+    },
     /// The plugin has no working generation.
     Unavailable(Entry),
     /// No plugin answers there.
@@ -225,13 +230,13 @@ impl Mounted {
         let Some(route) = route else {
             return Found::WrongMethod { allow: allow(matched.value.iter().map(|&i| &routes[i].method)) };
         };
-        let params = matched
-            .params
-            .iter()
-            .map(|(name, value)| {
-                (name.to_owned(), percent_decode_str(value).decode_utf8_lossy().into_owned())
-            })
-            .collect();
+        let mut params = Vec::with_capacity(matched.params.len());
+        for (name, value) in matched.params.iter() {
+            match percent_decode_str(value).decode_utf8() {
+                Ok(value) => params.push((name.to_owned(), value.into_owned())),
+                Err(_) => return Found::BadPath { param: name.to_owned() },
+            }
+        }
         Found::Route(Matched {
             lease: Arc::clone(lease),
             route,
@@ -252,4 +257,32 @@ fn allow<'m>(methods: impl Iterator<Item = &'m Method>) -> String {
     }
     names.sort_unstable();
     names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_whole_paths() {
+        assert_eq!(normal_mount("/"), Ok(String::new()));
+        assert_eq!(normal_mount("/shop/v2"), Ok("/shop/v2".to_owned()));
+        for bad in ["", "shop", "/shop/", "//", "/a b", "/{id}", "/a?b"] {
+            assert!(normal_mount(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn allow_names_what_comes_with_get() {
+        assert_eq!(allow([Method::POST, Method::GET].iter()), "GET, HEAD, OPTIONS, POST");
+        assert_eq!(allow([Method::PUT].iter()), "OPTIONS, PUT");
+    }
+
+    #[test]
+    fn without_plugins_nothing_is_found() {
+        let router = Router::new([]).unwrap();
+        for path in ["/", "", "*", "/a/b/", "//"] {
+            assert!(matches!(router.find(&Method::GET, path), Found::Nothing), "{path}");
+        }
+    }
 }

@@ -115,7 +115,7 @@ fn panic_of_the_host_fails_that_request_alone() {
 
 #[test]
 fn development_says_who_answered_and_what_was_refused() {
-    let fake = Fake { refused: Some("error[E0308]:\n  naïve types"), ..Fake::default() };
+    let fake = Fake { refused: Some("error[E0308]:\n  na\u{ef}ve types"), ..Fake::default() };
     let server = fake.inline("/page", |_| ok("")).start(development());
     let page = Client::connect(server.address()).get("/page");
 
