@@ -14,6 +14,7 @@ mod harness;
 mod registry;
 // New code goes live, bad code changes nothing.
 mod reload;
+mod safe;
 // What a client gets, from good handlers and bad ones.
 mod serving;
 // Plugins that the host builds itself.
