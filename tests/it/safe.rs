@@ -152,3 +152,85 @@ fn second_host_is_refused_and_takes_over_from_a_dead_one() {
     let host = host.kill9().start();
     assert_eq!(ask(&host, "/probe/show/ann"), "Some(Visitor { name: \"ann\" })");
 }
+
+/// The same answers from a running host and, when it has stopped, from the files.
+#[test]
+fn command_line_looks_changes_and_backs_up() {
+    let host = TestHost::start([("probe", "safe_probe")]);
+    let state = host.state_dir().to_str().unwrap().to_owned();
+    ask(&host, "/probe/tour");
+    let run = |host: &TestHost, args: &[&str]| {
+        let mut all = vec!["safe"];
+        all.extend(args);
+        all.extend(["--state", &state]);
+        host.cli(&all)
+    };
+    let listed = run(&host, &["ls", "probe", "--json"]);
+    assert_eq!(listed.code(), 0, "{listed}");
+    let listed: serde_json::Value = serde_json::from_str(&listed.stdout).unwrap();
+    let keys: Vec<&str> =
+        listed["entries"].as_array().unwrap().iter().map(|entry| entry["key"].as_str().unwrap()).collect();
+    assert_eq!(keys, [r"\x00\x02tour\x00\x02b\x00", r"\x00\x02tour\x00\x02c\x00", "from", "moved"]);
+    assert_eq!(run(&host, &["get", "probe", "from"]).stdout, "11\n");
+    assert_eq!(run(&host, &["put", "probe", "from", "{\"a\":1}"]).code(), 0);
+    assert_eq!(run(&host, &["get", "probe", "from"]).stdout, "{\n  \"a\": 1\n}\n");
+    assert_eq!(run(&host, &["rm", "probe", "moved"]).code(), 0);
+    let again = run(&host, &["rm", "probe", "moved"]);
+    assert_eq!((again.code(), again.complaint().contains("there is no entry `moved`")), (1, true), "{again}");
+    assert_eq!(run(&host, &["check"]).stdout, "probe: sound, 3 entries\n");
+    let stat = host.api("/api/safes");
+    assert_eq!(
+        (&stat["safes"][0]["name"], &stat["safes"][0]["entries"]),
+        (&"probe".into(), &3.into()),
+        "{stat}"
+    );
+
+    let copy = host.state_dir().join("copy.redb");
+    let copy = copy.to_str().unwrap();
+    let done = run(&host, &["backup", "probe", copy]);
+    assert_eq!(done.code(), 0, "{done}");
+    assert_eq!(run(&host, &["put", "probe", "from", "0"]).code(), 0);
+    let refused = run(&host, &["restore", "probe", copy]);
+    assert_eq!((refused.code(), refused.complaint().contains("in use")), (1, true), "{refused}");
+
+    let launch = host.kill9();
+    let restored = launch.run(&["safe", "restore", "probe", copy, "--state", &state]);
+    assert_eq!(restored.code(), 0, "{restored}");
+    let shown = launch.run(&["safe", "get", "probe", "from", "--state", &state]);
+    assert_eq!(shown.stdout, "{\n  \"a\": 1\n}\n", "{shown}");
+    assert_eq!(ask(&launch.start(), "/probe/incr/x"), "1");
+}
+
+/// What plugins keep is shown to whoever may use the control socket, and not on the network.
+#[test]
+fn contents_are_not_shown_on_the_admin_listener() {
+    let host = TestHost::start([("probe", "safe_probe")]);
+    ask(&host, "/probe/tour");
+    let order = br#"{"order":"get","safe":"probe","key":"from"}"#;
+    let refused = Client::new(host.admin()).post("/api/safes", order).unwrap();
+    assert_eq!(refused.status, 405, "{}", refused.text());
+}
+
+/// The shipped example: a login outlives the process, and the sixth within a minute is refused.
+#[test]
+fn sessions_survive_a_restart_and_logins_are_limited() {
+    let host = TestHost::start([("sessions", "sessions_plugin")]);
+    let login = |host: &TestHost, name: &str| {
+        let headers = [("content-type", "application/x-www-form-urlencoded")];
+        let body = format!("name={name}");
+        Client::new(host.listen()).request("POST", "/sessions/login", &headers, body.as_bytes()).unwrap()
+    };
+    let answer = login(&host, "ann");
+    assert_eq!(answer.status, 303, "{}", answer.text());
+    let cookie = answer.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    let home = |host: &TestHost| {
+        Client::new(host.listen()).request("GET", "/sessions/", &[("cookie", &cookie)], b"").unwrap().text()
+    };
+    assert!(home(&host).contains("Visit number 1"));
+    let host = host.restart();
+    assert!(home(&host).contains("Hello, ann") && home(&host).contains("Visit number 3"));
+    for _ in 0..4 {
+        assert_eq!(login(&host, "bob").status, 303);
+    }
+    assert_eq!(login(&host, "eve").status, 429);
+}

@@ -147,6 +147,7 @@ impl Host {
             shared: Arc::clone(&shared),
             plugins: Arc::clone(&plugins),
             registry: Arc::clone(&registry),
+            safes: Arc::clone(&safes),
             server: Arc::clone(&server),
             admin: admin_address,
         });

@@ -5,7 +5,7 @@
 //!
 //! # Invariants
 //!
-//! - The lock is held from the first open to the last drop, also while the engine is opened anew.
+//! - The lock is held from the first open to the close, also while the engine is opened anew.
 //! - The file grows by blocks that are really there: a full disk shows when the file is to grow, not
 //!   when a page that the engine believes to own is written.
 
@@ -26,6 +26,9 @@ pub(super) trait Disk: Debug + Send + Sync {
     /// Opens the database, making it if there is none. The one opened before has been dropped.
     fn open(&self, builder: &Builder) -> Result<Database, DatabaseError>;
 
+    /// Lets another process have it. It is not opened again.
+    fn close(&self);
+
     /// Where it is, for errors.
     fn path(&self) -> &Path;
 
@@ -45,7 +48,7 @@ pub(super) struct FileDisk {
 
 #[derive(Debug)]
 struct Shared {
-    /// Locked; the lock goes with the last reference.
+    /// Locked, until it is closed or the last reference goes.
     file: File,
     syncs: AtomicU64,
 }
@@ -88,6 +91,11 @@ fn make_directory(directory: &Path) -> io::Result<()> {
 impl Disk for FileDisk {
     fn open(&self, builder: &Builder) -> Result<Database, DatabaseError> {
         builder.create_with_backend(FileBackend(Arc::clone(&self.shared)))
+    }
+
+    fn close(&self) {
+        // Otherwise the lock goes with the file, at the last drop.
+        let _ = self.shared.file.unlock();
     }
 
     fn path(&self) -> &Path {

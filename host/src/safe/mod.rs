@@ -6,7 +6,7 @@
 //!
 //! Code map: [`Safe`] is what callers use. `group` decides who commits, `batch` makes many writes one
 //! transaction, `store` keeps the database and opens it anew after a failure, `envelope` is a value on
-//! disk, `disk` where the bytes lie.
+//! disk, `disk` where the bytes lie; `operate` and `copy` are the operator's.
 //!
 //! # Invariants
 //!
@@ -17,11 +17,13 @@
 //! - This room does not know who calls: a safe is found by the name its caller gives.
 
 mod batch;
+mod copy;
 mod disk;
 mod envelope;
 mod error;
 mod group;
 mod number;
+mod operate;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -41,6 +43,7 @@ pub use self::envelope::EntryRef;
 pub use self::error::{OpenError, ReadError, WriteError};
 pub use self::group::Numbers;
 use self::group::{Group, Ticket};
+pub use self::operate::{OperateError, Order};
 use self::store::{Snapshot, Store};
 pub use self::write::{Change, Check, Commit, Expiry, MAX_CHANGES, MAX_KEY, MAX_VALUE, Write};
 
@@ -124,6 +127,16 @@ impl Safes {
         }
         names.sort();
         Ok(names)
+    }
+
+    /// The status of every safe that has been used, sorted by name. Opens none.
+    pub fn status(&self) -> Vec<SafeStatus> {
+        let slots: Vec<_> = self.slots.lock().values().cloned().collect();
+        // One that is just being opened is not waited for.
+        let safe = |slot: &Arc<Slot>| slot.state.try_lock()?.safe.clone();
+        let mut status: Vec<SafeStatus> = slots.iter().filter_map(safe).map(|safe| safe.status()).collect();
+        status.sort_by(|a, b| a.name.cmp(&b.name));
+        status
     }
 
     /// Closes every safe, cleanly. Later uses are errors.

@@ -35,7 +35,7 @@ pub(super) const EXPIRIES: TableDefinition<'static, (u64, &[u8]), ()> = TableDef
 pub(super) const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
 
 /// The format of the tables and of what is in them.
-const FORMAT: u64 = 1;
+pub(super) const FORMAT: u64 = 1;
 /// Pages kept in memory, per safe.
 const CACHE: usize = 64 << 20;
 /// How long a database that could not be opened is left alone.
@@ -68,6 +68,8 @@ struct Writer {
 pub(super) struct Snapshot {
     pub(super) entries: ReadOnlyTable<&'static [u8], &'static [u8]>,
     pub(super) expiries: ReadOnlyTable<(u64, &'static [u8]), ()>,
+    /// The number of its last write.
+    pub(super) sequence: u64,
 }
 
 impl std::fmt::Debug for Snapshot {
@@ -93,7 +95,9 @@ impl From<StorageError> for Fault {
 impl Snapshot {
     fn of(database: &Database) -> Result<Snapshot, String> {
         let read = database.begin_read().map_err(text)?;
+        let meta = read.open_table(META).map_err(text)?;
         Ok(Snapshot {
+            sequence: meta.get("sequence").map_err(text)?.map_or(0, |number| number.value()),
             entries: read.open_table(ENTRIES).map_err(text)?,
             expiries: read.open_table(EXPIRIES).map_err(text)?,
         })
@@ -285,6 +289,7 @@ impl Store {
         writer.is_closed = true;
         self.snapshot.store(None);
         drop(writer.database.take());
+        self.disk.close();
     }
 
     /// How often a failure made it open anew.

@@ -222,6 +222,8 @@ impl Disk for FakeDisk {
         builder.create_with_backend(self.clone())
     }
 
+    fn close(&self) {}
+
     fn path(&self) -> &Path {
         Path::new("/fake")
     }
