@@ -24,6 +24,7 @@
 //! - [`cli`], [`config`]: the command line, the screen, the log; `host.toml`.
 //! - [`host`]: owns every part; start order and, reversed, stop order.
 //! - [`plugin`]: plugins, their generations, and the pipeline from a library's bytes to publish.
+//! - [`pins`]: what holds a generation's code: threads, thread-local destructors, pthread keys.
 //! - [`build`], [`watch`]: cargo, and what tells that it should run.
 //! - [`http`]: the public listener, limits, workers, what a client sees; knows no plugins.
 //! - [`hostcall`]: plugin -> host, the functions in the host's table.
@@ -36,7 +37,8 @@
 //!
 //! - Rooms that hold state ([`registry`], [`db`], [`safe`]) cannot name a generation, a plugin or a request.
 //! - `unsafe` is in the files that `tests/it/tidy.rs` lists; the boundary's pointers are read in
-//!   [`hostcall`] and `plugin` and nowhere else.
+//!   [`hostcall`] and `plugin` and nowhere else. [`pins`] stands in for five functions of libc.
+//! - Code is unmapped by the reaper alone, when nothing leads into it any more.
 //! - No panic of a plugin, and none of the host's own code inside a call, leaves the side that raised it.
 //! - The previous generation serves until the next one has been built, probed, opened and initialised.
 
@@ -49,6 +51,7 @@ pub mod host;
 pub mod hostcall;
 pub mod http;
 mod panic;
+pub mod pins;
 pub mod plugin;
 pub mod registry;
 pub mod report;

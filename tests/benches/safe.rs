@@ -116,8 +116,7 @@ fn gets(directory: &Path) {
     }
     drop(table);
     write.commit().expect("the disk works");
-    let held =
-        raw.begin_read().and_then(|read| Ok(read.open_table(RAW).expect("the table"))).expect("a snapshot");
+    let held = raw.begin_read().expect("a snapshot").open_table(RAW).expect("the table");
     let of_raw = nanoseconds(|number| {
         let found = held.get(number.to_be_bytes().as_slice()).expect("the disk works");
         std::hint::black_box(found.expect("it was put").value().to_vec());

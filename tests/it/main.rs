@@ -19,6 +19,8 @@ mod safe;
 mod serving;
 // Plugins that the host builds itself.
 mod source;
+// Old code leaves the process, and only when nothing leads into it.
+mod unload;
 // The sources keep to the house's rules.
 mod tidy;
 

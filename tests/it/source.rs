@@ -3,6 +3,7 @@
 //! Each host costs a build of its plugin, so one test goes through several edits.
 
 use tests::host::Launch;
+use tests::wait::{SOON, eventually};
 
 /// A plugin of the test's own, as source.
 const SOURCE: &str = r#"//! A plugin under edit.
@@ -78,4 +79,25 @@ fn edit_of_the_guestbook_is_served_without_a_restart() {
     assert_eq!(host.pid(), pid);
     assert_eq!(host.slot("db").created_by(), ("guestbook".to_owned(), 1));
     assert_eq!(host.slot("db").reloads_survived(), 1);
+}
+
+/// A directory that becomes a plugin while the host runs is built and served; deleted, it is gone.
+#[test]
+fn source_plugins_come_and_go_while_the_host_runs() {
+    let launch = Launch::new().warm();
+    launch.plugins().install("shop", "version_a");
+    let host = launch.start();
+    host.reload("late", |plugins| {
+        plugins.write_source("late", SOURCE);
+    });
+    assert_eq!(host.get("/late/").text(), "one");
+    assert_eq!(host.plugin("late").source_kind(), "directory");
+
+    host.plugins.remove("late");
+    eventually(SOON, "the plugin to be gone", || match host.get("/late/").status {
+        404 => Ok(()),
+        status => Err(status),
+    });
+    assert_eq!(host.plugin_list().len(), 1);
+    assert_eq!(host.get("/shop/ping").text(), "a");
 }

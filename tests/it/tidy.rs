@@ -21,9 +21,17 @@ const UNCHECKED: &[&str] = &[
     "host/src/hostcall/safe/tests.rs",
     "host/src/hostcall/table.rs",
     "host/src/hostcall/view.rs",
+    "host/src/pins/code.rs",
+    "host/src/pins/interpose.rs",
+    "host/src/pins/real.rs",
+    "host/src/pins/signals.rs",
+    "host/src/pins/tests.rs",
+    "host/src/pins/thread.rs",
+    "host/src/pins/tombstone.rs",
     "host/src/plugin/invoke.rs",
     "host/src/plugin/library.rs",
     "host/src/plugin/probe.rs",
+    "host/src/plugin/reaper.rs",
     "plugin-api/src/db/call.rs",
     "plugin-api/src/entry.rs",
     "plugin-api/src/host.rs",
@@ -44,16 +52,18 @@ const UNCHECKED: &[&str] = &[
 const ARROWS: &[(&str, &[&str])] = &[
     ("cli", &["host", "http", "plugin", "tx", "build", "watch", "hostcall", "registry", "db", "safe"]),
     ("host", &["http", "plugin", "tx", "build", "hostcall", "registry", "db", "safe"]),
-    ("http", &["plugin", "tx"]),
+    // Threads that run plugin code have a drain point.
+    ("http", &["plugin", "tx", "pins"]),
     // Publishing commits what a generation's init has registered.
-    ("plugin", &["build", "watch", "hostcall", "registry"]),
+    ("plugin", &["build", "watch", "hostcall", "registry", "pins"]),
     ("build", &["watch"]),
     ("watch", &[]),
-    ("hostcall", &["registry", "tx", "db", "safe"]),
+    ("hostcall", &["registry", "tx", "db", "safe", "pins"]),
     ("registry", &[]),
     ("db", &[]),
     ("safe", &[]),
     ("tx", &[]),
+    ("pins", &[]),
 ];
 
 /// Written so that this file does not contain it.

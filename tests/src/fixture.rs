@@ -14,10 +14,15 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the repository")
 }
 
-/// `target/<profile>`, from where the running test binary lies: in its `deps`.
+/// `target/<profile>`, from where the running program lies: there, or in its `deps` for a test binary.
 fn profile_dir() -> PathBuf {
     let exe = env::current_exe().expect("a running process knows its file");
-    exe.ancestors().nth(2).expect("test binaries lie in target/<profile>/deps").to_owned()
+    let dir = exe.parent().expect("a file lies in a directory");
+    if dir.ends_with("deps") {
+        dir.parent().expect("`deps` lies in the profile's").to_owned()
+    } else {
+        dir.to_owned()
+    }
 }
 
 /// The library of a fixture.

@@ -19,6 +19,7 @@ pub mod http;
 pub mod load;
 pub mod postgres;
 pub mod source;
+pub mod stress;
 pub mod wait;
 
 pub use host::TestHost;

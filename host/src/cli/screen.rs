@@ -111,7 +111,7 @@ impl Observer for Screen {
                 tracing::error!("{words}");
             }
             EventKind::Retired if event.reason.is_some() => tracing::warn!("{words}"),
-            EventKind::Unchanged => tracing::debug!("{words}"),
+            EventKind::Unchanged | EventKind::Unloaded => tracing::debug!("{words}"),
             _ => tracing::info!("{words}"),
         }
     }
@@ -143,6 +143,7 @@ pub(super) fn sentence(event: &Event) -> String {
         }
         EventKind::Retired if reason.is_empty() => format!("retired {plugin}: generation {generation}"),
         EventKind::Retired => format!("retired {plugin}: generation {generation}, but {reason}"),
+        EventKind::Unloaded => format!("unloaded {plugin}: generation {generation} {time}"),
         EventKind::Removed => format!("removed {plugin}: {reason}"),
     }
 }

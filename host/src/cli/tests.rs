@@ -230,6 +230,7 @@ fn status(name: &str, routes: usize) -> PluginStatus {
         refused: None,
         last_outcome: None,
         parked: Vec::new(),
+        unloaded: 0,
     }
 }
 

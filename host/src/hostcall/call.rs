@@ -21,9 +21,9 @@ thread_local! {
     static LAST_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// The request this thread works for.
+/// The request this thread works for. At the end of a thread, where destructors of plugins run, none.
 pub fn current() -> Option<Call> {
-    CURRENT.with_borrow(Clone::clone)
+    CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
 }
 
 /// Runs `body` with `call` as the current request.
@@ -41,7 +41,8 @@ pub fn enter<R>(call: Call, body: impl FnOnce() -> R) -> R {
 
 /// Remembers where this thread's plugin code panicked, for the error that follows.
 pub(crate) fn set_last_panic(text: String) {
-    LAST_PANIC.set(Some(text));
+    // A thread that is ending has no error to follow.
+    let _ = LAST_PANIC.try_with(|last| last.replace(Some(text)));
 }
 
 /// Takes what the last panic left.

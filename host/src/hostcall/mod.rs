@@ -28,6 +28,7 @@ use plugin_api::abi::{ErrorSink, ErrorView, HostCtx, Status, StrView};
 pub use self::handles::{Handles, Held};
 pub use self::safe::OwnSafe;
 pub use self::table::HostApi;
+use crate::pins::Code;
 use crate::registry::{Overlay, Registry};
 
 /// Who calls: one generation of one plugin. The boundary's `ctx` points to it.
@@ -47,6 +48,8 @@ pub struct Caller {
     pub data_dir: PathBuf,
     /// Its plugin's safe.
     pub safe: OwnSafe,
+    /// Its code. Whoever keeps a pointer into it beyond a call takes a pin: `code.pin("value `x`")`.
+    pub code: Arc<Code>,
 }
 
 /// Why a host call failed, on its way to the plugin.

@@ -29,6 +29,7 @@ use super::connection::{Admitted, Flight, Thread};
 use super::limits::Limits;
 use super::service::Service;
 use super::wire::Wire;
+use crate::pins;
 
 /// How often a draining thread looks whether it is done.
 const DRAIN_TICK: Duration = Duration::from_millis(10);
@@ -40,6 +41,8 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 pub(super) enum Command {
     /// Serve this connection.
     Adopt(StdStream, SocketAddr),
+    /// Come to the drain point: code whose destructors this thread keeps has been retired.
+    Visit,
     /// Stop accepting and end when every connection has, at the latest at this time.
     Drain(Instant),
 }
@@ -64,6 +67,9 @@ enum Event {
 impl<S: Service> IoThread<S> {
     /// Serves until told to drain. Returns how many requests were cut off.
     pub(super) async fn run(mut self, listener: StdListener) -> u64 {
+        let inbox = self.peers[self.index].1.clone();
+        // A thread whose inbox is gone is about to end, and drains then.
+        pins::attend(move || drop(inbox.send(Command::Visit)));
         let until = match TcpListener::from_std(listener) {
             Ok(listener) => self.serve(listener).await,
             Err(error) => {
@@ -87,6 +93,7 @@ impl<S: Service> IoThread<S> {
         let until = loop {
             match self.next_event(&listener, &mut ticks).await {
                 Event::Command(Some(Command::Adopt(stream, remote))) => self.adopt(stream, remote),
+                Event::Command(Some(Command::Visit)) => pins::drain_if_due(),
                 Event::Command(Some(Command::Drain(until))) => break until,
                 // The server is gone without a word.
                 Event::Command(None) => break Instant::now(),
@@ -199,8 +206,10 @@ impl<S: Service> IoThread<S> {
         loop {
             let all_closed = self.accepting.load(Ordering::Acquire) == 0;
             while let Ok(command) = self.inbox.try_recv() {
-                if let Command::Adopt(stream, remote) = command {
-                    self.adopt(stream, remote);
+                match command {
+                    Command::Adopt(stream, remote) => self.adopt(stream, remote),
+                    Command::Visit => pins::drain_if_due(),
+                    Command::Drain(_) => {}
                 }
             }
             if all_closed && state.is_drained() || Instant::now() >= until {

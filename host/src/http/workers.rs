@@ -9,6 +9,7 @@
 //! - A job is queued only while no worker is idle and no further one may be started.
 //! - `submit` never waits: the queue is bounded, and what does not fit is handed back.
 //! - A panic in a job ends the job, never the worker.
+//! - A worker that is nudged drains what it keeps of retired code, at once or after its job.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -16,7 +17,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::pins;
 
 /// Something to run on a worker.
 pub type Job = Box<dyn FnOnce() + Send>;
@@ -220,13 +223,21 @@ fn start(shared: &Arc<Shared>, state: &mut State, job: Job) -> Result<(), (Job, 
 
 /// A worker's life.
 fn work(shared: &Shared, slot: &Arc<Slot>) {
+    let nudged = Arc::downgrade(slot);
+    pins::attend(move || {
+        if let Some(slot) = nudged.upgrade() {
+            slot.nudge();
+        }
+    });
     while let Some(job) = slot.wait() {
         run(job);
+        pins::drain_if_due();
         let mut state = shared.state.lock();
         while let Some(job) = state.queue.pop_front() {
             state.overloaded = false;
             drop(state);
             run(job);
+            pins::drain_if_due();
             state = shared.state.lock();
         }
         state.busy -= 1;
@@ -265,11 +276,19 @@ impl Slot {
         self.wake.notify_one();
     }
 
+    /// Makes an idle worker look whether it has something to drain.
+    fn nudge(&self) {
+        // With the lock held, so that a worker which has just looked is waiting by now.
+        let _next = self.next.lock();
+        self.wake.notify_one();
+    }
+
     /// The next job, or `None` at the end.
     fn wait(&self) -> Option<Job> {
         let mut next = self.next.lock();
         loop {
             match std::mem::take(&mut *next) {
+                Next::Wait if pins::is_due() => MutexGuard::unlocked(&mut next, pins::drain_if_due),
                 Next::Wait => self.wake.wait(&mut next),
                 Next::Run(job) => return Some(job),
                 Next::End => return None,

@@ -25,6 +25,8 @@ pub enum EventKind {
     Unchanged,
     /// The last request has left a generation, and its `on_unload` has run.
     Retired,
+    /// The code of a generation that served, or was refused, has been unmapped.
+    Unloaded,
     /// A plugin was deleted.
     Removed,
 }

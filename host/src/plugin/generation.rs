@@ -17,7 +17,9 @@ use parking_lot::Mutex;
 
 use super::descriptor::Descriptor;
 use super::library::Library;
+use super::reaper::Task;
 use super::stage::{BuildId, Staged};
+use crate::pins::Pin;
 use crate::registry::unix_ms;
 
 /// One loaded copy of a plugin's library.
@@ -39,8 +41,9 @@ pub struct Generation {
     pub loaded_at: SystemTime,
     /// The staged copy, kept for debuggers; removed with the generation.
     pub(super) staged: Staged,
-    /// Requests executing in this generation now. Written by [`Lease::enter`], read by faces.
-    pub(super) in_flight: AtomicU32,
+    /// Requests executing in this generation now. Written by [`Lease::enter`], read by faces, also after
+    /// the generation was retired.
+    pub(super) in_flight: Arc<AtomicU32>,
     /// Requests this generation has answered. Written by [`Lease::enter`], read by faces.
     pub(super) requests: AtomicU64,
     /// Panics of its handlers. Written by the service, read by faces.
@@ -50,6 +53,12 @@ pub struct Generation {
 }
 
 impl Generation {
+    /// Keeps its code mapped until the pin is dropped, and says why. For whatever keeps a pointer into the
+    /// library beyond a call; to be taken during a call, or while holding a lease.
+    pub fn pin(&self, reason: impl Into<String>) -> Pin {
+        self.library.code().pin(reason)
+    }
+
     /// Where the staged copy is.
     pub fn staged_path(&self) -> &PathBuf {
         &self.staged.path
@@ -76,17 +85,18 @@ impl Generation {
 /// The router holds one per current generation, each request one for its duration.
 #[derive(Debug)]
 pub struct Lease {
-    generation: Arc<Generation>,
+    /// `None` in its drop only.
+    generation: Option<Arc<Generation>>,
     /// Where the generation goes with its last lease.
-    drained: Sender<Arc<Generation>>,
+    reaper: Sender<Task>,
     /// Whether the generation was published: one that never served is not retired.
     is_published: AtomicBool,
 }
 
 impl Lease {
     /// The first lease of a generation; further ones are clones of the `Arc`.
-    pub(super) fn first(generation: Arc<Generation>, drained: Sender<Arc<Generation>>) -> Arc<Lease> {
-        Arc::new(Lease { generation, drained, is_published: AtomicBool::new(false) })
+    pub(super) fn first(generation: Arc<Generation>, reaper: Sender<Task>) -> Arc<Lease> {
+        Arc::new(Lease { generation: Some(generation), reaper, is_published: AtomicBool::new(false) })
     }
 
     /// Says that the generation is current: from now on its end is a retirement.
@@ -96,22 +106,25 @@ impl Lease {
 
     /// The generation.
     pub fn generation(&self) -> &Arc<Generation> {
-        &self.generation
+        self.generation.as_ref().expect("taken by the drop only")
     }
 
     /// Counts a request until the guard is dropped.
     pub fn enter(&self) -> Entered<'_> {
-        self.generation.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.generation.requests.fetch_add(1, Ordering::Relaxed);
-        Entered(&self.generation)
+        let generation = self.generation();
+        generation.in_flight.fetch_add(1, Ordering::Relaxed);
+        generation.requests.fetch_add(1, Ordering::Relaxed);
+        Entered(generation)
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.is_published.load(Ordering::Acquire) {
+        if self.is_published.load(Ordering::Acquire)
+            && let Some(generation) = self.generation.take()
+        {
             // Without a reaper the process is ending, and nobody retires anything any more.
-            let _ = self.drained.send(Arc::clone(&self.generation));
+            let _ = self.reaper.send(Task::Drained(generation));
         }
     }
 }

@@ -123,9 +123,9 @@ pub fn handle(library: &Library, route: &Route, request: &Invocation<'_>) -> Out
         request_id: Arc::clone(request.id),
     };
     let status = call::enter(current, || {
-        // SAFETY: the contract of `HandlerFn`: the library is mapped for ever; request and reply live
-        // on this frame until the call returns.
-        unsafe { (route.handler)(&view, &sink) }
+        // SAFETY: the contract of `HandlerFn`: the library is mapped while `library` lives; request and
+        // reply live on this frame until the call returns.
+        library.code().inside(|| unsafe { (route.handler)(&view, &sink) })
     });
     outcome(status, reply)
 }
@@ -244,8 +244,8 @@ pub fn on_load(library: &Library) -> Result<(), HookError> {
     let mut text = String::new();
     let sink = ErrorSink { data: (&raw mut text).cast(), report: Some(report) };
     let status = call::enter(hook_call(library, "on_load"), || {
-        // SAFETY: the library is mapped for ever; the sink lives until the call returns.
-        unsafe { hook(&sink) }
+        // SAFETY: the library is mapped while `library` lives; the sink lives until the call returns.
+        library.code().inside(|| unsafe { hook(&sink) })
     });
     hook_outcome(status, text)
 }
@@ -258,8 +258,8 @@ pub fn on_load(library: &Library) -> Result<(), HookError> {
 pub fn on_unload(library: &Library, reason: u32) -> Result<(), HookError> {
     let Some(hook) = library.on_unload else { return Ok(()) };
     let status = call::enter(hook_call(library, "on_unload"), || {
-        // SAFETY: the library is mapped for ever.
-        unsafe { hook(reason) }
+        // SAFETY: the library is mapped while `library` lives.
+        library.code().inside(|| unsafe { hook(reason) })
     });
     hook_outcome(status, String::new())
 }

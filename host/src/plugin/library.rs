@@ -1,11 +1,11 @@
-//! A mapped library: `dlopen`, the entry symbol, the plugin's table.
+//! A mapped library: `dlopen`, the entry symbol, the plugin's table; and `dlclose`, in one place.
 //!
 //! # Invariants
 //!
-//! - A library is never unmapped. Threads, thread-local destructors and pthread keys of its copy of
-//!   `std` may still lead into it, and this host does not track them; a retired generation is parked.
+//! - Nothing here unmaps in a drop. A library that is dropped stays mapped for ever, with all that the
+//!   host made for it; [`Mapped::unmap`] is the one way out, and the reaper its one caller.
 //! - The table is read once, at open, and copied: later calls use what was vetted.
-//! - The host table outlives the mapping: it is leaked together with it.
+//! - The host table outlives the mapping.
 #![expect(unsafe_code, reason = "opens libraries and reads their tables")]
 
 use std::mem::{ManuallyDrop, offset_of};
@@ -15,12 +15,14 @@ use std::sync::Arc;
 use http::Method;
 use libloading::os::unix::{Library as Mapping, RTLD_LOCAL, RTLD_NOW};
 use plugin_api::abi::{
-    ABI_VERSION, ENTRY_SYMBOL, EntryFn, HandlerFn, PluginTable, ROUTE_BLOCKING, ROUTE_INLINE, RouteView,
+    ABI_VERSION, ENTRY_SYMBOL, EntryFn, ErrorSink, HandlerFn, PluginTable, ROUTE_BLOCKING, ROUTE_INLINE,
+    RouteView, Status,
 };
 
 use crate::hostcall::{Caller, HostApi, view};
+use crate::pins::{self, Code};
 
-/// Why a staged library could not be opened. It may be mapped, but nothing of it is used.
+/// Why a staged library could not be opened. Nothing of it is used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The dynamic loader refused it.
@@ -60,26 +62,51 @@ pub struct Route {
     pub name: Arc<str>,
     /// Whether the handler runs on the I/O thread.
     pub is_inline: bool,
-    /// The handler. Callable as long as the library is mapped, that is for ever.
+    /// The handler. Callable as long as the library is mapped, that is while its [`Library`] lives.
     pub(super) handler: HandlerFn,
+}
+
+/// A library in the memory of the process, with what the host made for it. Dropped, it stays mapped.
+#[derive(Debug)]
+pub struct Mapped {
+    mapping: ManuallyDrop<Mapping>,
+    /// The library keeps a pointer to the table in it.
+    api: ManuallyDrop<HostApi>,
 }
 
 /// An opened library.
 #[derive(Debug)]
 pub struct Library {
-    /// Never dropped: see the invariants.
-    _mapping: ManuallyDrop<Mapping>,
-    /// Never dropped: the library keeps a pointer to the table in it.
-    api: ManuallyDrop<HostApi>,
+    mapped: Mapped,
     /// Where the plugin wants to be mounted.
     pub mount: Option<String>,
     /// What it serves.
     pub routes: Vec<Route>,
     /// Where its entry symbol is: differs for every mapping.
     pub entry_address: usize,
-    pub(super) on_load:
-        Option<unsafe extern "C" fn(*const plugin_api::abi::ErrorSink) -> plugin_api::abi::Status>,
-    pub(super) on_unload: Option<unsafe extern "C" fn(u32) -> plugin_api::abi::Status>,
+    pub(super) on_load: Option<OnLoad>,
+    pub(super) on_unload: Option<OnUnload>,
+}
+
+type OnLoad = unsafe extern "C" fn(*const ErrorSink) -> Status;
+type OnUnload = unsafe extern "C" fn(u32) -> Status;
+
+/// What the entry symbol led to.
+struct Entered {
+    entry_address: usize,
+    mount: Option<String>,
+    routes: Vec<Route>,
+    on_load: Option<OnLoad>,
+    on_unload: Option<OnUnload>,
+}
+
+/// Why a library was not opened, and what of it is mapped nevertheless.
+#[derive(Debug)]
+pub struct OpenFailure {
+    /// Why.
+    pub error: OpenError,
+    /// What its constructors ran in.
+    pub mapped: Option<Mapped>,
 }
 
 impl Library {
@@ -91,52 +118,108 @@ impl Library {
     ///
     /// # Errors
     ///
-    /// [`OpenError`].
+    /// [`OpenFailure`].
     pub fn open(
         path: &Path,
         caller: Arc<Caller>,
         is_known: impl FnOnce(usize) -> bool,
-    ) -> Result<Library, OpenError> {
-        // SAFETY: opening runs the library's constructors. They belong to a plugin, which is trusted
-        // code, and these very bytes have just run theirs in the probe without harm.
-        let mapping = unsafe { Mapping::open(Some(path), RTLD_NOW | RTLD_LOCAL) };
-        let mapping = ManuallyDrop::new(mapping.map_err(|source| OpenError::Open { source })?);
+    ) -> Result<Library, OpenFailure> {
+        let code = Arc::clone(&caller.code);
+        let opened = code.while_loading(|| {
+            // SAFETY: opening runs the library's constructors. They belong to a plugin, which is trusted
+            // code, and these very bytes have just run theirs in the probe without harm.
+            unsafe { Mapping::open(Some(path), RTLD_NOW | RTLD_LOCAL) }
+        });
+        let mapping = match opened {
+            Ok(mapping) => ManuallyDrop::new(mapping),
+            Err(source) => {
+                code.forget();
+                return Err(OpenFailure { error: OpenError::Open { source }, mapped: None });
+            }
+        };
+        let mapped = Mapped { mapping, api: ManuallyDrop::new(HostApi::new(caller)) };
+        match mapped.enter(path, is_known) {
+            Ok(Entered { entry_address, mount, routes, on_load, on_unload }) => {
+                Ok(Library { mapped, mount, routes, entry_address, on_load, on_unload })
+            }
+            Err(error) => Err(OpenFailure { error, mapped: Some(mapped) }),
+        }
+    }
+
+    /// The caller behind the library's host table.
+    pub fn caller(&self) -> &Arc<Caller> {
+        self.mapped.api.caller()
+    }
+
+    /// Its code, and what holds it.
+    pub fn code(&self) -> &Arc<Code> {
+        self.mapped.code()
+    }
+
+    /// Gives up the right to call it.
+    pub(super) fn into_mapped(self) -> Mapped {
+        self.mapped
+    }
+}
+
+impl Mapped {
+    /// Its code, and what holds it.
+    pub(super) fn code(&self) -> &Arc<Code> {
+        &self.api.caller().code
+    }
+
+    /// Runs the entry symbol and vets the table.
+    fn enter(&self, path: &Path, is_known: impl FnOnce(usize) -> bool) -> Result<Entered, OpenError> {
         // SAFETY: the symbol's type is fixed by its name, which carries the ABI's version.
-        let entry = unsafe { mapping.get::<EntryFn>(ENTRY_SYMBOL.as_bytes()) };
+        let entry = unsafe { self.mapping.get::<EntryFn>(ENTRY_SYMBOL.as_bytes()) };
         let entry: EntryFn = *entry.map_err(|_| OpenError::NoEntry)?;
         let entry_address = entry as usize;
         if is_known(entry_address) {
             return Err(OpenError::NotFresh { path: path.to_owned() });
         }
-
-        let api = ManuallyDrop::new(HostApi::new(caller));
-        // SAFETY: the contract of `EntryFn`: the table stays valid as long as the library is mapped, since
-        // neither is ever dropped.
-        let table = unsafe { entry(api.as_ptr()) };
-        // SAFETY: the entry symbol returns null or static data of the library, which is mapped for ever.
-        let table: &'static PluginTable = unsafe { table.as_ref() }.ok_or(OpenError::Refused)?;
+        // SAFETY: the contract of `EntryFn`: the table stays valid as long as the library is mapped, for
+        // it is dropped after the library was unmapped, or never.
+        let table = self.code().inside(|| unsafe { entry(self.api.as_ptr()) });
+        // SAFETY: the entry symbol returns null or static data of the library, which is mapped.
+        let table = unsafe { table.as_ref() }.ok_or(OpenError::Refused)?;
         // SAFETY: the plugin promises a valid table of `table.size` bytes.
         let (mount, routes) = unsafe { vet(table)? };
-        Ok(Library {
-            _mapping: mapping,
-            api,
-            mount,
-            routes,
-            entry_address,
-            on_load: table.on_load,
-            on_unload: table.on_unload,
-        })
+        Ok(Entered { entry_address, mount, routes, on_load: table.on_load, on_unload: table.on_unload })
     }
 
-    /// The caller behind the library's host table.
-    pub fn caller(&self) -> &Arc<Caller> {
-        self.api.caller()
+    /// Unmaps the library and frees what the host made for it.
+    ///
+    /// # Errors
+    ///
+    /// When the loader keeps it mapped. Then it stays so for ever, and so does what belongs to it.
+    ///
+    /// # Safety
+    ///
+    /// Nothing leads into the library: no pin, no thread that runs its code or will, no copy of a pointer
+    /// to it that anybody follows.
+    pub(super) unsafe fn unmap(mut self) -> Result<(), StillMapped> {
+        let code = Arc::clone(self.code());
+        let Some(range) = code.range().cloned() else { return Err(StillMapped) };
+        code.close();
+        // SAFETY: taken once, for `self` is consumed here.
+        let mapping = unsafe { ManuallyDrop::take(&mut self.mapping) };
+        if mapping.close().is_err() || code.is_mapped() {
+            return Err(StillMapped);
+        }
+        code.forget();
+        pins::bury(&range);
+        // SAFETY: dropped once, as above. The one that had pointers to it is gone.
+        unsafe { ManuallyDrop::drop(&mut self.api) };
+        Ok(())
     }
 }
 
+/// The loader did not unmap a library.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StillMapped;
+
 /// Where version 1 of the table ends: what every plugin has.
-const TABLE_V1: usize = offset_of!(PluginTable, on_unload)
-    + size_of::<Option<unsafe extern "C" fn(u32) -> plugin_api::abi::Status>>();
+const TABLE_V1: usize = offset_of!(PluginTable, on_unload) + size_of::<Option<OnUnload>>();
 /// Where version 1 of a route ends.
 const ROUTE_V1: usize = offset_of!(RouteView, handler) + size_of::<HandlerFn>();
 

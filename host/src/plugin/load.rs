@@ -3,8 +3,9 @@
 //! # Invariants
 //!
 //! - Until the router is swapped nothing that serves has changed. After the swap nothing can fail.
-//! - A generation that fails after `open` stays mapped, is parked, and leaves nothing in the registry.
+//! - A generation that fails after `open` is left to the reaper, and leaves nothing in the registry.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::SystemTime;
@@ -15,18 +16,19 @@ use plugin_api::abi::UNLOAD_RELOADED;
 use super::event::{Event, EventKind, Steps};
 use super::generation::{Generation, Lease};
 use super::invoke::{self, HookError};
-use super::library::Library;
+use super::library::{Library, Mapped};
+use super::reaper::Task;
 use super::router::{self, Entry, Router};
 use super::stage::BuildId;
-use super::status::ParkedStatus;
 use super::worker::Plugin;
 use super::{Shared, descriptor};
 use crate::hostcall::{Caller, Handles};
+use crate::pins::Code;
 use crate::registry::Overlay;
 use crate::report::chain;
 
-/// How many generations may stay mapped. Each costs one of the process's 1,024 pthread keys; a process
-/// that runs out of them aborts.
+/// How many generations may stay mapped when they are not, or cannot be, unmapped. Each costs one of the
+/// process's 1,024 pthread keys; a process that runs out of them aborts.
 const MOST_PARKED: usize = 900;
 
 /// Why new code did not become current.
@@ -79,7 +81,7 @@ impl Shared {
         steps
             .run("probe", || self.probe.run(&staged.path))
             .map_err(|error| Refused::new("probe", chain(&error)))?;
-        if self.parked.lock().len() >= MOST_PARKED {
+        if self.parked.len() >= MOST_PARKED {
             let words = format!(
                 "{MOST_PARKED} earlier generations are still mapped, and the process cannot take more; restart the host"
             );
@@ -100,17 +102,26 @@ impl Shared {
             handles: Handles::default(),
             data_dir: self.settings.state_dir.join("data"),
             safe: self.safe.for_another(),
+            code: self.code_at(&staged.path),
         });
-        let library = steps.run("open", || {
-            let is_known = |address| !self.entries.lock().insert(address);
-            Library::open(&staged.path, caller, is_known).map_err(|error| Refused::new("open", chain(&error)))
-        })?;
+        let (library, staged) = match steps.run("open", || self.open(&staged.path, &caller)) {
+            Ok(library) => (library, staged),
+            Err((refused, mapped)) => {
+                if let Some(mapped) = mapped {
+                    let plugin = Arc::clone(&plugin.name);
+                    self.parked.add_code(&plugin, number, mapped.code(), Arc::default());
+                    self.tell_reaper(Task::Mapped { plugin, generation: number, mapped, staged });
+                }
+                return Err(refused);
+            }
+        };
         let configured = self.settings.mounts.get(&*plugin.name).or(library.mount.as_ref());
         let mount = configured.cloned().unwrap_or_else(|| format!("/{}", plugin.name));
+        let mount = router::normal_mount(&mount);
         let generation = Arc::new(Generation {
             plugin: Arc::clone(&plugin.name),
             number,
-            mount: router::normal_mount(&mount).map_err(|error| Refused::new("open", error.to_string()))?,
+            mount: mount.as_ref().ok().cloned().unwrap_or_default(),
             library,
             descriptor,
             build_id,
@@ -121,7 +132,8 @@ impl Shared {
             panics: Default::default(),
             unload_reason: Mutex::new(None),
         });
-        let outcome = router::index(&generation.library.routes)
+        let outcome = mount
+            .and_then(|_| router::index(&generation.library.routes))
             .map_err(|error| Refused::new("open", error.to_string()))
             .and_then(|_| steps.run("init", || self.init(&generation)))
             .and_then(|()| steps.run("publish", || self.publish(plugin, &generation)));
@@ -131,14 +143,39 @@ impl Shared {
                 let caller = generation.library.caller();
                 caller.registry.abandon(&caller.overlay);
                 caller.handles.clear();
-                let held_by = match refused.step {
-                    "init" if refused.reason.contains(STILL_RUNNING) => "1 thread in `on_load`",
-                    _ => "refused code is not unmapped",
-                };
-                self.parked.lock().push(ParkedStatus::of(&generation, vec![held_by.to_owned()]));
-                // The staged copy goes with the generation; the mapping does not need its name.
+                self.parked.add(&generation);
+                self.tell_reaper(Task::Refused(generation));
                 Err(refused)
             }
+        }
+    }
+
+    /// The code of a library that is about to be opened: the reaper gets word when it is free to go.
+    fn code_at(self: &Arc<Self>, path: &Path) -> Arc<Code> {
+        let shared = Arc::downgrade(self);
+        Code::new(path, move || {
+            if let Some(shared) = shared.upgrade() {
+                shared.tell_reaper(Task::Freed);
+            }
+        })
+    }
+
+    /// Opens a library on a thread that ends with it, and so keeps nothing of what constructors leave behind.
+    fn open(&self, path: &Path, caller: &Arc<Caller>) -> Result<Library, (Refused, Option<Mapped>)> {
+        let refused = |reason: String| Refused::new("open", reason);
+        let is_known = |address| !self.entries.lock().insert(address);
+        let opened = std::thread::scope(|scope| {
+            let name = format!("open {} g{}", caller.plugin, caller.generation);
+            let opener = std::thread::Builder::new().name(name);
+            let thread = opener
+                .spawn_scoped(scope, || Library::open(path, Arc::clone(caller), is_known))
+                .map_err(|error| refused(format!("cannot start a thread: {error}")))?;
+            thread.join().map_err(|_| refused("the host panicked while opening it".to_owned()))
+        });
+        match opened {
+            Ok(Ok(library)) => Ok(library),
+            Ok(Err(failure)) => Err((refused(chain(&failure.error)), failure.mapped)),
+            Err(refused) => Err((refused, None)),
         }
     }
 
@@ -146,10 +183,14 @@ impl Shared {
     fn init(&self, generation: &Arc<Generation>) -> Result<(), Refused> {
         let (done, outcome) = mpsc::channel();
         let of_thread = Arc::clone(generation);
+        let pin = generation.pin("`on_load`, which is still running");
         let name = format!("load {} g{}", generation.plugin, generation.number);
         let spawned = std::thread::Builder::new().name(name).spawn(move || {
+            let outcome = invoke::on_load(&of_thread.library);
+            drop(of_thread);
+            drop(pin);
             // Nobody listens any more when the deadline has passed.
-            let _ = done.send(invoke::on_load(&of_thread.library));
+            let _ = done.send(outcome);
         });
         spawned.map_err(|error| Refused::new("init", format!("cannot start a thread: {error}")))?;
         let deadline = self.settings.load_deadline;
@@ -161,18 +202,18 @@ impl Shared {
             Ok(Err(HookError::Panicked(reason))) => {
                 Err(Refused::new("init", format!("`on_load` panicked: {reason}")))
             }
-            Err(_) => Err(Refused::new("init", format!("`on_load` {STILL_RUNNING} after {deadline:?}"))),
+            Err(_) => Err(Refused::new("init", format!("`on_load` is still running after {deadline:?}"))),
         }
     }
 
     /// Makes a generation current: one pointer swap.
     fn publish(&self, plugin: &Arc<Plugin>, generation: &Arc<Generation>) -> Result<Option<u64>, Refused> {
         let refused = |reason: String| Refused::new("publish", reason);
-        let Some(drained) = self.drained.lock().clone() else {
+        let Some(reaper) = self.reaper.lock().clone() else {
             return Err(refused("the host is shutting down".to_owned()));
         };
         let _ordered = self.publish.lock();
-        let lease = Lease::first(Arc::clone(generation), drained);
+        let lease = Lease::first(Arc::clone(generation), reaper);
         let mut entries = self.entries_without(&plugin.name);
         entries.push(Entry {
             plugin: Arc::clone(&plugin.name),
@@ -205,7 +246,7 @@ impl Shared {
     pub(super) fn end(&self, lease: &Lease, reason: u32) {
         let generation = lease.generation();
         *generation.unload_reason.lock() = Some(reason);
-        self.draining.lock().push(Arc::clone(generation));
+        self.parked.add(generation);
     }
 
     /// Swaps in a router in which `plugin` has no newer code: for its place in the list, or for none.
@@ -271,5 +312,3 @@ impl Shared {
         plugin.state.lock().last_outcome = Some(event);
     }
 }
-
-const STILL_RUNNING: &str = "is still running";

@@ -1,7 +1,7 @@
 //! Plugins: their generations, and the pipeline that brings a new one into service.
 //!
 //! ```text
-//! save -> watch -> build -> stage -> probe -> open -> init -> publish -> retire -> drain -> park
+//! save -> watch -> build -> stage -> probe -> open -> init -> publish -> retire -> drain -> unload or park
 //! ```
 //!
 //! Every plugin has a thread of its own (`worker`) that takes it through the pipeline, so a plugin
@@ -21,6 +21,7 @@ mod generation;
 pub mod invoke;
 pub mod library;
 mod load;
+mod parked;
 pub mod probe;
 mod reaper;
 pub mod router;
@@ -42,7 +43,9 @@ use parking_lot::{Condvar, Mutex};
 
 pub use self::event::{Event, EventKind, Events, Step};
 pub use self::generation::{Generation, Lease};
+use self::parked::ParkedList;
 use self::probe::Probe;
+use self::reaper::Task;
 use self::router::Router;
 use self::stage::Stage;
 pub use self::status::{ParkedStatus, PluginState, PluginStatus, RouteStatus, SourceStatus};
@@ -50,9 +53,10 @@ use self::worker::Worker;
 pub use self::worker::{Plugin, Source};
 use crate::build::{Builder, Cargo, DescribeError, Package};
 use crate::hostcall::OwnSafe;
+use crate::pins::{self, Unsupported};
 use crate::registry::Registry;
 use crate::watch::scan::{Candidate, ScanError, scan};
-use crate::watch::{Change, Depth, WatchError, Watcher};
+use crate::watch::{Change, Depth, WatchError, Watcher, is_ignored};
 
 /// What the plugins room has to know.
 #[derive(Debug, Clone)]
@@ -146,15 +150,15 @@ struct Shared {
     plugins: Mutex<BTreeMap<String, Worker>>,
     /// Entry addresses of all mapped libraries.
     entries: Mutex<HashSet<usize>>,
-    /// Generations that no longer serve and that requests are still in.
-    draining: Mutex<Vec<Arc<Generation>>>,
-    /// Retired and refused generations whose code is still mapped.
-    parked: Mutex<Vec<ParkedStatus>>,
+    /// Generations that no longer serve and whose code is still mapped.
+    parked: ParkedList,
+    /// Whether code may be unmapped in this process; if not, why.
+    unmapping: Result<(), Unsupported>,
     /// Sources that lost to another plugin of their name, so that it is said once.
     duplicates: Mutex<HashSet<PathBuf>>,
     watcher: Mutex<Option<Watcher>>,
     /// Gets every generation that lost its last lease; `None` once the host is stopping for good.
-    drained: Mutex<Option<Sender<Arc<Generation>>>>,
+    reaper: Mutex<Option<Sender<Task>>>,
     /// Signalled when a plugin has its first outcome or a generation was retired.
     progress: Condvar,
     progress_lock: Mutex<()>,
@@ -180,7 +184,13 @@ impl Plugins {
         let stage = Stage::open(&stage_dir).map_err(|e| state(&stage_dir, e))?;
         let builder =
             Builder::new(Cargo::of_process(), settings.state_dir.join("target"), settings.profile.clone());
-        let (drained, generations) = std::sync::mpsc::channel();
+        let unmapping = pins::self_test();
+        if let Err(reason) = &unmapping {
+            tracing::warn!(
+                "code will not be unmapped in this process, and the number of reloads is limited: {reason}"
+            );
+        }
+        let (reaper, tasks) = std::sync::mpsc::channel();
         let probe = Probe { program: settings.program.clone(), deadline: PROBE_DEADLINE };
         let shared = Arc::new(Shared {
             settings,
@@ -195,15 +205,15 @@ impl Plugins {
             publish: Mutex::new(()),
             plugins: Mutex::new(BTreeMap::new()),
             entries: Mutex::new(HashSet::new()),
-            draining: Mutex::new(Vec::new()),
-            parked: Mutex::new(Vec::new()),
+            parked: ParkedList::default(),
+            unmapping,
             duplicates: Mutex::new(HashSet::new()),
             watcher: Mutex::new(None),
-            drained: Mutex::new(Some(drained)),
+            reaper: Mutex::new(Some(reaper)),
             progress: Condvar::new(),
             progress_lock: Mutex::new(()),
         });
-        let reaper = reaper::start(Arc::clone(&shared), generations)?;
+        let reaper = reaper::start(Arc::clone(&shared), tasks)?;
         let plugins = Plugins { shared, reaper: Mutex::new(Some(reaper)) };
         match plugins.begin() {
             Ok(()) => Ok(plugins),
@@ -265,7 +275,7 @@ impl Plugins {
             self.shared.router.store(Arc::default());
         }
         // The reaper ends when the last lease and this sender are gone.
-        *self.shared.drained.lock() = None;
+        *self.shared.reaper.lock() = None;
         if let Some(reaper) = self.reaper.lock().take() {
             let deadline = std::time::Instant::now() + patience;
             while !reaper.is_finished() && std::time::Instant::now() < deadline {
@@ -294,12 +304,16 @@ impl Shared {
         Ok(())
     }
 
-    /// Watches the plugins directory and whatever the plugins are made of.
+    /// Watches the plugins directory, the directories in it, which may become plugins, and whatever the
+    /// plugins are made of.
     fn watch_inputs(&self) {
         let plugins: Vec<Arc<Plugin>> = self.plugins.lock().values().map(|w| Arc::clone(&w.plugin)).collect();
-        let root =
-            self.settings.plugins_dir.canonicalize().unwrap_or_else(|_| self.settings.plugins_dir.clone());
-        let mut directories = BTreeMap::from([(root, Depth::Flat)]);
+        let root = self.root();
+        let mut directories = BTreeMap::from([(root.clone(), Depth::Flat)]);
+        let inside = fs::read_dir(&root).into_iter().flatten().flatten().map(|entry| entry.path());
+        directories.extend(
+            inside.filter(|path| path.is_dir() && !is_ignored(&root, path)).map(|path| (path, Depth::Flat)),
+        );
         for plugin in plugins {
             for (directory, depth) in plugin.directories() {
                 let kept = directories.entry(directory).or_insert(depth);
@@ -311,6 +325,12 @@ impl Shared {
         {
             tracing::warn!("edits may go unnoticed: {}", crate::report::chain(&error));
         }
+    }
+
+    /// The plugins directory, without symlinks.
+    fn root(&self) -> PathBuf {
+        let named = &self.settings.plugins_dir;
+        named.canonicalize().unwrap_or_else(|_| named.clone())
     }
 
     /// Passes a change on to whom it may concern.
@@ -325,8 +345,12 @@ impl Shared {
                     || (path.file_name().is_some_and(|name| name == "Cargo.toml") && below == Some(2))
             }),
         };
-        if concerns_root && let Err(error) = self.adopt_all() {
-            tracing::error!("{}", crate::report::chain(&error));
+        if concerns_root {
+            // First, so that what comes into a new directory from now on is told.
+            self.watch_inputs();
+            if let Err(error) = self.adopt_all() {
+                tracing::error!("{}", crate::report::chain(&error));
+            }
         }
         let plugins: Vec<Arc<Plugin>> = self.plugins.lock().values().map(|w| Arc::clone(&w.plugin)).collect();
         for plugin in plugins {
@@ -394,6 +418,14 @@ impl Shared {
         let event = self.events.record(event);
         self.observer.happened(&event, rendered);
         event
+    }
+
+    /// Gives the reaper something to do. While the host stops there is nothing left to be done.
+    fn tell_reaper(&self, task: Task) {
+        if let Some(reaper) = &*self.reaper.lock() {
+            // The reaper lives as long as it can be told something.
+            let _ = reaper.send(task);
+        }
     }
 
     fn notify_progress(&self) {

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use super::descriptor;
 use super::library::Library;
 use crate::hostcall::{Caller, Handles, OwnSafe};
+use crate::pins::Code;
 use crate::registry::{Overlay, Registry};
 
 /// How a library is tried.
@@ -174,8 +175,9 @@ fn enter(path: &Path) -> Result<Library, String> {
         handles: Handles::default(),
         data_dir: std::env::temp_dir(),
         safe: OwnSafe::none(),
+        code: Code::new(path, || ()),
     });
-    Library::open(path, caller, |_| false).map_err(|error| crate::report::chain(&error))
+    Library::open(path, caller, |_| false).map_err(|failure| crate::report::chain(&failure.error))
 }
 
 /// A line from the child; `Ok(None)` when it closed the socket, an error when the deadline passed.

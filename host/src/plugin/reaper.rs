@@ -1,67 +1,246 @@
-//! What comes after the last request: `on_unload`, and the end of what the generation held.
+//! What comes after the last request: `on_unload`, the end of what the generation held, and `dlclose`.
 //!
 //! # Invariants
 //!
 //! - A generation arrives here once, when its last lease is gone: no request is in it and none will be.
-//! - Hooks run on a thread of their own, so that one that hangs does not hold up the others.
+//! - Hooks run on a thread of their own, so that one that hangs does not keep the reaper.
+//! - Code is unmapped on this thread only, and only when it has no pin. A pin that goes later sends word,
+//!   and the reaper tries again.
+//! - What is reported as unloaded is no longer in the loader's list.
+#![expect(unsafe_code, reason = "unmaps libraries")]
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use plugin_api::abi::UNLOAD_SHUTDOWN;
 
 use super::event::{Event, EventKind, Step, ms};
-use super::status::ParkedStatus;
+use super::library::Mapped;
+use super::stage::Staged;
 use super::{Generation, Shared, invoke};
+use crate::pins::{self, Code};
 
 /// How long `on_unload` may take.
 const UNLOAD_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Why retired code stays mapped.
-const NOT_UNMAPPED: &str = "this version of the host does not unmap code";
+/// When to look again at a generation that has no pins and is still in somebody's hands: whoever it is
+/// is about to let go of it, and says nothing when it does.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
-/// Starts the thread that retires generations.
-pub(super) fn start(shared: Arc<Shared>, drained: Receiver<Arc<Generation>>) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("reaper".to_owned()).spawn(move || {
-        for generation in drained {
-            retire(&shared, &generation);
-        }
-    })
+/// Something for the reaper to do.
+#[derive(Debug)]
+pub(super) enum Task {
+    /// A generation that was published has lost its last lease.
+    Drained(Arc<Generation>),
+    /// A generation was opened and refused.
+    Refused(Arc<Generation>),
+    /// A library was mapped, and no generation came of it.
+    Mapped { plugin: Arc<str>, generation: u64, mapped: Mapped, staged: Staged },
+    /// Retired code has lost a pin.
+    Freed,
 }
 
-fn retire(shared: &Shared, generation: &Arc<Generation>) {
-    let begun = Instant::now();
-    let reason = generation.unload_reason.lock().unwrap_or(UNLOAD_SHUTDOWN);
-    let problem = unload(generation, reason);
-    shared.draining.lock().retain(|draining| !Arc::ptr_eq(draining, generation));
-    let caller = generation.library.caller();
-    let leaked = caller.handles.clear();
-    if leaked > 0 {
-        tracing::debug!(plugin = %generation.plugin, generation = generation.number, leaked, "released the handles it held");
+/// Starts the thread that retires generations.
+pub(super) fn start(shared: Arc<Shared>, tasks: Receiver<Task>) -> io::Result<JoinHandle<()>> {
+    let mut reaper = Reaper { shared, waiting: Vec::new() };
+    std::thread::Builder::new().name("reaper".to_owned()).spawn(move || reaper.run(&tasks))
+}
+
+struct Reaper {
+    shared: Arc<Shared>,
+    /// What is to be unmapped and still held.
+    waiting: Vec<Waiting>,
+}
+
+/// Code that is to be unmapped.
+struct Waiting {
+    plugin: Arc<str>,
+    generation: u64,
+    since: Instant,
+    code: Arc<Code>,
+    body: Body,
+}
+
+enum Body {
+    Generation(Arc<Generation>),
+    Mapped(Mapped, Staged),
+}
+
+/// What became of an attempt to unmap.
+enum Attempt {
+    Unmapped,
+    /// It has to wait for a pin.
+    Held(Waiting),
+    /// It has to wait for somebody who is about to let go.
+    Shared(Waiting),
+    /// It stays, for good.
+    Kept,
+}
+
+impl Reaper {
+    fn run(&mut self, tasks: &Receiver<Task>) {
+        let mut look_again = false;
+        loop {
+            let task = if look_again {
+                tasks.recv_timeout(LOOK_AGAIN)
+            } else {
+                tasks.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            };
+            match task {
+                Ok(Task::Drained(generation)) => {
+                    self.retire(&generation);
+                    self.add(generation);
+                }
+                Ok(Task::Refused(generation)) => self.add(generation),
+                Ok(Task::Mapped { plugin, generation, mapped, staged }) => {
+                    let code = Arc::clone(mapped.code());
+                    let body = Body::Mapped(mapped, staged);
+                    self.wait(Waiting { plugin, generation, since: Instant::now(), code, body });
+                }
+                Ok(Task::Freed) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            look_again = self.unmap_all();
+        }
     }
-    let mut held_by = vec![NOT_UNMAPPED.to_owned()];
-    held_by.extend(problem.clone().filter(|words| words.contains("running")));
-    shared.parked.lock().push(ParkedStatus::of(generation, held_by));
-    shared.record(
-        Event {
+
+    fn add(&mut self, generation: Arc<Generation>) {
+        self.wait(Waiting {
+            plugin: Arc::clone(&generation.plugin),
+            generation: generation.number,
+            since: Instant::now(),
+            code: Arc::clone(generation.library.code()),
+            body: Body::Generation(generation),
+        });
+    }
+
+    fn wait(&mut self, waiting: Waiting) {
+        match &self.shared.unmapping {
+            Ok(()) => {
+                waiting.code.retire();
+                self.waiting.push(waiting);
+            }
+            Err(reason) => {
+                let words = format!("this host, which does not unmap code: {reason}");
+                self.shared.parked.note(&waiting.code, vec![words]);
+            }
+        }
+    }
+
+    /// Unmaps what can be; tells whether to look again soon.
+    fn unmap_all(&mut self) -> bool {
+        if self.shared.reaper.lock().is_none() {
+            // The process is ending, which unmaps everything.
+            return false;
+        }
+        let mut look_again = false;
+        for waiting in std::mem::take(&mut self.waiting) {
+            match self.unmap(waiting) {
+                Attempt::Unmapped => self.shared.notify_progress(),
+                Attempt::Held(waiting) => self.waiting.push(waiting),
+                Attempt::Shared(waiting) => {
+                    look_again = true;
+                    self.waiting.push(waiting);
+                }
+                Attempt::Kept => {}
+            }
+        }
+        look_again
+    }
+
+    fn unmap(&self, waiting: Waiting) -> Attempt {
+        let Waiting { plugin, generation: number, since, code, body } = waiting;
+        let again = |body| Waiting {
+            plugin: Arc::clone(&plugin),
+            generation: number,
+            since,
+            code: Arc::clone(&code),
+            body,
+        };
+        if code.pins() > 0 {
+            return Attempt::Held(again(body));
+        }
+        let signals = code.range().map(pins::handlers_in).unwrap_or_default();
+        if !signals.is_empty() {
+            let notes =
+                signals.iter().map(|signal| format!("the handler it set for signal {signal}")).collect();
+            self.shared.parked.note(&code, notes);
+            return Attempt::Held(again(body));
+        }
+        let (mapped, _staged, entry) = match body {
+            Body::Mapped(mapped, staged) => (mapped, staged, None),
+            Body::Generation(generation) => match Arc::try_unwrap(generation) {
+                Ok(generation) => {
+                    let entry = generation.library.entry_address;
+                    (generation.library.into_mapped(), generation.staged, Some(entry))
+                }
+                Err(generation) => return Attempt::Shared(again(Body::Generation(generation))),
+            },
+        };
+        if let Some(entry) = entry {
+            self.shared.entries.lock().remove(&entry);
+        }
+        let begun = Instant::now();
+        // SAFETY: the generation was in nobody's hands but these, so no lease, no route and no call of it
+        // exists, nor can another come to be. Threads, thread-locals, keys and whatever else keeps a
+        // pointer into the code hold pins, and there was none after the last lease had gone; who could
+        // make a new one would hold one.
+        if unsafe { mapped.unmap() }.is_err() {
+            self.shared
+                .parked
+                .note(&code, vec!["the dynamic loader, which does not let go of it".to_owned()]);
+            return Attempt::Kept;
+        }
+        let steps = vec![
+            Step { step: "drain", ms: ms(begun.duration_since(since)) },
+            Step { step: "unmap", ms: ms(begun.elapsed()) },
+        ];
+        self.shared.parked.remove(&plugin, &code);
+        self.record(EventKind::Unloaded, &plugin, number, None, steps, since);
+        Attempt::Unmapped
+    }
+
+    /// Runs `on_unload` and releases what the generation holds of the host.
+    fn retire(&self, generation: &Arc<Generation>) {
+        let begun = Instant::now();
+        let reason = generation.unload_reason.lock().unwrap_or(UNLOAD_SHUTDOWN);
+        let problem = unload(generation, reason);
+        let leaked = generation.library.caller().handles.clear();
+        if leaked > 0 {
+            tracing::debug!(plugin = %generation.plugin, generation = generation.number, leaked, "released the handles it held");
+        }
+        let steps = vec![Step { step: "unload", ms: ms(begun.elapsed()) }];
+        self.record(EventKind::Retired, &generation.plugin, generation.number, problem, steps, begun);
+        self.shared.notify_progress();
+    }
+
+    fn record(
+        &self,
+        event: EventKind,
+        plugin: &Arc<str>,
+        generation: u64,
+        reason: Option<String>,
+        steps: Vec<Step>,
+        since: Instant,
+    ) {
+        let event = Event {
             id: 0,
             at_ms: 0,
-            event: EventKind::Retired,
-            plugin: Arc::clone(&generation.plugin),
-            generation: Some(generation.number),
+            event,
+            plugin: Arc::clone(plugin),
+            generation: Some(generation),
             previous_generation: None,
             failed_step: None,
-            reason: problem,
+            reason,
             details: None,
-            steps: vec![Step { step: "unload", ms: ms(begun.elapsed()) }],
-            ms: ms(begun.elapsed()),
-        },
-        None,
-    );
-    shared.notify_progress();
+            steps,
+            ms: ms(since.elapsed()),
+        };
+        self.shared.record(event, None);
+    }
 }
 
 /// Runs `on_unload`; what went wrong, if anything.
@@ -69,10 +248,14 @@ fn unload(generation: &Arc<Generation>, reason: u32) -> Option<String> {
     generation.library.on_unload?;
     let (done, outcome) = mpsc::channel();
     let of_thread = Arc::clone(generation);
+    let pin = generation.pin("`on_unload`, which is still running");
     let name = format!("unload {} g{}", generation.plugin, generation.number);
     let spawned = std::thread::Builder::new().name(name).spawn(move || {
+        let outcome = invoke::on_unload(&of_thread.library, reason);
+        drop(of_thread);
+        drop(pin);
         // Nobody listens any more when the deadline has passed.
-        let _ = done.send(invoke::on_unload(&of_thread.library, reason));
+        let _ = done.send(outcome);
     });
     if let Err(error) = spawned {
         return Some(format!("cannot start a thread for `on_unload`: {error}"));

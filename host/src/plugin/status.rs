@@ -38,6 +38,8 @@ pub struct PluginStatus {
     pub last_outcome: Option<Outcome>,
     /// Earlier generations whose code is still mapped, draining ones included.
     pub parked: Vec<ParkedStatus>,
+    /// How many earlier generations have been unmapped.
+    pub unloaded: u64,
 }
 
 /// What a plugin is at.
@@ -94,19 +96,10 @@ pub struct Outcome {
 /// A generation that does not serve and is still mapped.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct ParkedStatus {
-    /// Name of the plugin.
-    #[serde(skip)]
-    pub plugin: String,
     /// Its number.
     pub generation: u64,
     /// What holds it.
     pub held_by: Vec<String>,
-}
-
-impl ParkedStatus {
-    pub(super) fn of(generation: &Generation, held_by: Vec<String>) -> ParkedStatus {
-        ParkedStatus { plugin: generation.plugin.to_string(), generation: generation.number, held_by }
-    }
 }
 
 impl Shared {
@@ -117,9 +110,8 @@ impl Shared {
     }
 
     fn status_of(&self, plugin: &Plugin) -> PluginStatus {
-        let draining = self.draining.lock().iter().map(|g| draining(g)).collect::<Vec<_>>();
-        let parked = self.parked.lock().clone();
-        let parked = draining.into_iter().chain(parked).filter(|p| p.plugin == *plugin.name).collect();
+        let parked = self.parked.status_of(&plugin.name);
+        let unloaded = self.parked.unloaded(&plugin.name);
         let state = plugin.state.lock();
         let generation = state.current.as_ref().map(|lease| lease.generation());
         let refused = plugin.refusal.load();
@@ -149,6 +141,7 @@ impl Shared {
             refused: refused.as_ref().map(|refusal| refusal.reason.clone()),
             last_outcome: state.last_outcome.as_ref().map(Outcome::from),
             parked,
+            unloaded,
         }
     }
 }
@@ -165,16 +158,6 @@ impl From<&Event> for Outcome {
             ms: event.ms,
         }
     }
-}
-
-/// A generation that requests are still in.
-fn draining(generation: &Generation) -> ParkedStatus {
-    let held_by = match generation.in_flight() {
-        0 => "it is being retired".to_owned(),
-        1 => "1 request in it".to_owned(),
-        n => format!("{n} requests in it"),
-    };
-    ParkedStatus::of(generation, vec![held_by])
 }
 
 fn routes(generation: &Generation) -> Vec<RouteStatus> {

@@ -144,7 +144,7 @@ impl StorageBackend for FileBackend {
 
 /// Writes zeros from `from` to `to`.
 fn fill(file: &File, from: u64, to: u64) -> io::Result<()> {
-    const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     let mut at = from;
     while at < to {
         let step = (to - at).min(ZEROS.len() as u64);

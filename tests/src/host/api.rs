@@ -81,6 +81,11 @@ impl PluginStatus {
         let holders = |of: &Value| list(of, "held_by").iter().map(text).collect();
         parked.iter().map(|one| (one["generation"].as_u64().unwrap_or(0), holders(one))).collect()
     }
+
+    /// How many of its generations have been unmapped.
+    pub fn unloaded(&self) -> u64 {
+        self.0["unloaded"].as_u64().unwrap_or(0)
+    }
 }
 
 /// A slot of the registry.

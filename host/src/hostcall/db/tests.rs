@@ -49,6 +49,7 @@ impl Plugin {
             handles: Handles::default(),
             data_dir: data_dir.to_owned(),
             safe: OwnSafe::new(Arc::new(Safes::new(data_dir.to_owned()))),
+            code: crate::pins::Code::new(data_dir, || ()),
         };
         Plugin { caller, error: (Status::OK, String::new(), String::new()) }
     }

@@ -45,6 +45,7 @@ impl Plugin {
             handles: Handles::default(),
             data_dir: "/nowhere".into(),
             safe: safe.for_another(),
+            code: crate::pins::Code::new(Path::new("/nowhere"), || ()),
         })
     }
 

@@ -1,0 +1,327 @@
+//! One mapped library as a range of addresses, with the count of what leads into it.
+//!
+//! # Invariants
+//!
+//! - `total` counts every pin of every kind, and changes before or after the thing it counts, never
+//!   in between: up before the thing exists, down when it is gone.
+//! - The range is known before the first lookup of an address of it can succeed; while the loader
+//!   still runs constructors, it is looked up on demand.
+#![expect(unsafe_code, reason = "asks the dynamic loader what is mapped where")]
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::ffi::{CStr, c_int, c_void};
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use super::real::{self, Destructor};
+use super::thread;
+
+/// A mapped library: where it is, and what holds it.
+pub struct Code {
+    /// The file, as the loader knows it.
+    path: PathBuf,
+    /// Addresses of its segments. Written once, by [`Code::locate`].
+    range: OnceLock<Range<usize>>,
+    /// Pins of all kinds.
+    total: AtomicUsize,
+    /// Set once, when the code is to go.
+    is_retired: AtomicBool,
+    /// Set once, when unmapping has begun: no thread may start in it any more.
+    is_closing: AtomicBool,
+    /// The pins that were given a reason, by reason.
+    named: Mutex<BTreeMap<String, usize>>,
+    /// Its pthread keys, with their destructors.
+    keys: Mutex<BTreeMap<u32, Option<Destructor>>>,
+    /// Called when retired code loses its last pin.
+    on_free: Box<dyn Fn() + Send + Sync>,
+}
+
+/// Keeps the code of a library mapped for as long as it lives.
+///
+/// Whoever takes one must be sure that the code cannot be unmapped meanwhile: a running call is, and so
+/// is the holder of another pin.
+#[derive(Debug)]
+pub struct Pin {
+    code: Arc<Code>,
+    reason: String,
+}
+
+/// All code that is mapped or being mapped.
+static CODES: Mutex<Vec<Arc<Code>>> = Mutex::new(Vec::new());
+/// How many there are, so that a process without libraries looks no further.
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// What this thread is opening: its constructors run before its range is known.
+    static LOADING: Cell<*const Code> = const { Cell::new(ptr::null()) };
+    /// Whose code this thread runs, by the host's word: for threads that another library starts on its behalf.
+    static INSIDE: Cell<*const Code> = const { Cell::new(ptr::null()) };
+}
+
+/// Locks that are never poisoned to anybody: what they guard is whole after each statement.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Code {
+    /// Code that is about to be mapped from `path`. `on_free` is called, on any thread, when it has
+    /// been retired and has lost its last pin; it may be called more than once.
+    pub fn new(path: &Path, on_free: impl Fn() + Send + Sync + 'static) -> Arc<Code> {
+        let code = Arc::new(Code {
+            path: path.to_owned(),
+            range: OnceLock::new(),
+            total: AtomicUsize::new(0),
+            is_retired: AtomicBool::new(false),
+            is_closing: AtomicBool::new(false),
+            named: Mutex::default(),
+            keys: Mutex::default(),
+            on_free: Box::new(on_free),
+        });
+        lock(&CODES).push(Arc::clone(&code));
+        COUNT.fetch_add(1, Ordering::SeqCst);
+        code
+    }
+
+    /// Where it is mapped; `None` before it is.
+    pub fn range(&self) -> Option<&Range<usize>> {
+        self.range.get()
+    }
+
+    /// Runs `body`, which maps the library: what its constructors do is booked on this code.
+    pub fn while_loading<R>(self: &Arc<Self>, body: impl FnOnce() -> R) -> R {
+        let _restore = Restore::set(&LOADING, Arc::as_ptr(self));
+        let outcome = body();
+        self.locate();
+        outcome
+    }
+
+    /// Runs `body`, which calls into the library.
+    pub fn inside<R>(self: &Arc<Self>, body: impl FnOnce() -> R) -> R {
+        let _restore = Restore::set(&INSIDE, Arc::as_ptr(self));
+        body()
+    }
+
+    /// Keeps the code mapped until the pin is dropped. `reason` completes "held by ...".
+    pub fn pin(self: &Arc<Self>, reason: impl Into<String>) -> Pin {
+        let reason = reason.into();
+        self.hold();
+        *lock(&self.named).entry(reason.clone()).or_default() += 1;
+        Pin { code: Arc::clone(self), reason }
+    }
+
+    /// How many pins there are.
+    pub fn pins(&self) -> usize {
+        self.total.load(Ordering::SeqCst)
+    }
+
+    /// Asks every thread that keeps a destructor of this code to run it.
+    pub fn retire(self: &Arc<Self>) {
+        self.is_retired.store(true, Ordering::SeqCst);
+        thread::ask_to_drain(self);
+    }
+
+    /// Whether [`Code::retire`] has been called.
+    pub fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::SeqCst)
+    }
+
+    /// Says that it is being unmapped: its finalisers may no longer start a thread.
+    pub fn close(&self) {
+        self.is_closing.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::SeqCst)
+    }
+
+    /// Whether the loader still has the library in its list.
+    pub fn is_mapped(&self) -> bool {
+        mapped_range(&self.path).is_some()
+    }
+
+    /// Forgets code that is no longer mapped, gives its keys back, and drops what its finalisers
+    /// have left behind, without running it.
+    pub fn forget(self: &Arc<Self>) {
+        thread::purge(self);
+        for key in std::mem::take(&mut *lock(&self.keys)).into_keys() {
+            real::disown(key);
+            real::key_delete(key);
+        }
+        let mut codes = lock(&CODES);
+        if let Some(at) = codes.iter().position(|code| Arc::ptr_eq(code, self)) {
+            codes.swap_remove(at);
+            COUNT.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    pub(super) fn hold(&self) {
+        self.total.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn release(&self) {
+        if self.total.fetch_sub(1, Ordering::SeqCst) == 1 && self.is_retired() {
+            (self.on_free)();
+        }
+    }
+
+    /// The reasons of named pins, with how many there are of each.
+    pub(super) fn named(&self) -> Vec<(String, usize)> {
+        lock(&self.named).iter().map(|(reason, count)| (reason.clone(), *count)).collect()
+    }
+
+    pub(super) fn add_key(&self, key: u32, destructor: Option<Destructor>) {
+        lock(&self.keys).insert(key, destructor);
+        real::own(key);
+    }
+
+    /// Its destructor, if the key is this code's.
+    pub(super) fn key(&self, key: u32) -> Option<Option<Destructor>> {
+        lock(&self.keys).get(&key).copied()
+    }
+
+    pub(super) fn remove_key(&self, key: u32) -> bool {
+        lock(&self.keys).remove(&key).is_some()
+    }
+
+    /// Looks the range up, if it is not known yet.
+    fn locate(&self) {
+        if self.range.get().is_none()
+            && let Some(range) = mapped_range(&self.path)
+        {
+            // Two threads would find the same.
+            let _ = self.range.set(range);
+        }
+    }
+
+    fn contains(&self, address: usize) -> bool {
+        self.range.get().is_some_and(|range| range.contains(&address))
+    }
+}
+
+impl std::fmt::Debug for Code {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Code").field("path", &self.path).field("pins", &self.pins()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        {
+            let mut named = lock(&self.code.named);
+            if let Some(count) = named.get_mut(&self.reason) {
+                *count -= 1;
+                if *count == 0 {
+                    named.remove(&self.reason);
+                }
+            }
+        }
+        self.code.release();
+    }
+}
+
+/// Puts the outer value of a thread-local pointer back, also when the body unwinds.
+struct Restore(&'static std::thread::LocalKey<Cell<*const Code>>, *const Code);
+
+impl Restore {
+    fn set(of: &'static std::thread::LocalKey<Cell<*const Code>>, to: *const Code) -> Restore {
+        Restore(of, of.replace(to))
+    }
+}
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        self.0.set(self.1);
+    }
+}
+
+/// The code that an address lies in; `None` for the executable, libc and everything else.
+pub(super) fn owner_of(address: usize) -> Option<Arc<Code>> {
+    if COUNT.load(Ordering::SeqCst) == 0 || address == 0 || is_executable(address) {
+        return None;
+    }
+    // A constructor of the library that this thread is opening: its range is not known yet.
+    let loading = {
+        let codes = lock(&CODES);
+        if let Some(code) = codes.iter().find(|code| code.contains(address)) {
+            return Some(Arc::clone(code));
+        }
+        from_cell(&codes, LOADING.get())?
+    };
+    loading.locate();
+    loading.contains(address).then_some(loading)
+}
+
+/// The code that a key belongs to.
+pub(super) fn owner_of_key(key: u32) -> Option<(Arc<Code>, Option<Destructor>)> {
+    let codes = lock(&CODES);
+    codes.iter().find_map(|code| Some((Arc::clone(code), code.key(key)?)))
+}
+
+/// Whose code this thread runs, as far as the host knows.
+pub(super) fn inside() -> Option<Arc<Code>> {
+    let running = INSIDE.get();
+    if running.is_null() { None } else { from_cell(&lock(&CODES), running) }
+}
+
+/// Makes `code` what this thread runs, for the rest of its life.
+pub(super) fn enter_for_good(code: &Arc<Code>) {
+    INSIDE.set(Arc::as_ptr(code));
+}
+
+/// The code at an address in a thread-local, if it is still mapped; the address itself is not followed.
+fn from_cell(codes: &[Arc<Code>], wanted: *const Code) -> Option<Arc<Code>> {
+    codes.iter().find(|code| ptr::eq(Arc::as_ptr(code), wanted)).map(Arc::clone)
+}
+
+/// Whether an address lies in the host's own executable.
+pub(super) fn is_executable(address: usize) -> bool {
+    static EXECUTABLE: OnceLock<Range<usize>> = OnceLock::new();
+    // The loader lists the executable first, without a name.
+    EXECUTABLE.get_or_init(|| mapped_range(Path::new("")).unwrap_or(0..0)).contains(&address)
+}
+
+/// From the first to the last address of the segments of the object that the loader knows as `path`.
+fn mapped_range(path: &Path) -> Option<Range<usize>> {
+    struct Search<'a> {
+        name: &'a [u8],
+        found: Option<Range<usize>>,
+    }
+    unsafe extern "C" fn look(info: *mut libc::dl_phdr_info, _size: usize, data: *mut c_void) -> c_int {
+        // SAFETY: the loader passes a valid description, and `data` is the `Search` of the frame below.
+        let (info, search) = unsafe { (&*info, &mut *data.cast::<Search<'_>>()) };
+        // SAFETY: the loader's names are C strings, alive while its list is locked, as it is now.
+        let name = unsafe { CStr::from_ptr(info.dlpi_name) };
+        if name.to_bytes() != search.name {
+            return 0;
+        }
+        // SAFETY: as many program headers as the loader says, mapped with the object.
+        let headers = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
+        let base = info.dlpi_addr as usize;
+        let loaded = headers.iter().filter(|header| header.p_type == libc::PT_LOAD);
+        let spans = loaded.map(|header| {
+            let start = base + header.p_vaddr as usize;
+            (start, start + header.p_memsz as usize)
+        });
+        search.found = spans.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).map(|(start, end)| start..end);
+        1
+    }
+    let mut search = Search { name: path.as_os_str().as_bytes(), found: None };
+    // SAFETY: `look` matches the signature and leaves nothing behind; `search` outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut search).cast()) };
+    search.found
+}
+
+#[cfg(test)]
+impl Code {
+    /// Code whose range is the test's own choice.
+    pub(super) fn at(range: Range<usize>, on_free: impl Fn() + Send + Sync + 'static) -> Arc<Code> {
+        let code = Code::new(Path::new("/nowhere/made-up.so"), on_free);
+        let _ = code.range.set(range);
+        code
+    }
+}

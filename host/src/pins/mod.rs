@@ -1,0 +1,40 @@
+//! Who can still reach the code of a library: the room that makes unmapping sound.
+//!
+//! A Rust library brings its own `std`, which plants pointers to itself all over the process: a
+//! destructor for every thread-local of every thread that touched one, a destructor behind a pthread
+//! key, threads. Unmapping the library under any of them is a crash later, elsewhere. So the host's
+//! executable defines the five functions through which such pointers are planted; the dynamic linker
+//! prefers an executable's definition to libc's, and thus a library's call arrives in [`interpose`],
+//! which books it on the library's [`Code`] before it passes it on.
+//!
+//! ```text
+//! library -> pthread_create, pthread_key_create, pthread_setspecific, __cxa_thread_atexit_impl
+//!              |
+//!           interpose --- whose address is it? (code) --- book it (thread) ---> real (libc's own)
+//! ```
+//!
+//! This room counts and runs destructors. When code is unmapped, and by whom, is the `plugin` room's.
+//!
+//! # Invariants
+//!
+//! - libc never gets to know a destructor that lies in a library: it is kept here, and run here, on the
+//!   thread that it belongs to, when that thread ends or when the code is retired.
+//! - Whatever can make a new pin holds one. So once retired code has none it stays without.
+//! - Nothing of the host's own pays for this: an address in the executable is passed on at once.
+
+mod code;
+mod holders;
+mod interpose;
+mod real;
+mod signals;
+mod thread;
+mod tombstone;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::code::{Code, Pin};
+pub use self::interpose::{Unsupported, self_test};
+pub use self::signals::handlers_in;
+pub use self::thread::{attend, drain_if_due, is_due};
+pub use self::tombstone::bury;

@@ -1,0 +1,312 @@
+//! What each thread keeps of libraries: destructors to run, and whether a library started it.
+//!
+//! # Invariants
+//!
+//! - A destructor runs on the thread that registered it, in reverse order, thread-locals before keys: as
+//!   libc would have run it.
+//! - No lock is held while a destructor runs, and its pin is released after it has returned.
+//! - A thread that a library started releases it after the last of its destructors: nothing of the
+//!   library is on its stack or ahead of it any more.
+#![expect(unsafe_code, reason = "runs destructors of libraries")]
+
+use std::cell::Cell;
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use super::code::{Code, lock, owner_of_key};
+use super::real::{self, Destructor};
+
+/// A thread that keeps something of a library, or that attends.
+pub(super) struct Record {
+    /// The system's number of the thread.
+    pub(super) id: libc::pid_t,
+    /// What it keeps, in the order it came.
+    pub(super) kept: Mutex<Vec<Kept>>,
+    /// Whether there is something to drain. Written by whoever retires code, read at drain points.
+    is_due: AtomicBool,
+    /// Makes the thread come to a drain point soon.
+    wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+/// Something of a library that a thread keeps. Each counts as one pin.
+pub(super) struct Kept {
+    pub(super) code: Arc<Code>,
+    pub(super) what: What,
+}
+
+/// What it is.
+#[derive(Clone, Copy)]
+pub(super) enum What {
+    /// The thread runs code of the library from its start.
+    Started,
+    /// A thread-local's destructor, with its object.
+    Local(Destructor, Object),
+    /// A value under a pthread key.
+    Key(u32),
+}
+
+/// The address of a thread-local.
+#[derive(Clone, Copy)]
+pub(super) struct Object(*mut c_void);
+
+// SAFETY: the address is followed by the thread that registered it only; another thread that looks
+// through the records (to count, to purge) moves the number and no more.
+unsafe impl Send for Object {}
+
+/// Every thread that has a record.
+static THREADS: Mutex<Vec<Arc<Record>>> = Mutex::new(Vec::new());
+
+/// Stands for "this thread's record has ended".
+const ENDED: *const Record = ptr::without_provenance(align_of::<Record>());
+
+thread_local! {
+    /// Null before the first use, [`ENDED`] after the thread's end; else from `Arc::into_raw`.
+    static RECORD: Cell<*const Record> = const { Cell::new(ptr::null()) };
+    /// Its drop is this thread's end, as far as libraries go.
+    static END: End = const { End };
+}
+
+struct End;
+
+impl Drop for End {
+    fn drop(&mut self) {
+        end();
+    }
+}
+
+/// All records, for whoever wants to name the holders.
+pub(super) fn records() -> Vec<Arc<Record>> {
+    lock(&THREADS).clone()
+}
+
+/// This thread's record, made if need be; `None` at the very end of a thread.
+fn record() -> Option<Arc<Record>> {
+    let mut known = RECORD.get();
+    if known == ENDED {
+        return None;
+    }
+    if known.is_null() {
+        END.try_with(|_| ()).ok()?;
+        let record = Arc::new(Record {
+            // SAFETY: it has no preconditions.
+            id: unsafe { libc::gettid() },
+            kept: Mutex::default(),
+            is_due: AtomicBool::new(false),
+            wake: OnceLock::new(),
+        });
+        lock(&THREADS).push(Arc::clone(&record));
+        known = Arc::into_raw(record);
+        RECORD.set(known);
+    }
+    // SAFETY: `known` comes from `Arc::into_raw`, and the count that it stands for is given up in `end`,
+    // on this very thread, after which `RECORD` says so.
+    unsafe {
+        Arc::increment_strong_count(known);
+        Some(Arc::from_raw(known))
+    }
+}
+
+/// Declares that this thread comes to a drain point ([`drain_if_due`]) soon after `wake` was called.
+///
+/// To be called at the start of a thread of the host that will run code of libraries. `wake` is called
+/// by other threads and must not wait for this one.
+pub fn attend(wake: impl Fn() + Send + Sync + 'static) {
+    if let Some(record) = record() {
+        // A second declaration by the same thread would say the same.
+        let _ = record.wake.set(Box::new(wake));
+    }
+}
+
+/// Whether this thread has something to drain.
+#[inline]
+pub fn is_due() -> bool {
+    let known = RECORD.get();
+    if known.is_null() || known == ENDED {
+        return false;
+    }
+    // SAFETY: as in `record`.
+    unsafe { &*known }.is_due.load(Ordering::Acquire)
+}
+
+/// A drain point: runs the destructors that this thread keeps of retired code. Cheap when there are none.
+#[inline]
+pub fn drain_if_due() {
+    if is_due()
+        && let Some(record) = record()
+    {
+        record.is_due.store(false, Ordering::Release);
+        record.drain(Code::is_retired);
+    }
+}
+
+/// Asks every thread that keeps a destructor of `code` to come to a drain point.
+pub(super) fn ask_to_drain(code: &Arc<Code>) {
+    for record in records() {
+        let keeps = lock(&record.kept)
+            .iter()
+            .any(|kept| Arc::ptr_eq(&kept.code, code) && !matches!(kept.what, What::Started));
+        if keeps {
+            record.is_due.store(true, Ordering::Release);
+            if let Some(wake) = record.wake.get() {
+                wake();
+            }
+        }
+    }
+}
+
+/// Drops everything that threads keep of code that is no longer mapped; nothing is run.
+pub(super) fn purge(code: &Arc<Code>) {
+    for record in records() {
+        lock(&record.kept).retain(|kept| {
+            let keep = !Arc::ptr_eq(&kept.code, code);
+            if !keep {
+                code.release();
+            }
+            keep
+        });
+    }
+}
+
+/// Books something on this thread; `false` when it is too late for that.
+fn keep(code: &Arc<Code>, what: What) -> bool {
+    let Some(record) = record() else { return false };
+    code.hold();
+    lock(&record.kept).push(Kept { code: Arc::clone(code), what });
+    // Retired code that still runs here, in another destructor: the drain point has to come again.
+    if code.is_retired() {
+        record.is_due.store(true, Ordering::Release);
+    }
+    true
+}
+
+/// Books a thread-local's destructor. At the very end of a thread it is dropped: never run, as libc would.
+pub(super) fn keep_local(code: &Arc<Code>, destructor: Destructor, object: *mut c_void) {
+    keep(code, What::Local(destructor, Object(object)));
+}
+
+/// Books that this thread has a value under a key, or that it no longer has one.
+pub(super) fn keep_key(code: &Arc<Code>, key: u32, has_value: bool) {
+    let Some(record) = record() else { return };
+    let is_it = |kept: &Kept| matches!(kept.what, What::Key(of) if of == key);
+    let at = lock(&record.kept).iter().position(is_it);
+    match (at, has_value) {
+        (None, true) => {
+            keep(code, What::Key(key));
+        }
+        (Some(at), false) => {
+            let gone = lock(&record.kept).remove(at);
+            gone.code.release();
+        }
+        _ => {}
+    }
+}
+
+/// Forgets a key that its library deleted: its values are no longer destroyed by anybody.
+pub(super) fn forget_key(key: u32) {
+    for record in records() {
+        lock(&record.kept).retain(|kept| {
+            let keep = !matches!(kept.what, What::Key(of) if of == key);
+            if !keep {
+                kept.code.release();
+            }
+            keep
+        });
+    }
+}
+
+/// Begins a thread that a library started: takes over the pin that its creator made.
+pub(super) fn begin(code: Arc<Code>) {
+    match record() {
+        Some(record) => lock(&record.kept).push(Kept { code, what: What::Started }),
+        // Cannot be at the start of a thread; the pin stays, which errs on the side of never unmapping.
+        None => std::mem::forget(code),
+    }
+}
+
+/// Ends this thread's record: runs all it keeps.
+fn end() {
+    let Some(record) = record() else { return };
+    record.drain(|_| true);
+    {
+        let mut threads = lock(&THREADS);
+        if let Some(at) = threads.iter().position(|other| Arc::ptr_eq(other, &record)) {
+            threads.swap_remove(at);
+        }
+    }
+    let known = RECORD.replace(ENDED);
+    // SAFETY: the count that `RECORD` stood for, given up once.
+    drop(unsafe { Arc::from_raw(known) });
+    // What is left: that a library started this thread, and what a destructor would not stop registering.
+    for kept in std::mem::take(&mut *lock(&record.kept)) {
+        kept.code.release();
+    }
+}
+
+/// How often a key may get a new value from its own destructor, as in libc.
+const KEY_ROUNDS: usize = 4;
+/// How often thread-locals may bring new ones.
+const MOST_LOCALS: usize = 100_000;
+
+impl Record {
+    /// Runs the destructors of the code that `of` names, on this record's own thread.
+    fn drain(&self, of: impl Fn(&Code) -> bool) {
+        for _ in 0..KEY_ROUNDS {
+            let locals = self.drain_locals(&of);
+            let keys = self.drain_keys(&of);
+            if !locals && !keys {
+                break;
+            }
+        }
+    }
+
+    fn drain_locals(&self, of: &impl Fn(&Code) -> bool) -> bool {
+        let mut has_run = false;
+        for _ in 0..MOST_LOCALS {
+            let Some((code, destructor, object)) = self.take_last_local(of) else { break };
+            has_run = true;
+            // SAFETY: the library registered the two as belonging together, on this thread; it is mapped,
+            // for the pin of this entry is released below.
+            code.inside(|| unsafe { destructor(object.0) });
+            code.release();
+        }
+        has_run
+    }
+
+    fn take_last_local(&self, of: &impl Fn(&Code) -> bool) -> Option<(Arc<Code>, Destructor, Object)> {
+        let mut kept = lock(&self.kept);
+        let at = kept.iter().rposition(|kept| matches!(kept.what, What::Local(..)) && of(&kept.code))?;
+        let What::Local(destructor, object) = kept[at].what else { return None };
+        Some((kept.remove(at).code, destructor, object))
+    }
+
+    fn drain_keys(&self, of: &impl Fn(&Code) -> bool) -> bool {
+        let keys: Vec<u32> = {
+            let kept = lock(&self.kept);
+            let key = |kept: &Kept| match kept.what {
+                What::Key(key) if of(&kept.code) => Some(key),
+                _ => None,
+            };
+            kept.iter().filter_map(key).collect()
+        };
+        for &key in &keys {
+            let Some((code, destructor)) = owner_of_key(key) else { continue };
+            // The pin outlives the destructor's run, whatever that does to the entry.
+            code.hold();
+            // SAFETY: it has no preconditions beyond a key of this process.
+            let value = unsafe { libc::pthread_getspecific(key) };
+            // SAFETY: a null value has nothing behind it.
+            unsafe { real::set_specific(key, ptr::null()) };
+            keep_key(&code, key, false);
+            if let Some(destructor) = destructor
+                && !value.is_null()
+            {
+                // SAFETY: the library gave this destructor to the key, and set the value on this thread.
+                code.inside(|| unsafe { destructor(value) });
+            }
+            code.release();
+        }
+        !keys.is_empty()
+    }
+}

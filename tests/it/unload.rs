@@ -1,0 +1,134 @@
+//! Facts about unloading: retired code leaves the process, and never while anything leads into it.
+
+use std::fs;
+
+use tests::host::{Launch, TestHost};
+use tests::http::{Client, Response};
+use tests::load::Load;
+use tests::stress::{Plan, run};
+use tests::wait::{SOON, eventually};
+
+/// Libraries of this host's plugins in its memory, and all its mappings.
+fn mappings(host: &TestHost) -> (usize, usize) {
+    let maps = fs::read_to_string(format!("/proc/{}/maps", host.pid())).unwrap();
+    let stage = host.state_dir().join("stage");
+    let of_plugins = |line: &&str| line.contains(stage.to_str().unwrap()) && line.contains(" r-xp ");
+    (maps.lines().filter(of_plugins).count(), maps.lines().count())
+}
+
+fn is_answered(response: &Response) -> Result<String, String> {
+    match response.status {
+        200 => Ok("answered".to_owned()),
+        status => Err(format!("{status}: {}", response.text())),
+    }
+}
+
+/// Waits until nothing of a plugin is mapped but what serves.
+#[track_caller]
+fn wait_unloaded(host: &TestHost, plugin: &str, generations: u64) {
+    eventually(SOON, &format!("{generations} generations of `{plugin}` to be unmapped"), || {
+        let status = host.plugin(plugin);
+        match (status.unloaded(), status.parked().as_slice()) {
+            (unloaded, []) if unloaded == generations => Ok(()),
+            (unloaded, parked) => Err(format!("{unloaded} unmapped, parked {parked:?}")),
+        }
+    });
+}
+
+/// 100 reloads of a plugin that leaves traces on every thread, under load on workers and I/O threads.
+#[test]
+fn retired_generations_are_unmapped() {
+    let host = TestHost::start([("shop", "threads_and_locals")]);
+    let blocking = Load::start(host.listen(), 4, "/shop/", is_answered);
+    let inline = Load::start(host.listen(), 4, "/shop/ping", is_answered);
+    let threads = Load::start(host.listen(), 2, "/shop/thread", is_answered);
+    let mut settled = 0;
+    for reload in 1..=100 {
+        let generation = host.reload("shop", |plugins| plugins.rebuild("shop", "threads_and_locals", reload));
+        for load in [&blocking, &inline, &threads] {
+            load.wait_answers(4);
+        }
+        assert_eq!(host.get("/shop/panic").status, 500);
+        if reload == 50 {
+            wait_unloaded(&host, "shop", generation - 1);
+            settled = mappings(&host).1;
+        }
+    }
+    wait_unloaded(&host, "shop", 100);
+    for load in [blocking, inline, threads] {
+        load.finish().assert_flawless();
+    }
+    let (libraries, all) = mappings(&host);
+    assert_eq!(libraries, 1, "the one that serves");
+    // Stacks of workers and tombstones come, go and merge; one mapping lost per reload would show.
+    assert!(all < settled + 50, "{settled} mappings after 50 reloads, {all} after 100");
+}
+
+/// A plugin whose thread does not end: exactly its generations stay, by name, until the thread ends.
+#[test]
+fn running_thread_keeps_its_generation_mapped() {
+    let launch = Launch::new();
+    let gate = launch.scratch().join("gate");
+    launch.plugins().install("shop", "keeps_thread");
+    let host = launch.env("FIXTURE_GATE", &gate).start();
+    host.reload("shop", |plugins| plugins.rebuild("shop", "keeps_thread", 2));
+    host.reload("shop", |plugins| plugins.replace("shop", "threads_and_locals"));
+    host.reload("shop", |plugins| plugins.replace("shop", "version_a"));
+
+    eventually(SOON, "generation 3 to be unmapped", || match host.plugin("shop") {
+        status if status.unloaded() == 1 => Ok(()),
+        status => Err(status),
+    });
+    let held = |generation| (generation, vec!["1 thread started by it (`lingerer`)".to_owned()]);
+    assert_eq!(host.plugin("shop").parked(), [held(1), held(2)]);
+    assert_eq!(mappings(&host).0, 3);
+
+    fs::write(&gate, "").unwrap();
+    wait_unloaded(&host, "shop", 3);
+    assert_eq!(mappings(&host).0, 1);
+    assert_eq!(host.get("/shop/ping").text(), "a");
+}
+
+/// Code that was refused after it had been opened leaves as well, and so does that of a deleted plugin.
+#[test]
+fn refused_and_deleted_code_is_unmapped() {
+    let host = TestHost::start([("shop", "version_a"), ("more", "threads_and_locals")]);
+    for fixture in ["on_load_panics", "on_load_errs"] {
+        host.refuse("shop", |plugins| plugins.replace("shop", fixture));
+    }
+    wait_unloaded(&host, "shop", 2);
+    assert_eq!(mappings(&host).0, 2);
+    assert_eq!(Client::new(host.listen()).get("/more/thread").unwrap().status, 200);
+    host.plugins.remove("more");
+    eventually(SOON, "the deleted plugin to be unmapped", || match mappings(&host).0 {
+        1 => Ok(()),
+        libraries => Err(format!("{libraries} libraries")),
+    });
+    assert_eq!(host.get("/shop/ping").text(), "a");
+}
+
+/// What a request still runs in stays, and says so.
+#[test]
+fn running_request_keeps_its_generation_mapped() {
+    let host = TestHost::start([("shop", "handler_faults")]);
+    let gate = host.state_dir().with_file_name("gate");
+    let (address, path) = (host.listen(), format!("/shop/slow?gate={}", gate.display()));
+    let slow = std::thread::spawn(move || Client::new(address).get(&path));
+    let waiting = gate.with_extension("waiting");
+    eventually(SOON, "the handler to wait at its gate", || waiting.exists().then_some(()).ok_or("no file"));
+    host.reload("shop", |plugins| plugins.replace("shop", "version_b"));
+    let parked = host.plugin("shop").parked();
+    assert_eq!((parked[0].0, parked[0].1[0].as_str()), (1, "1 request in it"));
+    fs::write(&gate, "").unwrap();
+    assert_eq!(slow.join().unwrap().unwrap().text(), "the gate opened");
+    wait_unloaded(&host, "shop", 1);
+}
+
+/// The stress command in a short form: good and bad reloads, panics, plugins that leave a thread behind.
+#[test]
+fn short_stress_finds_nothing_wrong() {
+    let plan = Plan { duration: 6 * SOON, reloads: 24, clients: 3, lingerers: 2 };
+    let outcome = run(plan);
+    assert!(outcome.wrong.is_empty(), "{outcome:#?}");
+    assert_eq!((outcome.reloads, outcome.refused, outcome.parked), (24, 3, 2), "{outcome:#?}");
+}

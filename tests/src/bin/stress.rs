@@ -1,0 +1,80 @@
+//! `./tests/stress`: reloads under load, and a table of what came of it.
+//!
+//! Exits with 1 when anything happened that must not, with 2 when the arguments make no sense.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tests::stress::{Outcome, Plan, run};
+
+const USAGE: &str =
+    "usage: ./tests/stress [--seconds N] [--reloads N] [--clients N] [--lingerers N] [--json]";
+
+fn main() -> ExitCode {
+    let mut plan = Plan { duration: Duration::from_secs(60), reloads: u64::MAX, clients: 6, lingerers: 0 };
+    let mut json = false;
+    let mut is_timed = false;
+    let mut args = std::env::args().skip(1);
+    while let Some(flag) = args.next() {
+        if flag == "--json" {
+            json = true;
+            continue;
+        }
+        let Some(number) = args.next().and_then(|value| value.parse::<u64>().ok()) else {
+            return usage(&format!("{flag} needs a number"));
+        };
+        match flag.as_str() {
+            "--seconds" => (plan.duration, is_timed) = (Duration::from_secs(number), true),
+            "--reloads" => plan.reloads = number,
+            "--clients" => plan.clients = usize::try_from(number).unwrap_or(usize::MAX),
+            "--lingerers" => plan.lingerers = number,
+            _ => return usage(&format!("there is no {flag}")),
+        }
+    }
+    if plan.reloads != u64::MAX && !is_timed {
+        plan.duration = Duration::from_secs(24 * 3600);
+    }
+    if plan.lingerers > 0 && plan.reloads == u64::MAX {
+        return usage("--lingerers needs --reloads, to spread them over");
+    }
+    let outcome = run(plan);
+    if json {
+        println!("{}", serde_json::to_string(&outcome).expect("numbers and texts are JSON"));
+    } else {
+        table(&outcome);
+    }
+    if outcome.wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn usage(words: &str) -> ExitCode {
+    eprintln!("stress: {words}\n{USAGE}");
+    ExitCode::from(2)
+}
+
+fn table(outcome: &Outcome) {
+    for (name, value) in [
+        ("requests", outcome.requests),
+        ("failed", outcome.failed),
+        ("reloads", outcome.reloads),
+        ("refused", outcome.refused),
+        ("unmapped", outcome.unmapped),
+        ("parked", outcome.parked),
+        ("rss_first_kb", outcome.rss_first_kb),
+        ("rss_last_kb", outcome.rss_last_kb),
+        ("maps_first", outcome.maps_first),
+        ("maps_last", outcome.maps_last),
+    ] {
+        println!("{name:>14}  {value}");
+    }
+    for (name, value) in [
+        ("p50_ms", outcome.p50_ms),
+        ("p99_ms", outcome.p99_ms),
+        ("reload_p50_ms", outcome.reload_p50_ms),
+        ("reload_p99_ms", outcome.reload_p99_ms),
+    ] {
+        println!("{name:>14}  {value:.2}");
+    }
+    for wrong in &outcome.wrong {
+        println!("wrong: {wrong}");
+    }
+}
