@@ -18,6 +18,8 @@ mod registry;
 mod reload;
 // Data that outlives the code which made it.
 mod resident;
+// A plugin's own durable store.
+mod safe;
 // What a client gets, from good handlers and bad ones.
 mod serving;
 // Plugins that the host builds itself.

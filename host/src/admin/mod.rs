@@ -8,10 +8,12 @@
 //! | `GET /api/plugins` | every plugin: state, generation, routes, last outcome, parked generations |
 //! | `GET /api/registry` | every slot |
 //! | `GET /api/events` | what happened, the newest first |
+//! | `GET /api/safes` | every safe in use: numbers, never contents |
+//! | `POST /api/safes` | carries an operator's order out; on the control socket only |
 //!
 //! # Invariants
 //!
-//! - Nothing here changes the host.
+//! - On the network nothing changes the host, and nothing shows what plugins keep.
 //! - On the network a request must name the listener in `Host`, so that a web page under another name
 //!   cannot read the answers through its visitor's browser.
 
@@ -33,6 +35,7 @@ use crate::http::Server;
 use crate::http::side::Handler;
 use crate::plugin::Plugins;
 use crate::registry::{Registry, unix_ms};
+use crate::safe::{Order, Safes};
 
 /// Name of the control socket in the state directory.
 pub const CONTROL_SOCKET: &str = "control.sock";
@@ -51,6 +54,7 @@ pub(crate) struct Admin {
     pub(crate) shared: Arc<Shared>,
     pub(crate) plugins: Arc<Plugins>,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) safes: Arc<Safes>,
     pub(crate) server: Arc<Server>,
     pub(crate) admin: Option<SocketAddr>,
 }
@@ -67,6 +71,10 @@ impl Admin {
             let words = "the Host header does not name this listener; use its address, such as 127.0.0.1";
             return text(StatusCode::MISDIRECTED_REQUEST, words);
         }
+        let is_order = *request.method() == Method::POST && request.uri().path() == "/api/safes";
+        if is_order && trust == Trust::ControlSocket {
+            return self.order(request.body());
+        }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -82,11 +90,23 @@ impl Admin {
             "/api/host" => json(&self.host()),
             "/api/plugins" => json(&json!({ "plugins": self.plugins.status() })),
             "/api/registry" => json(&json!({ "slots": self.registry.slots() })),
+            "/api/safes" => json(&json!({ "safes": self.safes.status() })),
             "/api/events" => json(&json!({ "events": self.plugins.events() })),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "there is /healthz, /readyz, /api/host, /api/plugins, /api/registry and /api/events",
+                "there is /healthz, /readyz, /api/host, /api/plugins, /api/registry, /api/safes and /api/events",
             ),
+        }
+    }
+
+    /// Carries an operator's order out. It occupies this side server, and no other.
+    fn order(&self, body: &Bytes) -> Response<Bytes> {
+        match serde_json::from_slice::<Order>(body) {
+            Err(error) => text(StatusCode::BAD_REQUEST, &format!("no order: {error}")),
+            Ok(order) => match self.safes.operate(&order) {
+                Ok(answer) => json(&answer),
+                Err(error) => text(StatusCode::UNPROCESSABLE_ENTITY, &crate::report::chain(&error)),
+            },
         }
     }
 

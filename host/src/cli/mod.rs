@@ -24,6 +24,7 @@ mod log;
 mod new;
 mod ready;
 mod run;
+mod safe;
 mod screen;
 mod settings;
 #[cfg(test)]
@@ -40,6 +41,7 @@ use crate::admin::ClientError;
 use crate::config::ConfigError;
 use crate::host::HostError;
 use crate::plugin::StartError;
+use crate::safe::OperateError;
 use crate::watch::scan::ScanError;
 
 /// What ends a command before its time.
@@ -60,6 +62,9 @@ pub enum CliError {
     /// A running host could not be asked.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// An order about a safe was not carried out.
+    #[error(transparent)]
+    Safe(#[from] OperateError),
     /// The system refused something.
     #[error("cannot {doing}")]
     System {
@@ -86,7 +91,7 @@ impl CliError {
                 HostError::Plugins(StartError::Scan(_) | StartError::Duplicate { .. })
                 | HostError::Listen { source: crate::http::ListenError::Address { .. }, .. },
             ) => 2,
-            CliError::Host(_) | CliError::Client(_) | CliError::System { .. } => 1,
+            CliError::Host(_) | CliError::Client(_) | CliError::Safe(_) | CliError::System { .. } => 1,
         }
     }
 }
@@ -104,6 +109,7 @@ pub fn main() -> ExitCode {
         Command::Registry(args) => ask::registry(&args),
         Command::Events(args) => ask::events(&args),
         Command::Routes(args) => ask::routes(&args),
+        Command::Safe(args) => safe::safe(args.command),
         Command::Completions { shell } => completions(shell),
     };
     outcome.unwrap_or_else(|error| {
