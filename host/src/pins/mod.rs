@@ -4,7 +4,7 @@
 //! destructor for every thread-local of every thread that touched one, a destructor behind a pthread
 //! key, threads. Unmapping the library under any of them is a crash later, elsewhere. So the host's
 //! executable defines the five functions through which such pointers are planted; the dynamic linker
-//! prefers an executable's definition to libc's, and thus a library's call arrives in [`interpose`],
+//! prefers an executable's definition to libc's, and thus a library's call arrives in `interpose`,
 //! which books it on the library's [`Code`] before it passes it on.
 //!
 //! ```text

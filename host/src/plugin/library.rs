@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! - Nothing here unmaps in a drop. A library that is dropped stays mapped for ever, with all that the
-//!   host made for it; [`Mapped::unmap`] is the one way out, and the reaper its one caller.
+//!   host made for it; `Mapped::unmap` is the one way out, and the reaper its one caller.
 //! - The table is read once, at open, and copied: later calls use what was vetted.
 //! - The host table outlives the mapping.
 #![expect(unsafe_code, reason = "opens libraries and reads their tables")]

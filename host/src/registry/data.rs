@@ -5,9 +5,9 @@
 //!
 //! # Invariants
 //!
-//! - A value is dropped once, by [`Data::drop_value`], or moved away once, by [`Upgrade::commit`].
+//! - A value is dropped once, by `Data::drop_value`, or moved away once, by `Upgrade::commit`.
 //! - It is dropped when the slot has let go of it and nobody uses it. The cell outlives both.
-//! - Glue is code: the library of [`Data::owner`] has to stay mapped as long as the value lives, and so has one
+//! - Glue is code: the library of `Data::owner` has to stay mapped as long as the value lives, and so has one
 //!   that used a value with hash maps, which when empty point into it. A [`Keeper`] of each is with the value.
 //! - An upgrade begins when the value is claimed, that is when it is frozen and nobody uses it.
 #![expect(unsafe_code, reason = "values and their glue are addresses to the host")]
