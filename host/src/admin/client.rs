@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use super::{CONTROL_SOCKET, short_path};
@@ -32,6 +33,9 @@ pub enum ClientError {
         /// What the system said.
         source: io::Error,
     },
+    /// The host did not do what it was told; the text is its own.
+    #[error("{0}")]
+    Refused(String),
     /// The answer makes no sense.
     #[error(
         "the host answered `{path}` with something else than expected: {reason}; is it of another version?"
@@ -59,8 +63,23 @@ impl Client {
     ///
     /// [`ClientError`].
     pub fn get(&self, path: &str) -> Result<Value, ClientError> {
+        self.ask("GET", path, &[])
+    }
+
+    /// Has something done to a plugin, such as `rollback`; returns the event that came of it.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub fn order(&self, plugin: &str, what: &str, details: &Value) -> Result<Value, ClientError> {
+        let plugin = utf8_percent_encode(plugin, NON_ALPHANUMERIC);
+        let body = serde_json::to_vec(details).expect("a `Value` always serialises");
+        self.ask("POST", &format!("/api/plugins/{plugin}/{what}"), &body)
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &[u8]) -> Result<Value, ClientError> {
         let socket = self.state_dir.join(CONTROL_SOCKET);
-        let answer = self.exchange(&socket, path).map_err(|source| match source.kind() {
+        let answer = self.exchange(&socket, method, path, body).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                 ClientError::NotRunning { state_dir: self.state_dir.clone() }
             }
@@ -71,18 +90,26 @@ impl Client {
         let (head, body) =
             text.split_once("\r\n\r\n").ok_or_else(|| unexpected("no end of the head".to_owned()))?;
         let status = head.lines().next().unwrap_or_default();
+        if status.split(' ').nth(1) == Some("422") {
+            return Err(ClientError::Refused(body.trim_end().to_owned()));
+        }
         if status.split(' ').nth(1) != Some("200") {
             return Err(unexpected(format!("`{status}`")));
         }
         serde_json::from_str(body).map_err(|error| unexpected(error.to_string()))
     }
 
-    fn exchange(&self, socket: &Path, path: &str) -> io::Result<Vec<u8>> {
+    fn exchange(&self, socket: &Path, method: &str, path: &str, body: &[u8]) -> io::Result<Vec<u8>> {
         let mut stream = short_path(socket, |path| UnixStream::connect(path))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         // HTTP/1.0: the answer ends with the connection.
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: control\r\nAccept: application/json\r\n\r\n")?;
+        let length = body.len();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.0\r\nHost: control\r\nAccept: application/json\r\nContent-Length: {length}\r\n\r\n"
+        )?;
+        stream.write_all(body)?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
         Ok(answer)
