@@ -14,6 +14,8 @@ mod harness;
 mod registry;
 // New code goes live, bad code changes nothing.
 mod reload;
+// Earlier code serves again.
+mod rollback;
 // What a client gets, from good handlers and bad ones.
 mod serving;
 // Plugins that the host builds itself.
