@@ -27,6 +27,9 @@ extern "C" {
 /* Defined further down. */
 typedef struct RegistryTable RegistryTable;
 typedef struct DbTable DbTable;
+typedef struct DataTable DataTable;
+typedef struct OldDataView OldDataView;
+typedef struct UpgradeView UpgradeView;
 typedef struct RouteView RouteView;
 typedef struct RequestView RequestView;
 typedef struct ReplyView ReplyView;
@@ -121,6 +124,8 @@ typedef int32_t Status;
 #define STATUS_INIT_FAILED ((Status)15)
 /* The init of a key panicked. */
 #define STATUS_INIT_PANICKED ((Status)16)
+/* The layouts of a value and of the caller's type differ, and the value was not upgraded. */
+#define STATUS_OUTDATED ((Status)17)
 
 /* Why a call failed. */
 typedef struct ErrorView {
@@ -198,6 +203,8 @@ typedef struct HostTable {
     const RegistryTable *registry;
     /* The database handles. LIFETIME: as this table. */
     const DbTable *db;
+    /* Values shared in place. LIFETIME: as this table. */
+    const DataTable *data;
 } HostTable;
 
 /* What a library offers the host. Static data of the library. */
@@ -515,6 +522,138 @@ typedef struct DbTable {
     /* Rolls the innermost transaction or savepoint back. */
     Status (*rollback)(HostCtx ctx, HandleId conn, const ErrorSink *error);
 } DbTable;
+
+/* Where a value that is shared in place lives. OWNERSHIP: the host's.
+ *
+ * Who adds 1 to `users` and finds neither flag in what was there before may use the value until it
+ * subtracts 1 again. Who finds a flag subtracts at once. A subtraction that finds exactly
+ * `PLUGIN_DATA_GONE` + 1 was the last one, and calls `release`. */
+typedef struct DataCell {
+    /* Size of this struct as the host knows it, in bytes. */
+    size_t size;
+    /* Users in the low bits, `PLUGIN_DATA_FROZEN`, `PLUGIN_DATA_GONE` and `PLUGIN_DATA_CLAIMED` above them. Atomic on both sides. */
+    uint64_t users;
+    /* The value. Changes never: an upgraded value gets another cell. */
+    void *value;
+} DataCell;
+
+/* The value is being upgraded: nobody may begin to use it, until the flag goes or `PLUGIN_DATA_GONE` comes. */
+#define PLUGIN_DATA_FROZEN 4611686018427387904ULL
+/* The key has no value or another one: who used this value before goes on, nobody begins. */
+#define PLUGIN_DATA_GONE 9223372036854775808ULL
+/* With `PLUGIN_DATA_FROZEN`: the last user has left and the upgrade has begun. Before that, a user may begin a
+ * further use of a frozen value by a compare-and-swap that finds users and not this flag. */
+#define PLUGIN_DATA_CLAIMED 2305843009213693952ULL
+
+/* For `find`: the cell (not the value) stays readable as long as the caller's library is mapped. */
+#define PLUGIN_FIND_KEEP 1
+/* For `find`: the calling thread believes that it uses the value already, and will not wait for itself. */
+#define PLUGIN_FIND_JOIN 2
+
+/* What only the code that was compiled with a type can do to a value of it.
+ *
+ * OWNERSHIP: the plugin's; the host copies it. LIFETIME of the functions: the library's mapping.
+ * None of them unwinds. */
+typedef struct GlueView {
+    /* Size of this struct as the plugin knows it, in bytes. */
+    size_t size;
+    /* Drops the value in place. */
+    void (*drop_value)(void *value);
+    /* Which variant an enum is at, counted from 0 in the order of its definition. */
+    uint32_t (*variant)(const void *value);
+    /* Visits the parts of a container, or the fields of an enum's variant, in order. */
+    void (*children)(void *value, void *data, void (*visit)(void *data, void *child));
+    /* Frees what a container holds beside its parts, all of which have been moved out. */
+    void (*dissolve)(void *value);
+} GlueView;
+
+/* Says what type of data a caller expects under a key, completely.
+ *
+ * OWNERSHIP: the plugin's; the host copies what it keeps. LIFETIME: the call. */
+typedef struct DataTypeView {
+    /* Size of this struct as the plugin knows it, in bytes. */
+    size_t size;
+    /* The type's name for humans. */
+    StrView name;
+    /* The layout (format: `plugin-api/src/resident/layout.rs`). Equal texts mean: the same in memory. */
+    StrView layout;
+    /* One per type in `layout`, in its order. */
+    const GlueView *glue;
+    /* How many. */
+    size_t glue_count;
+    /* What becomes of a value that cannot be upgraded: `PLUGIN_ON_CHANGE_KEEP` or `PLUGIN_ON_CHANGE_RESTART`. */
+    uint32_t on_change;
+    /* Builds a value of this type from one of an older layout, which it leaves as it is.
+     *
+     * THREAD: the caller's. UNWINDS: never. RETURNS: `OK` and `*out`, or an error with nothing changed. */
+    Status (*upgrade)(const OldDataView *old, UpgradeView *out, const ErrorSink *error);
+} DataTypeView;
+
+/* Keep the value and refuse the new code. */
+#define PLUGIN_ON_CHANGE_KEEP 0
+/* Drop the value and make a new one. */
+#define PLUGIN_ON_CHANGE_RESTART 1
+
+/* A value of an older layout, which nobody uses. OWNERSHIP: the host's. LIFETIME: the call. */
+struct OldDataView {
+    /* Size of this struct as the host knows it, in bytes. */
+    size_t size;
+    /* Its layout. */
+    StrView layout;
+    /* One per type in `layout`. */
+    const GlueView *glue;
+    /* How many. */
+    size_t glue_count;
+    /* The value. */
+    void *value;
+};
+
+/* An upgraded value that is not valid yet. OWNERSHIP: the host's, which calls `finish` once. */
+struct UpgradeView {
+    /* Size of this struct as the plugin knows it, in bytes. */
+    size_t size;
+    /* The new value. */
+    void *value;
+    /* Passed back to `finish`. */
+    void *data;
+    /* With `commit` 1: takes from the old value what was moved and frees the rest of it; the new value
+     * is valid. With 0: frees the new value; the old one is as it was.
+     *
+     * THREAD: any. UNWINDS: never. LIFETIME: the library's mapping. */
+    void (*finish)(void *data, uint32_t commit);
+};
+
+/* The functions of values that are shared in place. */
+struct DataTable {
+    /* Size of this struct as the host knows it, in bytes. */
+    size_t size;
+    /* Hands a value to the host, for an init to return. OWNERSHIP: after `OK` the value is the host's.
+     *
+     * `value` was allocated by the C library. THREAD: any. BLOCKS: no. UNWINDS: never. */
+    Status (*create)(
+        HostCtx ctx, const DataTypeView *of, void *value, HandleId *out, const ErrorSink *error);
+    /* Finds the value of a key, upgrades it if its layout is older, makes it if the slot is empty and
+     * `init` is not null. The caller has become a user of the cell.
+     *
+     * `flags` are of the `PLUGIN_FIND_*` constants.
+     * THREAD: any. BLOCKS: while the value is made or upgraded. UNWINDS: never.
+     * RETURNS: `OK` and `*out`, or an error and `*out` untouched. */
+    Status (*find)(
+        HostCtx ctx, const KeyView *key, const DataTypeView *expected, const InitView *init, uint32_t flags,
+        const DataCell **out, const ErrorSink *error);
+    /* Readies a key before its generation is published: makes a missing value, stages the upgrade of
+     * one of an older layout. To be called at the end of `on_load`: nobody can begin to use the older
+     * value from then until the generation is published or refused.
+     *
+     * THREAD: any. BLOCKS: while others use the older value, bounded. UNWINDS: never. */
+    Status (*prepare)(
+        HostCtx ctx, const KeyView *key, const DataTypeView *expected, const InitView *init,
+        const ErrorSink *error);
+    /* Says that the last user of a gone value has left.
+     *
+     * THREAD: any. BLOCKS: while the value is dropped. UNWINDS: never. */
+    void (*release)(HostCtx ctx, const DataCell *cell);
+};
 
 /* What a library in C exports, under PLUGIN_ENTRY_SYMBOL. */
 __attribute__((visibility("default"))) const PluginTable *plugin_entry_v1(const HostTable *host);

@@ -17,6 +17,7 @@
 //!   one is an error, not a dereference.
 
 use core::ffi::c_void;
+use core::sync::atomic::AtomicU64;
 
 /// The version of this contract.
 pub const ABI_VERSION: u32 = 1;
@@ -104,6 +105,8 @@ impl Status {
     pub const INIT_FAILED: Status = Status(15);
     /// The init of a key panicked.
     pub const INIT_PANICKED: Status = Status(16);
+    /// The layouts of a value and of the caller's type differ, and the value was not upgraded.
+    pub const OUTDATED: Status = Status(17);
 }
 
 /// Why a call failed.
@@ -194,6 +197,8 @@ pub struct HostTable {
     pub registry: *const RegistryTable,
     /// The database handles. LIFETIME: as this table.
     pub db: *const DbTable,
+    /// Values shared in place. LIFETIME: as this table.
+    pub data: *const DataTable,
 }
 
 /// What a library offers the host. Static data of the library.
@@ -560,6 +565,173 @@ pub struct DbTable {
     pub rollback: unsafe extern "C" fn(ctx: HostCtx, conn: HandleId, error: *const ErrorSink) -> Status,
 }
 
+/// Where a value that is shared in place lives. OWNERSHIP: the host's.
+///
+/// Who adds 1 to `users` and finds neither flag in what was there before may use the value until it
+/// subtracts 1 again. Who finds a flag subtracts at once. A subtraction that finds exactly
+/// `DATA_GONE` + 1 was the last one, and calls `release`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct DataCell {
+    /// Size of this struct as the host knows it, in bytes.
+    pub size: usize,
+    /// Users in the low bits, `DATA_FROZEN`, `DATA_GONE` and `DATA_CLAIMED` above them. Atomic on both sides.
+    pub users: AtomicU64,
+    /// The value. Changes never: an upgraded value gets another cell.
+    pub value: *mut c_void,
+}
+
+/// The value is being upgraded: nobody may begin to use it, until the flag goes or `DATA_GONE` comes.
+pub const DATA_FROZEN: u64 = 4611686018427387904;
+/// The key has no value or another one: who used this value before goes on, nobody begins.
+pub const DATA_GONE: u64 = 9223372036854775808;
+/// With `DATA_FROZEN`: the last user has left and the upgrade has begun. Before that, a user may begin a
+/// further use of a frozen value by a compare-and-swap that finds users and not this flag.
+pub const DATA_CLAIMED: u64 = 2305843009213693952;
+
+/// For `find`: the cell (not the value) stays readable as long as the caller's library is mapped.
+pub const FIND_KEEP: u32 = 1;
+/// For `find`: the calling thread believes that it uses the value already, and will not wait for itself.
+pub const FIND_JOIN: u32 = 2;
+
+/// What only the code that was compiled with a type can do to a value of it.
+///
+/// OWNERSHIP: the plugin's; the host copies it. LIFETIME of the functions: the library's mapping.
+/// None of them unwinds.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct GlueView {
+    /// Size of this struct as the plugin knows it, in bytes.
+    pub size: usize,
+    /// Drops the value in place.
+    pub drop_value: unsafe extern "C" fn(value: *mut c_void),
+    /// Which variant an enum is at, counted from 0 in the order of its definition.
+    pub variant: unsafe extern "C" fn(value: *const c_void) -> u32,
+    /// Visits the parts of a container, or the fields of an enum's variant, in order.
+    pub children: unsafe extern "C" fn(
+        value: *mut c_void,
+        data: *mut c_void,
+        visit: unsafe extern "C" fn(data: *mut c_void, child: *mut c_void),
+    ),
+    /// Frees what a container holds beside its parts, all of which have been moved out.
+    pub dissolve: unsafe extern "C" fn(value: *mut c_void),
+}
+
+/// Says what type of data a caller expects under a key, completely.
+///
+/// OWNERSHIP: the plugin's; the host copies what it keeps. LIFETIME: the call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct DataTypeView {
+    /// Size of this struct as the plugin knows it, in bytes.
+    pub size: usize,
+    /// The type's name for humans.
+    pub name: StrView,
+    /// The layout (format: `plugin-api/src/resident/layout.rs`). Equal texts mean: the same in memory.
+    pub layout: StrView,
+    /// One per type in `layout`, in its order.
+    pub glue: *const GlueView,
+    /// How many.
+    pub glue_count: usize,
+    /// What becomes of a value that cannot be upgraded: `ON_CHANGE_KEEP` or `ON_CHANGE_RESTART`.
+    pub on_change: u32,
+    /// Builds a value of this type from one of an older layout, which it leaves as it is.
+    ///
+    /// THREAD: the caller's. UNWINDS: never. RETURNS: `OK` and `*out`, or an error with nothing changed.
+    pub upgrade: unsafe extern "C" fn(
+        old: *const OldDataView,
+        out: *mut UpgradeView,
+        error: *const ErrorSink,
+    ) -> Status,
+}
+
+/// Keep the value and refuse the new code.
+pub const ON_CHANGE_KEEP: u32 = 0;
+/// Drop the value and make a new one.
+pub const ON_CHANGE_RESTART: u32 = 1;
+
+/// A value of an older layout, which nobody uses. OWNERSHIP: the host's. LIFETIME: the call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct OldDataView {
+    /// Size of this struct as the host knows it, in bytes.
+    pub size: usize,
+    /// Its layout.
+    pub layout: StrView,
+    /// One per type in `layout`.
+    pub glue: *const GlueView,
+    /// How many.
+    pub glue_count: usize,
+    /// The value.
+    pub value: *mut c_void,
+}
+
+/// An upgraded value that is not valid yet. OWNERSHIP: the host's, which calls `finish` once.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct UpgradeView {
+    /// Size of this struct as the plugin knows it, in bytes.
+    pub size: usize,
+    /// The new value.
+    pub value: *mut c_void,
+    /// Passed back to `finish`.
+    pub data: *mut c_void,
+    /// With `commit` 1: takes from the old value what was moved and frees the rest of it; the new value
+    /// is valid. With 0: frees the new value; the old one is as it was.
+    ///
+    /// THREAD: any. UNWINDS: never. LIFETIME: the library's mapping.
+    pub finish: Option<unsafe extern "C" fn(data: *mut c_void, commit: u32)>,
+}
+
+/// The functions of values that are shared in place.
+#[repr(C)]
+#[derive(Debug)]
+pub struct DataTable {
+    /// Size of this struct as the host knows it, in bytes.
+    pub size: usize,
+    /// Hands a value to the host, for an init to return. OWNERSHIP: after `OK` the value is the host's.
+    ///
+    /// `value` was allocated by the C library. THREAD: any. BLOCKS: no. UNWINDS: never.
+    pub create: unsafe extern "C" fn(
+        ctx: HostCtx,
+        of: *const DataTypeView,
+        value: *mut c_void,
+        out: *mut HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Finds the value of a key, upgrades it if its layout is older, makes it if the slot is empty and
+    /// `init` is not null. The caller has become a user of the cell.
+    ///
+    /// `flags` are of the `FIND_*` constants.
+    /// THREAD: any. BLOCKS: while the value is made or upgraded. UNWINDS: never.
+    /// RETURNS: `OK` and `*out`, or an error and `*out` untouched.
+    pub find: unsafe extern "C" fn(
+        ctx: HostCtx,
+        key: *const KeyView,
+        expected: *const DataTypeView,
+        init: *const InitView,
+        flags: u32,
+        out: *mut *const DataCell,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Readies a key before its generation is published: makes a missing value, stages the upgrade of
+    /// one of an older layout. To be called at the end of `on_load`: nobody can begin to use the older
+    /// value from then until the generation is published or refused.
+    ///
+    /// THREAD: any. BLOCKS: while others use the older value, bounded. UNWINDS: never.
+    pub prepare: unsafe extern "C" fn(
+        ctx: HostCtx,
+        key: *const KeyView,
+        expected: *const DataTypeView,
+        init: *const InitView,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Says that the last user of a gone value has left.
+    ///
+    /// THREAD: any. BLOCKS: while the value is dropped. UNWINDS: never.
+    pub release: unsafe extern "C" fn(ctx: HostCtx, cell: *const DataCell),
+}
+
 /// The layout of version 1, on the platforms that plugins exist for. What stands here is released: a
 /// line may be added, none may be changed but those of tables, which grow.
 #[cfg(target_pointer_width = "64")]
@@ -582,4 +754,9 @@ const _: () = {
     assert!(size_of::<PoolConfigView>() == 40);
     assert!(size_of::<StatementView>() == 40);
     assert!(size_of::<ValueView>() == 32);
+    assert!(size_of::<DataCell>() == 24);
+    assert!(size_of::<GlueView>() == 40);
+    assert!(size_of::<DataTypeView>() == 72);
+    assert!(size_of::<OldDataView>() == 48);
+    assert!(size_of::<UpgradeView>() == 32);
 };

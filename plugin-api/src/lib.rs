@@ -30,6 +30,7 @@
 //!   functions of [`abi`], whose contract says for how long.
 
 pub mod abi;
+mod alloc;
 pub mod db;
 mod entry;
 mod env;
@@ -39,17 +40,26 @@ mod log;
 mod plugin;
 pub mod registry;
 mod request;
+pub mod resident;
 mod response;
+pub mod sync;
 mod view;
+
+/// So that the derive's paths hold here as well.
+extern crate self as plugin_api;
 
 pub use bytes;
 pub use http;
 pub use tracing;
 
+pub use plugin_api_macros::Resident;
+
+pub use self::alloc::Alloc;
 pub use self::entry::UnloadReason;
 pub use self::env::{EnvError, env_or};
 pub use self::error::{Context, Error, HttpError, Result};
 pub use self::request::Request;
+pub use self::resident::Resident;
 #[cfg(feature = "serde")]
 pub use self::response::Json;
 pub use self::response::{Html, IntoOutcome, IntoResponse, Redirect, Response, escape_html};
@@ -60,8 +70,8 @@ pub mod prelude {
     pub use crate::Json;
     pub use crate::http::{Method, StatusCode};
     pub use crate::{
-        Context, Error, Html, HttpError, IntoResponse, Redirect, Request, Response, Result, UnloadReason, db,
-        env_or, escape_html, plugin, registry, tracing,
+        Context, Error, Html, HttpError, IntoResponse, Redirect, Request, Resident, Response, Result,
+        UnloadReason, db, env_or, escape_html, plugin, registry, tracing,
     };
 }
 
@@ -70,4 +80,5 @@ pub mod prelude {
 pub mod __private {
     pub use crate::entry::{entry, handle, on_load, on_unload};
     pub use crate::plugin::{NO_MOUNT, descriptor, descriptor_len, records};
+    pub use crate::registry::prepare;
 }

@@ -9,7 +9,6 @@
 #![expect(unsafe_code, reason = "calls the host through the C ABI")]
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -25,7 +24,7 @@ use crate::host;
 /// Makes the bridge this library's subscriber, unless the author has set another.
 pub(crate) fn install() {
     // The error says that there is a subscriber already: the author's choice.
-    let _ = dispatcher::set_global_default(Dispatch::new(Bridge::default()));
+    let _ = dispatcher::set_global_default(Dispatch::new(Bridge));
 }
 
 thread_local! {
@@ -33,30 +32,42 @@ thread_local! {
     static ENTERED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
-#[derive(Default)]
-struct Bridge {
-    /// Open spans: how often they are held, and their text.
-    spans: Mutex<HashMap<u64, (usize, String)>>,
-    last: AtomicU64,
+/// Without fields: what a generation sets as its default it can never take back, so this is all that its
+/// end leaves behind.
+struct Bridge;
+
+/// A span that is open.
+struct Span {
+    id: u64,
+    /// How often it is held.
+    held: usize,
+    /// Its name and fields.
+    text: String,
+}
+
+/// Open spans, few at a time. Written and read by [`Bridge`].
+static SPANS: Mutex<Vec<Span>> = Mutex::new(Vec::new());
+/// The id of the newest span.
+static LAST: AtomicU64 = AtomicU64::new(0);
+
+/// Gives `body` the span with this id, if it is open.
+fn with_span<R>(id: &Id, body: impl FnOnce(&mut Vec<Span>, usize) -> R) -> Option<R> {
+    // Poisoning says nothing here: the list is whole after each operation.
+    let mut spans = SPANS.lock().unwrap_or_else(PoisonError::into_inner);
+    let at = spans.iter().position(|span| span.id == id.into_u64())?;
+    Some(body(&mut spans, at))
 }
 
 impl Bridge {
-    fn with_spans<R>(&self, body: impl FnOnce(&mut HashMap<u64, (usize, String)>) -> R) -> R {
-        // Poisoning says nothing here: every operation on the map is a single one.
-        body(&mut self.spans.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
     /// `outer{id=1}:inner: ` for the spans this thread is in; empty outside of spans.
     fn prefix(&self) -> String {
         ENTERED.with_borrow(|entered| {
             if entered.is_empty() {
                 return String::new();
             }
-            self.with_spans(|spans| {
-                let names: Vec<&str> =
-                    entered.iter().filter_map(|id| spans.get(id)).map(|(_, text)| text.as_str()).collect();
-                format!("{}: ", names.join(":"))
-            })
+            let text = |id: &u64| with_span(&Id::from_u64(*id), |spans, at| spans[at].text.clone());
+            let names: Vec<String> = entered.iter().filter_map(text).collect();
+            format!("{}: ", names.join(":"))
         })
     }
 }
@@ -73,20 +84,16 @@ impl Subscriber for Bridge {
     fn new_span(&self, attributes: &Attributes<'_>) -> Id {
         let mut fields = Fields::default();
         attributes.record(&mut fields);
-        let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let id = LAST.fetch_add(1, Ordering::Relaxed) + 1;
         let text = fields.after(attributes.metadata().name());
-        self.with_spans(|spans| spans.insert(id, (1, text)));
+        SPANS.lock().unwrap_or_else(PoisonError::into_inner).push(Span { id, held: 1, text });
         Id::from_u64(id)
     }
 
     fn record(&self, span: &Id, values: &Record<'_>) {
         let mut fields = Fields::default();
         values.record(&mut fields);
-        self.with_spans(|spans| {
-            if let Some((_, text)) = spans.get_mut(&span.into_u64()) {
-                *text = fields.after(text);
-            }
-        });
+        with_span(span, |spans, at| spans[at].text = fields.after(&spans[at].text));
     }
 
     fn record_follows_from(&self, _span: &Id, _follows: &Id) {}
@@ -138,24 +145,24 @@ impl Subscriber for Bridge {
     }
 
     fn clone_span(&self, span: &Id) -> Id {
-        self.with_spans(|spans| {
-            if let Some((held, _)) = spans.get_mut(&span.into_u64()) {
-                *held += 1;
-            }
-        });
+        with_span(span, |spans, at| spans[at].held += 1);
         span.clone()
     }
 
     fn try_close(&self, span: Id) -> bool {
-        self.with_spans(|spans| {
-            let Some((held, _)) = spans.get_mut(&span.into_u64()) else { return false };
-            *held -= 1;
-            let closed = *held == 0;
-            if closed {
-                spans.remove(&span.into_u64());
+        let closed = with_span(&span, |spans, at| {
+            spans[at].held -= 1;
+            let is_last = spans[at].held == 0;
+            if is_last {
+                spans.remove(at);
             }
-            closed
-        })
+            if spans.is_empty() {
+                // Nothing of it may outlive the generation.
+                *spans = Vec::new();
+            }
+            is_last
+        });
+        closed.unwrap_or(false)
     }
 
     fn current_span(&self) -> Current {

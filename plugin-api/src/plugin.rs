@@ -101,31 +101,38 @@ pub const NO_MOUNT: StrView = StrView::EMPTY;
 ///   pattern is a path parameter, `{*path}` the rest of the path. A handler runs on a worker thread and
 ///   may block. One marked `inline` runs on the I/O thread itself: it is faster to reach, must not
 ///   block, and cannot use the database.
+/// - `state: [LAZY, ...]`: keys that are to be ready when the generation is published. Missing values are
+///   made, and data whose layout has changed is upgraded; where that fails, the generation is refused and
+///   the value is as it was. A key that is not listed is made or upgraded at its first use instead. (In
+///   `on_load` data of a changed layout cannot be used yet: the old code still works with it.)
 /// - `on_load: prepare`: a `fn() -> Result<()>` that runs before the generation is published. An error or
 ///   a panic refuses the generation; what it put into the registry is undone.
 /// - `on_unload: finish`: a `fn(UnloadReason)` that runs once, after the last request has left a retired
 ///   generation.
 #[macro_export]
 macro_rules! plugin {
-    (@parse $mount:tt $routes:tt $load:tt $unload:tt) => {
-        $crate::plugin!(@emit $mount $routes $load $unload);
+    (@parse $mount:tt $routes:tt $state:tt $load:tt $unload:tt) => {
+        $crate::plugin!(@emit $mount $routes $state $load $unload);
     };
-    (@parse $mount:tt $routes:tt $load:tt $unload:tt mount: $value:literal $(, $($rest:tt)*)?) => {
-        $crate::plugin!(@parse ($value) $routes $load $unload $($($rest)*)?);
+    (@parse $mount:tt $routes:tt $state:tt $load:tt $unload:tt mount: $value:literal $(, $($rest:tt)*)?) => {
+        $crate::plugin!(@parse ($value) $routes $state $load $unload $($($rest)*)?);
     };
-    (@parse $mount:tt $routes:tt $load:tt $unload:tt routes: { $($value:tt)* } $(, $($rest:tt)*)?) => {
-        $crate::plugin!(@parse $mount ($($value)*) $load $unload $($($rest)*)?);
+    (@parse $mount:tt $routes:tt $state:tt $load:tt $unload:tt routes: { $($value:tt)* } $(, $($rest:tt)*)?) => {
+        $crate::plugin!(@parse $mount ($($value)*) $state $load $unload $($($rest)*)?);
     };
-    (@parse $mount:tt $routes:tt $load:tt $unload:tt on_load: $value:path $(, $($rest:tt)*)?) => {
-        $crate::plugin!(@parse $mount $routes ($value) $unload $($($rest)*)?);
+    (@parse $mount:tt $routes:tt $state:tt $load:tt $unload:tt state: [$($value:tt)*] $(, $($rest:tt)*)?) => {
+        $crate::plugin!(@parse $mount $routes ($($value)*) $load $unload $($($rest)*)?);
     };
-    (@parse $mount:tt $routes:tt $load:tt $unload:tt on_unload: $value:path $(, $($rest:tt)*)?) => {
-        $crate::plugin!(@parse $mount $routes $load ($value) $($($rest)*)?);
+    (@parse $mount:tt $routes:tt $state:tt $load:tt $unload:tt on_load: $value:path $(, $($rest:tt)*)?) => {
+        $crate::plugin!(@parse $mount $routes $state ($value) $unload $($($rest)*)?);
     };
-    (@parse $mount:tt $routes:tt $load:tt $unload:tt $part:ident $($rest:tt)*) => {
+    (@parse $mount:tt $routes:tt $state:tt $load:tt $unload:tt on_unload: $value:path $(, $($rest:tt)*)?) => {
+        $crate::plugin!(@parse $mount $routes $state $load ($value) $($($rest)*)?);
+    };
+    (@parse $mount:tt $routes:tt $state:tt $load:tt $unload:tt $part:ident $($rest:tt)*) => {
         ::core::compile_error!(::core::concat!(
             "`", ::core::stringify!($part), "` is no part of a plugin, or not written as one: expected ",
-            "`mount: \"/path\"`, `routes: { GET \"/\" => handler }`, `on_load: function` or `on_unload: function`"
+            "`mount: \"/path\"`, `routes: { GET \"/\" => handler }`, `state: [LAZY]`, `on_load: function` or `on_unload: function`"
         ));
     };
 
@@ -142,9 +149,13 @@ macro_rules! plugin {
     (@unload) => { |_| () };
     (@unload $hook:path) => { $hook };
 
-    (@emit ($($mount:literal)?) ($($($word:ident)+ $path:literal => $handler:path),* $(,)?) ($($load:path)?) ($($unload:path)?)) => {
+    (@emit ($($mount:literal)?) ($($($word:ident)+ $path:literal => $handler:path),* $(,)?) ($($lazy:path),* $(,)?) ($($load:path)?) ($($unload:path)?)) => {
         const _: () = {
             use $crate::abi;
+
+            // What one generation allocates another frees: see `Alloc`.
+            #[global_allocator]
+            static ALLOC: $crate::Alloc = $crate::Alloc;
 
             const RECORDS: [&str; 8] = $crate::__private::records(
                 ::core::env!("CARGO_PKG_NAME"),
@@ -177,7 +188,14 @@ macro_rules! plugin {
 
             unsafe extern "C" fn on_load(error: *const abi::ErrorSink) -> abi::Status {
                 // SAFETY: the host passes a sink that is valid for this call.
-                unsafe { $crate::__private::on_load(error, $crate::plugin!(@load $($load)?)) }
+                unsafe {
+                    $crate::__private::on_load(error, || {
+                        let hook: fn() -> $crate::Result<()> = $crate::plugin!(@load $($load)?);
+                        hook()?;
+                        $($crate::__private::prepare(&$lazy)?;)*
+                        $crate::Result::Ok(())
+                    })
+                }
             }
 
             unsafe extern "C" fn on_unload(reason: u32) -> abi::Status {
@@ -204,5 +222,5 @@ macro_rules! plugin {
         };
     };
 
-    ($($rest:tt)*) => { $crate::plugin!(@parse () () () () $($rest)*); };
+    ($($rest:tt)*) => { $crate::plugin!(@parse () () () () () $($rest)*); };
 }

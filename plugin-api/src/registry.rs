@@ -21,31 +21,45 @@
 //! value is made, by this caller or another, for at most 30 seconds.
 #![expect(unsafe_code, reason = "calls the host through the C ABI")]
 
+mod data;
+mod error;
+mod handles;
+mod lazy;
+
 use std::ffi::c_void;
 use std::fmt;
 use std::ops::Deref;
 
-use once_cell::sync::OnceCell;
-
-use crate::abi::{ErrorSink, HandleId, InitView, KIND_HOST_HANDLE, KeyView, Status, StrView, TypeView};
+pub use self::error::RegistryError;
+pub use self::lazy::Lazy;
+#[doc(hidden)]
+pub use self::lazy::prepare;
+use crate::abi::{ErrorSink, HandleId, InitView, KeyView, ON_CHANGE_KEEP, Status, StrView};
 use crate::entry::{guard, report};
 use crate::error::Error;
-use crate::host::{self, CallError, Owned};
+use crate::host;
 
-/// What the registry can keep: handles to objects of the host, such as [`db::Pool`](crate::db::Pool).
+/// What the registry can keep: data that is [`Resident`](crate::Resident), [`Send`] and [`Sync`], and handles to
+/// objects of the host, such as [`db::Pool`](crate::db::Pool).
 ///
 /// Sealed: the kinds of values that survive a reload soundly are the host's to decide.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be kept in the registry",
-    note = "a value made by this library would outlive its code; keep a host handle such as `db::Pool`"
+    note = "data of your own: `#[derive(Resident)]`, and share what changes by atomics or `plugin_api::sync::Mutex`",
+    note = "the registry is the process's, so data has to be `Send + Sync`; of other things it keeps host handles such as `db::Pool`"
 )]
-pub trait Keep: sealed::Keep + Sized + 'static {}
+pub trait Keep: sealed::Keep {}
+
+impl<T: sealed::Keep> Keep for T {}
 
 pub(crate) mod sealed {
+    use super::{Key, RegistryError};
+    use crate::abi::InitView;
     use crate::host::Owned;
 
-    /// The boundary's side of [`super::Keep`].
-    pub trait Keep {
+    /// What a host handle says of itself. [`host_handle`](super::host_handle) makes it a [`Keep`].
+    #[expect(unreachable_pub, reason = "beside `Keep`, which the compiler wants to be as public as its user")]
+    pub trait HostHandle: Sized + 'static {
         /// The type's name, the same in host and plugin.
         const TYPE_NAME: &'static str;
         /// Wraps a handle of this type.
@@ -53,17 +67,123 @@ pub(crate) mod sealed {
         /// Gives the handle up; the text says why not.
         fn into_owned(self) -> Result<Owned, String>;
     }
+
+    /// The boundary's side of [`super::Keep`].
+    pub trait Keep: Sized + 'static {
+        /// What a handle consists of.
+        type Held;
+        /// Where a `Lazy` remembers what it found.
+        type Cache;
+        /// What a `Lazy` lends.
+        type Lent<'a>;
+        /// A `Lazy` that has found nothing yet.
+        const EMPTY: Self::Cache;
+        /// The value.
+        fn target(held: &Self::Held) -> &Self;
+        /// Gives a value that was just made to the host; the text says why not.
+        fn into_owned(self) -> Result<Owned, String>;
+        /// Finds the value, or makes it if there is an `init`.
+        fn find(key: Key<'_>, init: Option<&InitView>) -> Result<Self::Held, RegistryError>;
+        /// As `find`, by way of what the cache remembers.
+        fn lend<'a>(
+            cache: &'a Self::Cache,
+            key: Key<'_>,
+            init: &InitView,
+        ) -> Result<Self::Lent<'a>, RegistryError>;
+        /// Readies the key at the end of loading.
+        fn prepare(cache: &Self::Cache, key: Key<'_>, init: &InitView) -> Result<(), RegistryError>;
+    }
 }
 
+/// Makes a type that is a [`sealed::HostHandle`] one that the registry keeps.
+macro_rules! host_handle {
+    ($of:ty) => {
+        impl $crate::registry::sealed::Keep for $of {
+            type Held = $of;
+            type Cache = ::once_cell::sync::OnceCell<$crate::registry::Handle<$of>>;
+            type Lent<'a> = &'a $crate::registry::Handle<$of>;
+            #[expect(clippy::declare_interior_mutable_const, reason = "each `Lazy` begins with its own")]
+            const EMPTY: Self::Cache = ::once_cell::sync::OnceCell::new();
+
+            fn target(held: &$of) -> &$of {
+                held
+            }
+
+            fn into_owned(self) -> ::std::result::Result<$crate::host::Owned, String> {
+                $crate::registry::sealed::HostHandle::into_owned(self)
+            }
+
+            fn find(
+                key: $crate::registry::Key<'_>,
+                init: Option<&$crate::abi::InitView>,
+            ) -> ::std::result::Result<$of, $crate::registry::RegistryError> {
+                $crate::registry::find_host_handle(key, init)
+            }
+
+            fn lend<'a>(
+                cache: &'a Self::Cache,
+                key: $crate::registry::Key<'_>,
+                init: &$crate::abi::InitView,
+            ) -> ::std::result::Result<&'a $crate::registry::Handle<$of>, $crate::registry::RegistryError>
+            {
+                $crate::registry::lend_host_handle(cache, key, init)
+            }
+
+            fn prepare(
+                cache: &Self::Cache,
+                key: $crate::registry::Key<'_>,
+                init: &$crate::abi::InitView,
+            ) -> ::std::result::Result<(), $crate::registry::RegistryError> {
+                $crate::registry::lend_host_handle(cache, key, init).map(|_| ())
+            }
+        }
+    };
+}
+pub(crate) use host_handle;
+
+pub(crate) use self::handles::{find_host_handle, lend_host_handle};
+
 /// A value of the registry. Derefs to it; dropping it does not close the value.
-#[derive(Debug, Clone)]
-pub struct Handle<T: Keep>(T);
+///
+/// A handle to data is a use of it: while there is one, the data cannot be upgraded to a changed layout.
+/// So take it for a request, and keep a [`Lazy`] where you would keep a handle.
+pub struct Handle<T: Keep>(T::Held);
 
 impl<T: Keep> Deref for Handle<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.0
+        T::target(&self.0)
+    }
+}
+
+impl<T: Keep<Held: Clone>> Clone for Handle<T> {
+    fn clone(&self) -> Handle<T> {
+        Handle(self.0.clone())
+    }
+}
+
+impl<T: Keep + fmt::Debug> fmt::Debug for Handle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Handle").field(&**self).finish()
+    }
+}
+
+/// A key, and what becomes of its value when it cannot be upgraded.
+#[derive(Debug, Clone, Copy)]
+pub struct Key<'a> {
+    module: &'a str,
+    name: &'a str,
+    on_change: u32,
+}
+
+impl Key<'_> {
+    fn view(&self) -> KeyView {
+        KeyView {
+            size: size_of::<KeyView>(),
+            module: StrView::new(self.module),
+            key: StrView::new(self.name),
+        }
     }
 }
 
@@ -123,17 +243,8 @@ impl Module<'_> {
         init: impl FnOnce() -> Result<T, E>,
     ) -> Result<Handle<T>, RegistryError> {
         let mut init = Some(init);
-        let view = InitView {
-            size: size_of::<InitView>(),
-            data: (&raw mut init).cast(),
-            call: pick(&init),
-            timeout_ns: 0,
-        };
-        self.find::<T>(key, |host, key, expected, out, error| {
-            // SAFETY: the table's own `ctx`; every view, `init` behind `view.data` and `out` live until
-            // the call returns, and the host runs `view.call` within it, at most once.
-            unsafe { ((*host.registry).get_or_init)(host.ctx, key, expected, &view, out, error) }
-        })
+        // `init` lives until `find` returns, and the host runs it within, at most once.
+        T::find(self.key(key), Some(&init_view(&mut init))).map(Handle)
     }
 
     /// As [`get`](fn@get), in this module.
@@ -142,10 +253,7 @@ impl Module<'_> {
     ///
     /// [`RegistryError::NotFound`], [`RegistryError::WrongType`].
     pub fn get<T: Keep>(&self, key: &str) -> Result<Handle<T>, RegistryError> {
-        self.find::<T>(key, |host, key, expected, out, error| {
-            // SAFETY: the table's own `ctx`; the views and `out` live until the call returns.
-            unsafe { ((*host.registry).get)(host.ctx, key, expected, out, error) }
-        })
+        T::find(self.key(key), None).map(Handle)
     }
 
     /// As [`remove`](fn@remove), in this module.
@@ -154,7 +262,7 @@ impl Module<'_> {
     ///
     /// [`RegistryError::NotFound`] if there was no value.
     pub fn remove(&self, key: &str) -> Result<(), RegistryError> {
-        let name = self.key_view(key);
+        let name = self.key(key).view();
         let outcome = host::table().and_then(|host| {
             host::call(|error| {
                 // SAFETY: the table's own `ctx`; the view lives until the call returns.
@@ -164,39 +272,17 @@ impl Module<'_> {
         outcome.map_err(RegistryError::from)
     }
 
-    fn key_view(&self, key: &str) -> KeyView {
-        KeyView { size: size_of::<KeyView>(), module: StrView::new(self.0), key: StrView::new(key) }
-    }
-
-    fn find<T: Keep>(
-        &self,
-        key: &str,
-        call: impl FnOnce(
-            &'static crate::abi::HostTable,
-            *const KeyView,
-            *const TypeView,
-            *mut HandleId,
-            *const ErrorSink,
-        ) -> Status,
-    ) -> Result<Handle<T>, RegistryError> {
-        let host = host::table()?;
-        let name = self.key_view(key);
-        let expected = TypeView {
-            size: size_of::<TypeView>(),
-            kind: KIND_HOST_HANDLE,
-            name: StrView::new(T::TYPE_NAME),
-        };
-        let mut id = HandleId::NONE;
-        host::call(|error| call(host, &name, &expected, &mut id, error))?;
-        Ok(Handle(T::from_owned(Owned::new(id))))
+    fn key<'k>(&'k self, name: &'k str) -> Key<'k> {
+        Key { module: self.0, name, on_change: ON_CHANGE_KEEP }
     }
 }
 
 type InitFn = unsafe extern "C" fn(*mut c_void, *mut HandleId, *const ErrorSink) -> Status;
 
-/// The trampoline for the type of `init`.
-fn pick<T: Keep, E: Into<Error>, F: FnOnce() -> Result<T, E>>(_init: &Option<F>) -> InitFn {
-    run::<T, E, F>
+/// What the host needs to run `init`, which has to live as long as the view is used.
+fn init_view<T: Keep, E: Into<Error>, F: FnOnce() -> Result<T, E>>(init: &mut Option<F>) -> InitView {
+    let call: InitFn = run::<T, E, F>;
+    InitView { size: size_of::<InitView>(), data: (&raw mut *init).cast(), call, timeout_ns: 0 }
 }
 
 /// Runs the author's init, in the guard.
@@ -226,138 +312,3 @@ unsafe extern "C" fn run<T: Keep, E: Into<Error>, F: FnOnce() -> Result<T, E>>(
     // SAFETY: this function's contract.
     unsafe { report(error, status, &message) }
 }
-
-/// A key with its init, looked up once a generation: the cost of a use is that of a load.
-///
-/// ```no_run
-/// use plugin_api::prelude::*;
-///
-/// static DB: registry::Lazy<db::Pool> = registry::Lazy::new("db", connect);
-///
-/// fn connect() -> Result<db::Pool> {
-///     Ok(db::Pool::open("sqlite:guestbook.db")?)
-/// }
-///
-/// fn count(_: &Request) -> Result<String> {
-///     let row = DB.get()?.get()?.query_one("SELECT count(*) FROM entry", &[])?;
-///     Ok(format!("{} entries", row.get::<i64>(0)?))
-/// }
-/// ```
-///
-/// A `Lazy` keeps its handle to the end of its generation, also when [`remove`] empties the slot.
-pub struct Lazy<T: Keep> {
-    module: &'static str,
-    key: &'static str,
-    init: fn() -> Result<T, Error>,
-    cell: OnceCell<Handle<T>>,
-}
-
-impl<T: Keep> Lazy<T> {
-    /// A key of the common module.
-    pub const fn new(key: &'static str, init: fn() -> Result<T, Error>) -> Lazy<T> {
-        Lazy::in_module("", key, init)
-    }
-
-    /// A key of the module named `module`.
-    pub const fn in_module(
-        module: &'static str,
-        key: &'static str,
-        init: fn() -> Result<T, Error>,
-    ) -> Lazy<T> {
-        Lazy { module, key, init, cell: OnceCell::new() }
-    }
-
-    /// The value, found or made at the first use.
-    ///
-    /// # Errors
-    ///
-    /// As [`get_or_init`]. A failure is not remembered here: the next call tries again.
-    pub fn get(&self) -> Result<&Handle<T>, RegistryError> {
-        if let Some(handle) = self.cell.get() {
-            return Ok(handle);
-        }
-        // Not `get_or_try_init`: an init that uses its own `Lazy` has to reach the registry, which says
-        // so, instead of waiting for itself in the cell.
-        let handle = module(self.module).get_or_init(self.key, self.init)?;
-        Ok(self.cell.get_or_init(|| handle))
-    }
-}
-
-impl<T: Keep> fmt::Debug for Lazy<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lazy").field("module", &self.module).field("key", &self.key).finish_non_exhaustive()
-    }
-}
-
-/// Why there is no value for this caller. Each variant carries the host's words, which name the key.
-///
-/// The slot is as it was, or empty; nothing is poisoned.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum RegistryError {
-    /// The init returned an error, in this call or in the one that this caller waited for.
-    Init(String),
-    /// The init panicked, likewise.
-    Panicked(String),
-    /// Inits failed repeatedly; it is too soon for the next one.
-    BackingOff(String),
-    /// The init is still running, or was given up, at the deadline.
-    TimedOut(String),
-    /// Making the value needs the value itself, directly or through other keys and threads.
-    Recursive(String),
-    /// The slot holds another type.
-    WrongType(String),
-    /// The slot is empty.
-    NotFound(String),
-    /// The host did not do it for another reason.
-    Refused(String),
-}
-
-impl RegistryError {
-    /// What kind of failure, in the boundary's terms.
-    pub(crate) fn status(&self) -> Status {
-        match self {
-            RegistryError::Init(_) => Status::INIT_FAILED,
-            RegistryError::Panicked(_) => Status::INIT_PANICKED,
-            RegistryError::BackingOff(_) => Status::BACKING_OFF,
-            RegistryError::TimedOut(_) => Status::TIMED_OUT,
-            RegistryError::Recursive(_) => Status::RECURSIVE,
-            RegistryError::WrongType(_) => Status::WRONG_TYPE,
-            RegistryError::NotFound(_) => Status::NOT_FOUND,
-            RegistryError::Refused(_) => Status::FAILED,
-        }
-    }
-}
-
-impl From<CallError> for RegistryError {
-    fn from(error: CallError) -> RegistryError {
-        let words = error.message;
-        match error.status {
-            Status::INIT_FAILED => RegistryError::Init(words),
-            Status::INIT_PANICKED => RegistryError::Panicked(words),
-            Status::BACKING_OFF => RegistryError::BackingOff(words),
-            Status::TIMED_OUT => RegistryError::TimedOut(words),
-            Status::RECURSIVE => RegistryError::Recursive(words),
-            Status::WRONG_TYPE => RegistryError::WrongType(words),
-            Status::NOT_FOUND => RegistryError::NotFound(words),
-            _ => RegistryError::Refused(words),
-        }
-    }
-}
-
-impl fmt::Display for RegistryError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RegistryError::Init(words)
-            | RegistryError::Panicked(words)
-            | RegistryError::BackingOff(words)
-            | RegistryError::TimedOut(words)
-            | RegistryError::Recursive(words)
-            | RegistryError::WrongType(words)
-            | RegistryError::NotFound(words)
-            | RegistryError::Refused(words) => f.write_str(words),
-        }
-    }
-}
-
-impl std::error::Error for RegistryError {}

@@ -32,7 +32,8 @@ fn layouts() -> Vec<Layout> {
         ErrorView { size, status, message, sqlstate }
         ErrorSink { data, report }
         BytesSink { data, write }
-        HostTable { size, abi_version, generation, ctx, log, panicked, handle_clone, handle_drop, registry, db }
+        HostTable { size, abi_version, generation, ctx, log, panicked, handle_clone, handle_drop, registry, db,
+                    data }
         PluginTable { size, abi_version, descriptor, mount, routes, route_count, route_size, on_load, on_unload }
         RouteView { size, method, path, kind, handler }
         RequestView { size, id, method, path, mount, query, params, param_count, headers, header_count, body,
@@ -49,6 +50,12 @@ fn layouts() -> Vec<Layout> {
         StatementView { size, sql, params, param_count }
         ValueView { tag, bits, bytes }
         DbTable { size, pool_open, checkout, query, execute, batch_execute, begin, commit, rollback }
+        DataCell { size, users, value }
+        GlueView { size, drop_value, variant, children, dissolve }
+        DataTypeView { size, name, layout, glue, glue_count, on_change, upgrade }
+        OldDataView { size, layout, glue, glue_count, value }
+        UpgradeView { size, value, data, finish }
+        DataTable { size, create, find, prepare, release }
     }
 }
 

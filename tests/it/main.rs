@@ -8,6 +8,8 @@ mod cli;
 mod db;
 // Connections that outlive the code which opened them.
 mod db_handles;
+// Live values that become what their edited definition says.
+mod evolution;
 // The harness keeps its promises.
 mod harness;
 // One init per key, whatever happens in it.
@@ -16,6 +18,8 @@ mod registry;
 mod reload;
 // Earlier code serves again.
 mod rollback;
+// Data that outlives the code which made it.
+mod resident;
 // What a client gets, from good handlers and bad ones.
 mod serving;
 // Plugins that the host builds itself.

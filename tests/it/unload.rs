@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use tests::fixture::{compile_c, repository};
 use tests::host::{Launch, TestHost};
 use tests::http::{Client, Response};
 use tests::load::Load;
@@ -39,9 +40,9 @@ fn wait_unloaded(host: &TestHost, plugin: &str, generations: u64) {
 #[test]
 fn retired_generations_are_unmapped() {
     let host = TestHost::start([("shop", "threads_and_locals")]);
-    let blocking = Load::start(host.listen(), 4, "/shop/", is_answered);
-    let inline = Load::start(host.listen(), 4, "/shop/ping", is_answered);
-    let threads = Load::start(host.listen(), 2, "/shop/thread", is_answered);
+    let blocking = Load::start(host.listen(), 2, "/shop/", is_answered);
+    let inline = Load::start(host.listen(), 2, "/shop/ping", is_answered);
+    let threads = Load::start(host.listen(), 1, "/shop/thread", is_answered);
     let mut settled = 0;
     for reload in 1..=100 {
         let generation = host.reload("shop", |plugins| plugins.rebuild("shop", "threads_and_locals", reload));
@@ -131,4 +132,57 @@ fn short_stress_finds_nothing_wrong() {
     let outcome = run(plan);
     assert!(outcome.wrong.is_empty(), "{outcome:#?}");
     assert_eq!((outcome.reloads, outcome.refused, outcome.parked), (24, 3, 2), "{outcome:#?}");
+}
+
+/// Some libraries the loader never unmaps, and some have left a handler behind: they stay, by name.
+#[test]
+fn library_that_cannot_go_is_parked_with_the_reason() {
+    let host = TestHost::start([("shop", "c_plugin_nodelete")]);
+    host.reload("shop", |plugins| plugins.replace("shop", "c_plugin_signal"));
+    host.reload("shop", |plugins| plugins.replace("shop", "version_a"));
+    let reasons = [(1, "`-z nodelete`"), (2, "the handler it set for signal 8")];
+    eventually(SOON, "both to be parked", || {
+        let parked = host.plugin("shop").parked();
+        let is_named = |&(generation, reason): &(u64, &str)| {
+            parked.iter().any(|(number, held_by)| *number == generation && held_by[0].contains(reason))
+        };
+        if parked.len() == 2 && reasons.iter().all(is_named) { Ok(()) } else { Err(format!("{parked:?}")) }
+    });
+    assert_eq!((host.get("/shop/ping").text().as_str(), host.plugin("shop").unloaded()), ("a", 0));
+}
+
+/// What would change the whole process is refused before any of it runs.
+#[test]
+fn executable_stack_is_refused() {
+    let host = TestHost::start([("shop", "version_a")]);
+    let reason = host.refuse("shop", |plugins| plugins.replace("shop", "c_plugin_execstack"));
+    assert!(reason.contains("executable stack"), "{reason}");
+    let maps = fs::read_to_string(format!("/proc/{}/maps", host.pid())).unwrap();
+    assert!(maps.lines().any(|line| line.ends_with("[stack]") && line.contains(" rw-p ")), "{maps}");
+}
+
+/// A library that came with a plugin stays when the plugin goes: its own traces are not tracked. One that
+/// is not there is named before anything runs.
+#[test]
+fn library_that_a_plugin_brings_stays() {
+    let launch = Launch::new();
+    let source = launch.scratch().join("dependency.c");
+    fs::write(&source, "int dependency(void);\nint dependency(void) { return 7; }\n").unwrap();
+    let dependency = compile_c(&source, "libdependency.so", &["-shared", "-fPIC"]);
+    let dir = dependency.parent().unwrap().to_str().unwrap();
+    let plugin = repository().join("tests/fixtures/c_plugin/plugin.c");
+    let link = ["-shared", "-fPIC", "-Wl,--no-as-needed", "-L", dir, "-ldependency"];
+    let bytes = fs::read(compile_c(&plugin, "libneeds_dependency.so", &link)).unwrap();
+
+    let without = TestHost::start([("shop", "version_a")]);
+    let reason = without.refuse("shop", |plugins| plugins.write_garbage("shop", &bytes));
+    assert!(reason.contains("needs `libdependency.so`, which is not on this machine"), "{reason}");
+
+    launch.plugins().install("shop", "version_a");
+    let host = launch.env("LD_LIBRARY_PATH", dir).start();
+    host.reload("shop", |plugins| plugins.write_garbage("shop", &bytes));
+    host.reload("shop", |plugins| plugins.replace("shop", "version_b"));
+    wait_unloaded(&host, "shop", 2);
+    let maps = fs::read_to_string(format!("/proc/{}/maps", host.pid())).unwrap();
+    assert!(maps.contains("/libdependency.so"), "it left with the plugin:\n{maps}");
 }

@@ -15,7 +15,7 @@ pub fn repository() -> &'static Path {
 }
 
 /// `target/<profile>`, from where the running program lies: there, or in its `deps` for a test binary.
-fn profile_dir() -> PathBuf {
+pub(crate) fn profile_dir() -> PathBuf {
     let exe = env::current_exe().expect("a running process knows its file");
     let dir = exe.parent().expect("a file lies in a directory");
     if dir.ends_with("deps") {
@@ -31,8 +31,9 @@ fn profile_dir() -> PathBuf {
 ///
 /// When cargo has not built it.
 pub fn library(name: &str) -> PathBuf {
-    if name == "c_plugin" {
-        return c_plugin();
+    if let Some(flags) = c_flags(name) {
+        let source = repository().join("tests/fixtures/c_plugin/plugin.c");
+        return compile_c(&source, &format!("lib{name}.so"), flags);
     }
     let path = profile_dir().join("examples").join(format!("lib{name}.so"));
     assert!(path.exists(), "fixture missing: run `cargo test -p tests` (no {})", path.display());
@@ -98,8 +99,13 @@ pub fn compile_c(source: &Path, name: &str, flags: &[&str]) -> PathBuf {
     target
 }
 
-/// The fixture in C: a library that never saw Rust.
-fn c_plugin() -> PathBuf {
-    let source = repository().join("tests/fixtures/c_plugin/plugin.c");
-    compile_c(&source, "libc_plugin.so", &["-shared", "-fPIC"])
+/// How the fixtures in C, libraries that never saw Rust, are linked; `None` for a name that is none.
+fn c_flags(name: &str) -> Option<&'static [&'static str]> {
+    match name {
+        "c_plugin" => Some(&["-shared", "-fPIC"]),
+        "c_plugin_nodelete" => Some(&["-shared", "-fPIC", "-Wl,-z,nodelete"]),
+        "c_plugin_execstack" => Some(&["-shared", "-fPIC", "-Wl,-z,execstack"]),
+        "c_plugin_signal" => Some(&["-shared", "-fPIC", "-DHANDLES_A_SIGNAL"]),
+        _ => None,
+    }
 }

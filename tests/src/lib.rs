@@ -2,7 +2,7 @@
 //!
 //! Owns: a running host as a child process ([`TestHost`]), a throw-away PostgreSQL server
 //! ([`Cluster`]), a small HTTP client ([`http`]) and many of them in loops ([`Load`]), source plugins
-//! that a test may edit ([`SourcePlugin`]), and waiting with a deadline ([`eventually`]). Does not own:
+//! that a test may edit ([`SourcePlugin`]) or build itself ([`Workshop`]), and waiting with a deadline ([`eventually`]). Does not own:
 //! the facts that are tested; those are in `it/`.
 //!
 //! # Invariants
@@ -21,9 +21,11 @@ pub mod postgres;
 pub mod source;
 pub mod stress;
 pub mod wait;
+pub mod workshop;
 
 pub use host::TestHost;
 pub use load::Load;
 pub use postgres::Cluster;
 pub use source::SourcePlugin;
 pub use wait::eventually;
+pub use workshop::Workshop;

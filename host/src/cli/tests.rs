@@ -154,10 +154,7 @@ fn an_event_is_one_sentence() {
         sentence(&back),
         format!("rolled back hello: generation 2 -> 3 in 284 ms (build 280, probe 4): {words}")
     );
-    assert_eq!(
-        outcome(&json!(back)),
-        format!("rolled back hello: generation 2 -> 3 in 284 ms: {words}\n")
-    );
+    assert_eq!(outcome(&json!(back)), format!("rolled back hello: generation 2 -> 3 in 284 ms: {words}\n"));
     let refused = Event {
         generation: None,
         failed_step: Some("init"),

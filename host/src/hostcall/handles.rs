@@ -10,11 +10,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use plugin_api::abi::HandleId;
 
 use crate::db;
 use crate::registry::Resource;
+use crate::registry::data::{Data, Tenure};
 
 /// An object that a plugin holds.
 #[derive(Clone)]
@@ -23,6 +24,8 @@ pub enum Held {
     Resource(Arc<dyn Resource>),
     /// A connection that is lent out. One holder.
     Connection(Arc<db::Lease>),
+    /// Data that was just made, on its way into a slot.
+    Data(Arc<Tenure>),
 }
 
 /// The table of one generation.
@@ -31,6 +34,8 @@ pub struct Handles {
     /// Never held while an object is dropped or used.
     table: RwLock<HashMap<u64, Held>>,
     last: AtomicU64,
+    /// Data whose cells the library may look at as long as it is mapped, also when it is retired.
+    cells: Mutex<Vec<Arc<Data>>>,
 }
 
 impl Handles {
@@ -52,6 +57,14 @@ impl Handles {
         all.len()
     }
 
+    /// Keeps the cell of data readable to the end of the table.
+    pub fn keep_cell(&self, data: &Arc<Data>) {
+        let mut cells = self.cells.lock();
+        if !cells.iter().any(|known| Arc::ptr_eq(known, data)) {
+            cells.push(Arc::clone(data));
+        }
+    }
+
     /// Finds an object.
     pub fn get(&self, id: HandleId) -> Option<Held> {
         self.table.read().get(&id.0).cloned()
@@ -64,7 +77,7 @@ impl Handles {
                 let any: Arc<dyn Any + Send + Sync> = resource;
                 any.downcast().ok()
             }
-            Held::Connection(_) => None,
+            Held::Connection(_) | Held::Data(_) => None,
         }
     }
 
@@ -72,7 +85,7 @@ impl Handles {
     pub fn connection(&self, id: HandleId) -> Option<Arc<db::Lease>> {
         match self.get(id)? {
             Held::Connection(lease) => Some(lease),
-            Held::Resource(_) => None,
+            Held::Resource(_) | Held::Data(_) => None,
         }
     }
 

@@ -12,6 +12,7 @@
 #![expect(unsafe_code, reason = "this room turns the boundary's pointers into values")]
 
 pub mod call;
+mod data;
 mod db;
 mod handles;
 mod log;

@@ -10,7 +10,7 @@ use plugin_api::abi::{
 
 use super::{Caller, Failure, Held, guard, view};
 use crate::db::blocking;
-use crate::registry::{Author, DEFAULT_INIT_TIMEOUT, InitFailure, Key, RegistryError, Value};
+use crate::registry::{Author, DEFAULT_INIT_TIMEOUT, Expected, InitFailure, Key, RegistryError, Value};
 
 /// The functions, for [`super::HostApi`].
 pub(super) static TABLE: RegistryTable =
@@ -86,7 +86,11 @@ unsafe extern "C" fn remove(ctx: HostCtx, key: *const KeyView, error: *const Err
 }
 
 /// The value of a key on a thread that must not block: there, or an error.
-fn ready(caller: &Caller, key: &Key, expected: &str) -> Result<Value, Failure> {
+pub(super) fn ready<'a>(
+    caller: &Caller,
+    key: &Key,
+    expected: impl Into<Expected<'a>>,
+) -> Result<Value, Failure> {
     caller.registry.get(&author(caller), &caller.overlay, key, expected).map_err(|error| match error {
         RegistryError::NotFound { key } => Failure::invalid(format!(
             "making `{key}` may block; declare the route without `inline`, or make it in `on_load`"
@@ -95,20 +99,22 @@ fn ready(caller: &Caller, key: &Key, expected: &str) -> Result<Value, Failure> {
     })
 }
 
-fn author(caller: &Caller) -> Author {
+pub(super) fn author(caller: &Caller) -> Author {
     Author { plugin: caller.plugin.clone(), generation: caller.generation }
 }
 
 fn hand_out(caller: &Caller, value: Value) -> HandleId {
     match value {
         Value::Host(resource) => caller.handles.insert(Held::Resource(resource)),
+        // Found by `data::find` only, which expects it.
+        Value::Data(tenure) => caller.handles.insert(Held::Data(tenure)),
     }
 }
 
 /// # Safety
 ///
 /// `key` is null or points to a key that is valid for this call.
-unsafe fn read_key(key: *const KeyView) -> Result<Key, Failure> {
+pub(super) unsafe fn read_key(key: *const KeyView) -> Result<Key, Failure> {
     // SAFETY: this function's contract.
     let Some(key) = (unsafe { key.as_ref() }) else {
         return Err(Failure::invalid("the key is null"));
@@ -131,7 +137,7 @@ unsafe fn read_type(expected: *const TypeView) -> Result<String, Failure> {
     };
     if expected.kind != KIND_HOST_HANDLE {
         return Err(Failure::invalid(format!(
-            "this host keeps host handles only, and not values of kind {}",
+            "a host handle is found by this call, and not a value of kind {}",
             expected.kind
         )));
     }
@@ -144,7 +150,7 @@ unsafe fn read_type(expected: *const TypeView) -> Result<String, Failure> {
 /// # Safety
 ///
 /// `init.call` and `init.data` belong together and are valid for this call.
-unsafe fn run_init(caller: &Caller, init: &InitView) -> Result<Value, InitFailure> {
+pub(super) unsafe fn run_init(caller: &Caller, init: &InitView) -> Result<Value, InitFailure> {
     unsafe extern "C" fn report(data: *mut std::ffi::c_void, error: *const ErrorView) {
         // SAFETY: `data` is the `String` below, alive during the init's call.
         let text = unsafe { &mut *data.cast::<String>() };
@@ -160,6 +166,7 @@ unsafe fn run_init(caller: &Caller, init: &InitView) -> Result<Value, InitFailur
     match status {
         Status::OK => match caller.handles.remove(made) {
             Some(Held::Resource(resource)) => Ok(Value::Host(resource)),
+            Some(Held::Data(tenure)) => Ok(Value::Data(tenure)),
             Some(Held::Connection(_)) => {
                 Err(InitFailure::Err("made a connection; keep its pool instead".to_owned()))
             }
@@ -179,6 +186,7 @@ impl From<RegistryError> for Failure {
             RegistryError::TimedOut { .. } => Status::TIMED_OUT,
             RegistryError::Recursive { .. } => Status::RECURSIVE,
             RegistryError::WrongType { .. } => Status::WRONG_TYPE,
+            RegistryError::Outdated { .. } => Status::OUTDATED,
             RegistryError::Abandoned { .. } => Status::CLOSED,
             RegistryError::NotFound { .. } => Status::NOT_FOUND,
         };

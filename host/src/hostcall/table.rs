@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use plugin_api::abi::{ABI_VERSION, HandleId, HostCtx, HostTable, Status};
 
-use super::{Caller, Failure, Held, db, guard, log, registry};
+use super::{Caller, Failure, Held, data, db, guard, log, registry};
 
 /// What the host offers one generation.
 #[derive(Debug)]
@@ -41,6 +41,7 @@ impl HostApi {
             handle_drop,
             registry: &registry::TABLE,
             db: &db::DB_TABLE,
+            data: &data::TABLE,
         });
         HostApi { table, caller }
     }
@@ -64,7 +65,9 @@ unsafe extern "C" fn handle_clone(ctx: HostCtx, handle: HandleId, out: *mut Hand
             unsafe { out.write(id) };
             Ok(())
         }
-        Some(Held::Connection(_)) => Err(Failure::invalid("a connection has one holder")),
+        Some(Held::Connection(_) | Held::Data(_)) => {
+            Err(Failure::invalid("a connection or a fresh value has one holder"))
+        }
         None => Err(Failure::new(Status::NOT_FOUND, "no such handle")),
     };
     // SAFETY: `ctx` comes from the plugin under the table's contract; there is no sink.

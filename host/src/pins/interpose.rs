@@ -1,8 +1,8 @@
 //! The five functions of libc that the executable defines in its place.
 //!
 //! `host/build.rs` exports them from the binary; then the dynamic linker binds every library's calls to
-//! them. A program without these exports (a test binary) works the same, and its libraries are not
-//! tracked: [`self_test`] tells.
+//! them. A program without these exports works the same, and its libraries are not tracked: [`self_test`]
+//! tells.
 //!
 //! # Invariants
 //!
@@ -43,14 +43,18 @@ pub fn self_test() -> Result<(), Unsupported> {
     let text = |name: &std::ffi::CStr| name.to_string_lossy().into_owned();
     real::resolve().map_err(|name| Unsupported::Missing { name: text(name) })?;
     let ours = exported().ok_or(Unsupported::Platform)?;
-    for (name, ours) in real::NAMES.into_iter().zip(ours) {
+    compare(ours, |name| {
         // SAFETY: the name is a C string; the call only looks up.
-        let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
-        if found as usize != ours {
-            return Err(Unsupported::NotExported { name: text(name) });
-        }
+        unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) as usize }
+    })
+}
+
+/// Whether what a library would be bound to, as `found` tells, is what is defined here.
+pub(super) fn compare(ours: [usize; 5], found: impl Fn(&std::ffi::CStr) -> usize) -> Result<(), Unsupported> {
+    match real::NAMES.into_iter().zip(ours).find(|(name, ours)| found(name) != *ours) {
+        Some((name, _)) => Err(Unsupported::NotExported { name: name.to_string_lossy().into_owned() }),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 #[cfg(all(target_os = "linux", target_env = "gnu", any(target_arch = "x86_64", target_arch = "aarch64")))]

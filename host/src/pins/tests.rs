@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
-use super::interpose::glibc;
+use super::interpose::{compare, glibc};
 use super::real::Destructor;
-use super::{Code, attend, drain_if_due, is_due};
+use super::{Code, Unsupported, attend, drain_if_due, is_due};
 
 /// Code that consists of one function of libc. Each test takes another, for the table is the process's.
 fn code_at(function: Destructor) -> (Arc<Code>, Arc<AtomicUsize>) {
@@ -189,4 +189,17 @@ fn what_the_host_itself_registers_is_passed_on() {
     assert_eq!(counter.load(Ordering::SeqCst), 1, "libc has run it at the thread's end");
     assert_eq!(code.pins(), 0);
     code.forget();
+}
+
+#[test]
+fn function_that_libraries_would_get_from_libc_fails_the_self_test() {
+    let ours = [1, 2, 3, 4, 5];
+    let found = |name: &std::ffi::CStr| match name.to_bytes() {
+        b"__cxa_thread_atexit_impl" => 1,
+        b"pthread_key_create" => 2,
+        _ => 77,
+    };
+    let name = "pthread_key_delete".to_owned();
+    assert_eq!(compare(ours, found), Err(Unsupported::NotExported { name }));
+    assert_eq!(compare([77; 5], |_| 77), Ok(()));
 }

@@ -19,6 +19,7 @@ use super::descriptor::Descriptor;
 use super::library::Library;
 use super::reaper::Task;
 use super::stage::{BuildId, Staged};
+use super::vetting::Oddity;
 use crate::pins::Pin;
 use crate::registry::unix_ms;
 
@@ -33,6 +34,8 @@ pub struct Generation {
     pub library: Library,
     /// What the library says of itself.
     pub descriptor: Descriptor,
+    /// What the loader will do with it that it does not do with others.
+    pub oddities: Vec<Oddity>,
     /// Where it is mounted; empty at the root.
     pub mount: String,
     /// Identity of the library's content.

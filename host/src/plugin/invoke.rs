@@ -151,8 +151,15 @@ fn outcome(status: Status, reply: Reply) -> Outcome {
 
 /// Whether a failure says "not now" and not "never".
 fn is_passing(status: Status) -> bool {
-    [Status::EXHAUSTED, Status::UNREACHABLE, Status::BACKING_OFF, Status::TIMED_OUT, Status::INIT_FAILED]
-        .contains(&status)
+    [
+        Status::EXHAUSTED,
+        Status::UNREACHABLE,
+        Status::BACKING_OFF,
+        Status::TIMED_OUT,
+        Status::INIT_FAILED,
+        Status::OUTDATED,
+    ]
+    .contains(&status)
 }
 
 unsafe extern "C" fn respond(data: *mut c_void, response: *const ResponseView) -> Status {

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use http::Method;
-use libloading::os::unix::{Library as Mapping, RTLD_LOCAL, RTLD_NOW};
+use libc::RTLD_NOLOAD;
+use libloading::os::unix::{Library as Mapping, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW};
 use plugin_api::abi::{
     ABI_VERSION, ENTRY_SYMBOL, EntryFn, ErrorSink, HandlerFn, PluginTable, ROUTE_BLOCKING, ROUTE_INLINE,
     RouteView, Status,
@@ -217,6 +218,16 @@ impl Mapped {
 /// The loader did not unmap a library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StillMapped;
+
+/// Makes the loader keep a library that a plugin has brought with it, for good; tells whether it is there.
+///
+/// Only the plugin's own traces are tracked. A library that came with it would leave with it, with its
+/// threads, keys and thread-locals still in place.
+pub(super) fn keep(library: &str) -> bool {
+    // SAFETY: with RTLD_NOLOAD nothing is opened and no code runs: the library is there or it is not.
+    let found = unsafe { Mapping::open(Some(library), RTLD_LAZY | RTLD_NOLOAD | libc::RTLD_NODELETE) };
+    found.map(std::mem::forget).is_ok()
+}
 
 /// Where version 1 of the table ends: what every plugin has.
 const TABLE_V1: usize = offset_of!(PluginTable, on_unload) + size_of::<Option<OnUnload>>();

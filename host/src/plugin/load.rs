@@ -16,12 +16,12 @@ use plugin_api::abi::UNLOAD_RELOADED;
 use super::event::{Event, EventKind, Steps};
 use super::generation::{Generation, Lease};
 use super::invoke::{self, HookError};
-use super::library::{Library, Mapped};
+use super::library::{self, Library, Mapped};
 use super::reaper::Task;
 use super::router::{self, Entry, Router};
 use super::stage::BuildId;
 use super::worker::Plugin;
-use super::{Shared, descriptor};
+use super::{Shared, descriptor, vetting};
 use crate::hostcall::{Caller, Handles};
 use crate::pins::Code;
 use crate::registry::Overlay;
@@ -71,12 +71,17 @@ impl Shared {
         if let Some(lease) = serving.filter(|lease| lease.generation().build_id == build_id) {
             return Ok(Loaded::Unchanged { number: lease.generation().number });
         }
-        let (descriptor, staged) = steps.run("stage", || {
+        let (descriptor, vetted, staged) = steps.run("stage", || {
             let descriptor =
                 descriptor::read(bytes).map_err(|error| Refused::new("stage", error.to_string()))?;
+            let vetted = vetting::vet(bytes, vetting::is_available)
+                .map_err(|error| Refused::new("stage", error.to_string()))?;
+            for oddity in &vetted.oddities {
+                tracing::warn!(plugin = %plugin.name, "odd library: {oddity}");
+            }
             let staged =
                 self.stage.put(&plugin.name, bytes).map_err(|error| Refused::new("stage", chain(&error)))?;
-            Ok::<_, Refused>((descriptor, staged))
+            Ok::<_, Refused>((descriptor, vetted, staged))
         })?;
         steps
             .run("probe", || self.probe.run(&staged.path))
@@ -103,7 +108,7 @@ impl Shared {
             data_dir: self.settings.state_dir.join("data"),
             code: self.code_at(&staged.path),
         });
-        let (library, staged) = match steps.run("open", || self.open(&staged.path, &caller)) {
+        let (library, staged) = match steps.run("open", || self.open(&staged.path, &caller, &vetted.needs)) {
             Ok(library) => (library, staged),
             Err((refused, mapped)) => {
                 if let Some(mapped) = mapped {
@@ -123,6 +128,7 @@ impl Shared {
             mount: mount.as_ref().ok().cloned().unwrap_or_default(),
             library,
             descriptor,
+            oddities: vetted.oddities,
             build_id,
             loaded_at: SystemTime::now(),
             staged,
@@ -160,14 +166,28 @@ impl Shared {
     }
 
     /// Opens a library on a thread that ends with it, and so keeps nothing of what constructors leave behind.
-    fn open(&self, path: &Path, caller: &Arc<Caller>) -> Result<Library, (Refused, Option<Mapped>)> {
+    fn open(
+        &self,
+        path: &Path,
+        caller: &Arc<Caller>,
+        needs: &[String],
+    ) -> Result<Library, (Refused, Option<Mapped>)> {
         let refused = |reason: String| Refused::new("open", reason);
         let is_known = |address| !self.entries.lock().insert(address);
         let opened = std::thread::scope(|scope| {
             let name = format!("open {} g{}", caller.plugin, caller.generation);
             let opener = std::thread::Builder::new().name(name);
             let thread = opener
-                .spawn_scoped(scope, || Library::open(path, Arc::clone(caller), is_known))
+                .spawn_scoped(scope, || {
+                    let opened = Library::open(path, Arc::clone(caller), is_known);
+                    let mut kept = self.kept.lock();
+                    for library in needs {
+                        if !kept.contains(library) && library::keep(library) {
+                            kept.insert(library.clone());
+                        }
+                    }
+                    opened
+                })
                 .map_err(|error| refused(format!("cannot start a thread: {error}")))?;
             thread.join().map_err(|_| refused("the host panicked while opening it".to_owned()))
         });
@@ -231,13 +251,14 @@ impl Shared {
             state.mount.clone_from(&generation.mount);
             state.current.replace(Arc::clone(&lease))
         };
-        caller.registry.commit(&caller.overlay);
         if let Some(previous) = &previous {
             self.end(previous, UNLOAD_RELOADED);
             self.registry.note_reload(&plugin.name);
         }
         plugin.refusal.store(None);
         self.router.store(Arc::new(router));
+        // After the swap: who asks for upgraded data waits for this line, in old code and in new.
+        caller.registry.commit(&caller.overlay);
         Ok(previous.map(|lease| lease.generation().number))
     }
 

@@ -28,6 +28,7 @@ mod rollback;
 pub mod router;
 pub mod stage;
 mod status;
+pub mod vetting;
 mod worker;
 
 use std::collections::{BTreeMap, HashSet};
@@ -151,6 +152,8 @@ struct Shared {
     plugins: Mutex<BTreeMap<String, Worker>>,
     /// Entry addresses of all mapped libraries.
     entries: Mutex<HashSet<usize>>,
+    /// Libraries that plugins need and that stay for the life of the process.
+    kept: Mutex<HashSet<String>>,
     /// Generations that no longer serve and whose code is still mapped.
     parked: ParkedList,
     /// Whether code may be unmapped in this process; if not, why.
@@ -204,6 +207,7 @@ impl Plugins {
             publish: Mutex::new(()),
             plugins: Mutex::new(BTreeMap::new()),
             entries: Mutex::new(HashSet::new()),
+            kept: Mutex::new(HashSet::new()),
             parked: ParkedList::default(),
             unmapping,
             duplicates: Mutex::new(HashSet::new()),

@@ -118,16 +118,21 @@ impl Reaper {
     }
 
     fn wait(&mut self, waiting: Waiting) {
-        match &self.shared.unmapping {
-            Ok(()) => {
-                waiting.code.retire();
-                self.waiting.push(waiting);
-            }
-            Err(reason) => {
-                let words = format!("this host, which does not unmap code: {reason}");
-                self.shared.parked.note(&waiting.code, vec![words]);
-            }
+        if let Some(reason) = self.never(&waiting) {
+            self.shared.parked.note(&waiting.code, vec![reason]);
+        } else {
+            waiting.code.retire();
+            self.waiting.push(waiting);
         }
+    }
+
+    /// Why code will never be unmapped, if that is known.
+    fn never(&self, waiting: &Waiting) -> Option<String> {
+        if let Err(reason) = &self.shared.unmapping {
+            return Some(format!("this host, which does not unmap code: {reason}"));
+        }
+        let Body::Generation(generation) = &waiting.body else { return None };
+        generation.oddities.iter().find(|oddity| oddity.stays_mapped()).map(ToString::to_string)
     }
 
     /// Unmaps what can be; tells whether to look again soon.

@@ -88,6 +88,20 @@ pub enum RegistryError {
         /// Who made the value.
         author: Author,
     },
+    /// The slot holds the caller's type with another layout, and the value was not upgraded; it is as it was.
+    #[error(
+        "`{key}` holds a `{type_name}` as {author} lays it out, which cannot become this code's: {reason}"
+    )]
+    Outdated {
+        /// The slot.
+        key: Key,
+        /// The type's name, the same on both sides.
+        type_name: String,
+        /// Whose layout the value has.
+        author: Author,
+        /// What differs, or what was in the way, and what to do.
+        reason: String,
+    },
     /// The caller's generation was refused; what it registers now would serve nobody.
     #[error("`{key}` is out of reach: this generation was refused while it was loading")]
     Abandoned {

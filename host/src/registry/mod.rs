@@ -14,15 +14,19 @@
 //! - A failed attempt leaves its slot empty. Every caller that waited for it gets its error.
 //! - A thread never waits for itself, directly or through other threads: `wait::Graph` refuses.
 //! - What a generation makes before it is published is in its [`Overlay`] and invisible to others.
+//! - Data is found by a caller only if the texts of the layouts are equal; see [`data`].
 
+pub mod data;
 mod error;
 mod overlay;
 mod slot;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 mod wait;
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -31,6 +35,7 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::RwLock;
 
+use self::data::{DataType, Tenure};
 pub use self::error::{InitFailure, RegistryError};
 pub use self::overlay::Overlay;
 use self::overlay::Place;
@@ -50,11 +55,13 @@ pub trait Resource: Any + Send + Sync + fmt::Debug {
     fn close(&self);
 }
 
-/// What a slot holds. Data and services will be further variants.
+/// What a slot holds. Services will be a further variant.
 #[derive(Clone, Debug)]
 pub enum Value {
     /// Lives in the host: object and code.
     Host(Arc<dyn Resource>),
+    /// Shared in place by plugins.
+    Data(Arc<Tenure>),
 }
 
 impl Value {
@@ -62,25 +69,66 @@ impl Value {
     pub fn kind(&self) -> &'static str {
         match self {
             Value::Host(_) => "host handle",
+            Value::Data(_) => "data",
         }
     }
 
     /// The name of the value's type.
-    pub fn type_name(&self) -> &'static str {
+    pub fn type_name(&self) -> Cow<'static, str> {
         match self {
-            Value::Host(resource) => resource.type_name(),
+            Value::Host(resource) => resource.type_name().into(),
+            Value::Data(data) => data.type_name().into(),
         }
     }
 
     fn close(&self) {
         match self {
             Value::Host(resource) => resource.close(),
+            // Dropped by its last user.
+            Value::Data(_) => {}
         }
     }
 
     fn describe(&self) -> serde_json::Value {
         match self {
             Value::Host(resource) => resource.describe(),
+            Value::Data(data) => data.describe(),
+        }
+    }
+}
+
+/// What type a caller expects.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected<'a> {
+    name: &'a str,
+    /// For data: all of it.
+    data: Option<&'a DataType>,
+}
+
+impl<'a> From<&'a str> for Expected<'a> {
+    fn from(name: &'a str) -> Expected<'a> {
+        Expected { name, data: None }
+    }
+}
+
+impl<'a> From<&'a String> for Expected<'a> {
+    fn from(name: &'a String) -> Expected<'a> {
+        name.as_str().into()
+    }
+}
+
+impl<'a> From<&'a DataType> for Expected<'a> {
+    fn from(ty: &'a DataType) -> Expected<'a> {
+        Expected { name: ty.name(), data: Some(ty) }
+    }
+}
+
+impl Expected<'_> {
+    fn accepts(&self, value: &Value) -> bool {
+        match (value, self.data) {
+            (Value::Host(resource), None) => resource.type_name() == self.name,
+            (Value::Data(tenure), Some(ty)) => tenure.owner().0.is_same(ty),
+            _ => false,
         }
     }
 }
@@ -154,23 +202,26 @@ impl Registry {
     /// # Errors
     ///
     /// [`RegistryError`]; whatever the variant, the slot is as it was or empty.
-    pub fn get_or_init(
+    pub fn get_or_init<'a>(
         &self,
         author: &Author,
         overlay: &Overlay,
         key: &Key,
-        expected: &str,
+        expected: impl Into<Expected<'a>>,
         timeout: Duration,
         init: impl FnOnce() -> Result<Value, InitFailure>,
     ) -> Result<Value, RegistryError> {
+        let expected = expected.into();
         let slot = self.slot(overlay, key)?;
-        match slot.turn(author, expected, timeout, &self.waits)? {
-            Turn::Ready(value) => Ok(value),
+        let value = match slot.turn(author, expected, timeout, &self.waits)? {
+            Turn::Ready(value) => value,
             Turn::Init(attempt) => {
                 let outcome = attempt.run(init);
-                attempt.finish(outcome, expected, self.serial.fetch_add(1, Ordering::Relaxed))
+                attempt.finish(outcome, expected, self.serial.fetch_add(1, Ordering::Relaxed))?
             }
-        }
+        };
+        note_user(&value, expected, author, overlay);
+        Ok(value)
     }
 
     /// The value of `key`, if there is one. Never waits.
@@ -178,18 +229,21 @@ impl Registry {
     /// # Errors
     ///
     /// [`RegistryError::NotFound`] or [`RegistryError::WrongType`].
-    pub fn get(
+    pub fn get<'a>(
         &self,
         author: &Author,
         overlay: &Overlay,
         key: &Key,
-        expected: &str,
+        expected: impl Into<Expected<'a>>,
     ) -> Result<Value, RegistryError> {
+        let expected = expected.into();
         let published = self.slots.read().get(key).cloned();
         let staged = overlay.get(key);
         for slot in [published, staged].into_iter().flatten() {
             if let Some(found) = slot.peek(author, expected) {
-                return found;
+                let value = found?;
+                note_user(&value, expected, author, overlay);
+                return Ok(value);
             }
         }
         Err(RegistryError::NotFound { key: key.clone() })
@@ -211,7 +265,14 @@ impl Registry {
     /// Publishes what a generation registered while it was loading. Where another filled a key in the
     /// meantime, that value stays; the staged one lives on for the generation that holds it.
     pub fn commit(&self, overlay: &Overlay) {
-        let staged = overlay.end(true);
+        let overlay::Ended { slots: staged, upgrades, seen } = overlay.end(true);
+        for (tenure, ty, author) in seen {
+            tenure.note_user(&ty, &author);
+        }
+        // The routes lead to the new code already; whoever comes for one of these values waits for it.
+        for upgrade in upgrades {
+            upgrade.commit();
+        }
         let mut lost = Vec::new();
         {
             let mut slots = self.slots.write();
@@ -230,7 +291,10 @@ impl Registry {
 
     /// Undoes what a generation registered while it was loading, newest first.
     pub fn abandon(&self, overlay: &Overlay) {
-        close_all(overlay.end(false));
+        let overlay::Ended { slots, upgrades, .. } = overlay.end(false);
+        // Undone when dropped, without any lock.
+        drop(upgrades);
+        close_all(slots);
     }
 
     /// Counts a reload for every value that `plugin` has used.
@@ -277,6 +341,15 @@ impl Registry {
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registry").field("slots", &self.slots.read().len()).finish()
+    }
+}
+
+/// Lets a generation take over the data that it has found: at once, or when it is published.
+fn note_user(value: &Value, expected: Expected<'_>, author: &Author, overlay: &Overlay) {
+    if let (Value::Data(tenure), Some(ty)) = (value, expected.data)
+        && !overlay.saw(tenure, ty, author)
+    {
+        tenure.note_user(ty, author);
     }
 }
 

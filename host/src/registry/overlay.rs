@@ -10,8 +10,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::Key;
+use super::data::{DataType, Tenure};
 use super::slot::Slot;
+use super::upgrade::Staged;
+use super::{Author, Key};
 
 /// The staged slots of one generation.
 #[derive(Debug)]
@@ -20,11 +22,29 @@ pub struct Overlay(Mutex<Stage>);
 #[derive(Debug)]
 enum Stage {
     /// Loading: registrations are private.
-    Open(HashMap<Key, Arc<Slot>>),
+    Open(Open),
     /// Published: registrations are everybody's at once.
     Committed,
     /// Refused: there are no registrations any more, not even by a hook that is still running.
     Abandoned,
+}
+
+/// What is staged.
+#[derive(Debug, Default)]
+struct Open {
+    slots: HashMap<Key, Arc<Slot>>,
+    /// Upgraded data that becomes valid with the generation.
+    upgrades: Vec<Staged>,
+    /// Data of others that the generation has found, and takes over when it is published.
+    seen: Vec<(Arc<Tenure>, DataType, Author)>,
+}
+
+/// What was staged.
+#[derive(Debug, Default)]
+pub(super) struct Ended {
+    pub(super) slots: Vec<Arc<Slot>>,
+    pub(super) upgrades: Vec<Staged>,
+    pub(super) seen: Vec<(Arc<Tenure>, DataType, Author)>,
 }
 
 /// Where a generation's registrations go.
@@ -40,7 +60,7 @@ pub(super) enum Place {
 impl Overlay {
     /// For a generation that is loading.
     pub fn open() -> Overlay {
-        Overlay(Mutex::new(Stage::Open(HashMap::new())))
+        Overlay(Mutex::new(Stage::Open(Open::default())))
     }
 
     /// For who registers for everybody at once.
@@ -55,8 +75,8 @@ impl Overlay {
     /// Where `key` is to be registered. A staged slot is made if there is none.
     pub(super) fn place(&self, key: &Key) -> Place {
         match &mut *self.0.lock() {
-            Stage::Open(slots) => {
-                let slot = slots.entry(key.clone()).or_insert_with(|| Arc::new(Slot::new(key.clone())));
+            Stage::Open(open) => {
+                let slot = open.slots.entry(key.clone()).or_insert_with(|| Arc::new(Slot::new(key.clone())));
                 Place::Staged(Arc::clone(slot))
             }
             Stage::Committed => Place::Published,
@@ -66,27 +86,62 @@ impl Overlay {
 
     pub(super) fn get(&self, key: &Key) -> Option<Arc<Slot>> {
         match &*self.0.lock() {
-            Stage::Open(slots) => slots.get(key).cloned(),
+            Stage::Open(open) => open.slots.get(key).cloned(),
             Stage::Committed | Stage::Abandoned => None,
         }
     }
 
     pub(super) fn take(&self, key: &Key) -> Option<Arc<Slot>> {
         match &mut *self.0.lock() {
-            Stage::Open(slots) => slots.remove(key),
+            Stage::Open(open) => open.slots.remove(key),
             Stage::Committed | Stage::Abandoned => None,
         }
     }
 
-    /// Ends the overlay and returns its slots.
-    pub(super) fn end(&self, published: bool) -> Vec<Arc<Slot>> {
+    /// Keeps data in mind that the generation has found; false if it is published and takes over at once.
+    pub(super) fn saw(&self, tenure: &Arc<Tenure>, ty: &DataType, author: &Author) -> bool {
+        match &mut *self.0.lock() {
+            Stage::Open(open) => {
+                if !open.seen.iter().any(|(known, ..)| Arc::ptr_eq(known, tenure)) {
+                    open.seen.push((Arc::clone(tenure), ty.clone(), author.clone()));
+                }
+                true
+            }
+            Stage::Committed => false,
+            Stage::Abandoned => true,
+        }
+    }
+
+    /// Stages an upgrade, unless the overlay has ended: then it is returned, to be undone without the lock.
+    pub(super) fn stage(&self, upgrade: Staged) -> Option<Staged> {
+        match &mut *self.0.lock() {
+            Stage::Open(open) => {
+                open.upgrades.push(upgrade);
+                None
+            }
+            Stage::Committed | Stage::Abandoned => Some(upgrade),
+        }
+    }
+
+    /// Whether an upgrade of the slot is staged.
+    pub(super) fn has_staged(&self, slot: &Arc<Slot>) -> bool {
+        match &*self.0.lock() {
+            Stage::Open(open) => open.upgrades.iter().any(|upgrade| upgrade.is_for(slot)),
+            Stage::Committed | Stage::Abandoned => false,
+        }
+    }
+
+    /// Ends the overlay and returns what was staged.
+    pub(super) fn end(&self, published: bool) -> Ended {
         let end = if published { Stage::Committed } else { Stage::Abandoned };
         let mut stage = self.0.lock();
         match std::mem::replace(&mut *stage, end) {
-            Stage::Open(slots) => slots.into_values().collect(),
+            Stage::Open(open) => {
+                Ended { slots: open.slots.into_values().collect(), upgrades: open.upgrades, seen: open.seen }
+            }
             ended => {
                 *stage = ended;
-                Vec::new()
+                Ended::default()
             }
         }
     }

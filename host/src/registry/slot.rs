@@ -14,8 +14,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use super::data::Tenure;
 use super::wait::{Graph, ThreadToken};
-use super::{Author, InitFailure, Key, RegistryError, Value, unix_ms};
+use super::{Author, Expected, InitFailure, Key, RegistryError, Value, unix_ms};
 
 /// Back-off after the second failure in a row; it doubles from there.
 const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
@@ -206,7 +207,7 @@ impl Slot {
     pub(super) fn turn(
         self: &Arc<Self>,
         author: &Author,
-        expected: &str,
+        expected: Expected<'_>,
         timeout: Duration,
         waits: &Graph,
     ) -> Result<Turn, RegistryError> {
@@ -228,7 +229,11 @@ impl Slot {
     }
 
     /// The value, if there is one; counts as a use.
-    pub(super) fn peek(&self, author: &Author, expected: &str) -> Option<Result<Value, RegistryError>> {
+    pub(super) fn peek(
+        &self,
+        author: &Author,
+        expected: Expected<'_>,
+    ) -> Option<Result<Value, RegistryError>> {
         match &mut self.state.lock().content {
             Content::Ready(ready) => Some(self.found(ready, author, expected)),
             _ => None,
@@ -247,6 +252,39 @@ impl Slot {
         }
     }
 
+    /// The data in the slot, if that is what it holds.
+    pub(super) fn data(&self) -> Option<Arc<Tenure>> {
+        match &self.state.lock().content {
+            Content::Ready(Ready { value: Value::Data(tenure), .. }) => Some(Arc::clone(tenure)),
+            _ => None,
+        }
+    }
+
+    /// Plugins other than `plugin` that have used the value.
+    pub(super) fn other_users(&self, plugin: &str) -> Vec<Arc<str>> {
+        match &self.state.lock().content {
+            Content::Ready(ready) => ready.users.iter().filter(|user| ***user != *plugin).cloned().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Puts upgraded data in the place of the old, or nothing if `new` is `None`; false if something else is
+    /// there by now.
+    pub(super) fn replace(&self, old: &Arc<Tenure>, new: Option<Arc<Tenure>>) -> bool {
+        let mut state = self.state.lock();
+        let is_there = matches!(&state.content,
+            Content::Ready(Ready { value: Value::Data(tenure), .. }) if Arc::ptr_eq(tenure, old));
+        if !is_there {
+            return false;
+        }
+        // The old value is `old`'s still: nothing is dropped under the lock.
+        match (&mut state.content, new) {
+            (Content::Ready(ready), Some(new)) => ready.value = Value::Data(new),
+            (content, _) => *content = Content::Empty,
+        }
+        true
+    }
+
     pub(super) fn note_reload(&self, plugin: &str) {
         if let Content::Ready(ready) = &mut self.state.lock().content
             && ready.users.contains(plugin)
@@ -255,13 +293,29 @@ impl Slot {
         }
     }
 
-    fn found(&self, ready: &mut Ready, author: &Author, expected: &str) -> Result<Value, RegistryError> {
-        let found = ready.value.type_name();
-        if found != expected {
+    fn found(
+        &self,
+        ready: &mut Ready,
+        author: &Author,
+        expected: Expected<'_>,
+    ) -> Result<Value, RegistryError> {
+        if let (Value::Data(tenure), Some(ty)) = (&ready.value, expected.data)
+            && let (found, owner) = tenure.owner()
+            && found.is_akin(ty)
+        {
+            if !found.is_same(ty) {
+                return Err(RegistryError::Outdated {
+                    key: self.key.clone(),
+                    type_name: ty.name().to_owned(),
+                    author: owner,
+                    reason: found.difference(ty),
+                });
+            }
+        } else if !expected.accepts(&ready.value) {
             return Err(RegistryError::WrongType {
                 key: self.key.clone(),
-                found: found.to_owned(),
-                expected: expected.to_owned(),
+                found: ready.value.type_name().into_owned(),
+                expected: expected.name.to_owned(),
                 author: ready.author.clone(),
             });
         }
@@ -308,7 +362,7 @@ impl Slot {
         &self,
         attempt: u64,
         author: &Author,
-        expected: &str,
+        expected: Expected<'_>,
         timeout: Duration,
     ) -> Result<Value, RegistryError> {
         let begun = Instant::now();
@@ -407,7 +461,7 @@ impl Slot {
         };
         let mut value = None;
         if let Content::Ready(ready) = &state.content {
-            info.type_name = Some(ready.value.type_name().to_owned());
+            info.type_name = Some(ready.value.type_name().into_owned());
             info.kind = Some(ready.value.kind());
             info.created_by = Some((&ready.author).into());
             info.created_at_ms = Some(unix_ms(ready.at));
@@ -436,15 +490,15 @@ impl Attempt {
     pub(super) fn finish(
         mut self,
         outcome: Result<Value, InitFailure>,
-        expected: &str,
+        expected: Expected<'_>,
         serial: u64,
     ) -> Result<Value, RegistryError> {
         self.done = true;
         let slot = Arc::clone(&self.slot);
         let (outcome, wrong) = match outcome {
-            Ok(value) if value.type_name() != expected => {
-                let made = value.type_name().to_owned();
-                (Err(InitFailure::WrongType { expected: expected.to_owned(), made }), Some(value))
+            Ok(value) if !expected.accepts(&value) => {
+                let made = value.type_name().into_owned();
+                (Err(InitFailure::WrongType { expected: expected.name.to_owned(), made }), Some(value))
             }
             other => (other, None),
         };

@@ -126,9 +126,9 @@ impl Pool {
     }
 }
 
-impl registry::Keep for Pool {}
+registry::host_handle!(Pool);
 
-impl registry::sealed::Keep for Pool {
+impl registry::sealed::HostHandle for Pool {
     const TYPE_NAME: &'static str = "db::Pool";
 
     fn from_owned(handle: Owned) -> Pool {

@@ -64,6 +64,11 @@ impl PluginsDir {
         self.put(name, &read_fixture(fixture));
     }
 
+    /// Puts a library that the test has built itself under the name `name`, in the place of what is there.
+    pub fn put_library(&self, name: &str, library: &[u8]) {
+        self.put(name, library);
+    }
+
     /// Replaces a library by what another build of the fixture would yield: other bytes, the same code.
     ///
     /// # Panics

@@ -1,0 +1,241 @@
+//! What a library asks of the dynamic loader, read from its file before any of its code runs.
+//!
+//! The descriptor says whose library it is; this says whether mapping it does something to the process
+//! that unmapping cannot take back, and whether the loader will find what it needs.
+//!
+//! # Invariants
+//!
+//! - What is refused here would harm the whole process or could not be opened. What is merely odd is
+//!   allowed and said: it costs its own plugin, not the others.
+
+use std::path::Path;
+
+use object::elf;
+use object::read::elf::{FileHeader, ProgramHeader, Sym as _};
+
+/// Why a library is not opened. Nothing of it has run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum VettingError {
+    /// The parts that the loader reads contradict each other.
+    #[error("its dynamic section is malformed: {reason}")]
+    Malformed {
+        /// What is wrong.
+        reason: String,
+    },
+    /// Mapping it would make the stacks of the whole process executable.
+    #[error(
+        "it wants an executable stack, which the whole process would get; link it with `-Wl,-z,noexecstack`"
+    )]
+    ExecutableStack,
+    /// Its code would have to be writable.
+    #[error("it has text relocations: its code would have to be written to; compile all of it with `-fPIC`")]
+    TextRelocations,
+    /// It needs a library that is not here.
+    #[error("it needs `{library}`, which is not on this machine; install it, or link it statically")]
+    Needs {
+        /// The library.
+        library: String,
+    },
+}
+
+/// Something that is allowed and has a price.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Oddity {
+    /// The loader never unmaps it.
+    #[error("the dynamic loader will keep it mapped: it is linked with `-z nodelete`")]
+    NoDelete,
+    /// The loader never unmaps it, because others may have been bound to this symbol.
+    #[error(
+        "the dynamic loader: it defines the unique symbol `{symbol}`; compile C++ with `-fno-gnu-unique`"
+    )]
+    Unique {
+        /// The symbol.
+        symbol: String,
+    },
+    /// It takes thread-local memory from a reserve that each of its generations makes smaller.
+    #[error("its thread-locals are of the initial-exec model, for which a process has room a few times only")]
+    StaticTls,
+}
+
+impl Oddity {
+    /// Whether the loader will keep it mapped for ever.
+    pub fn stays_mapped(&self) -> bool {
+        matches!(self, Oddity::NoDelete | Oddity::Unique { .. })
+    }
+}
+
+/// A library that may be opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Vetted {
+    /// What is odd about it.
+    pub oddities: Vec<Oddity>,
+    /// The libraries it needs, by the names under which the loader knows them.
+    pub needs: Vec<String>,
+}
+
+type Elf = elf::FileHeader64<object::Endianness>;
+
+/// Looks at a library that [`super::descriptor::read`] has accepted. `is_available` tells whether the
+/// loader would find a library of that name.
+///
+/// # Errors
+///
+/// [`VettingError`]; the first thing that is wrong.
+pub fn vet(file: &[u8], is_available: impl Fn(&str) -> bool) -> Result<Vetted, VettingError> {
+    let malformed = |error: object::Error| VettingError::Malformed { reason: error.to_string() };
+    let header = Elf::parse(file).map_err(malformed)?;
+    let endian = header.endian().map_err(malformed)?;
+    let programs = header.program_headers(endian, file).map_err(malformed)?;
+    let stack = programs.iter().find(|program| program.p_type(endian) == elf::PT_GNU_STACK);
+    // Where it does not say, the loader assumes the worst.
+    if stack.is_none_or(|stack| stack.p_flags(endian).0 & elf::PF_X.0 != 0) {
+        return Err(VettingError::ExecutableStack);
+    }
+
+    let sections = header.sections(endian, file).map_err(malformed)?;
+    let dynamic = sections.dynamic_table(endian, file).map_err(malformed)?;
+    let (mut oddities, mut needs) = (Vec::new(), Vec::new());
+    for entry in &dynamic {
+        let has = |tag: elf::DynamicTag, bit: u64| entry.tag == tag && entry.val & bit != 0;
+        if entry.tag == elf::DT_TEXTREL || has(elf::DT_FLAGS, elf::DF_TEXTREL.0) {
+            return Err(VettingError::TextRelocations);
+        }
+        if has(elf::DT_FLAGS_1, elf::DF_1_NODELETE.0) {
+            oddities.push(Oddity::NoDelete);
+        }
+        if has(elf::DT_FLAGS, elf::DF_STATIC_TLS.0) {
+            oddities.push(Oddity::StaticTls);
+        }
+        if entry.tag == elf::DT_NEEDED {
+            let library = String::from_utf8_lossy(dynamic.string(entry).map_err(malformed)?).into_owned();
+            if !is_available(&library) {
+                return Err(VettingError::Needs { library });
+            }
+            needs.push(library);
+        }
+    }
+
+    let symbols = sections.symbols(endian, file, elf::SHT_DYNSYM).map_err(malformed)?;
+    let unique =
+        symbols.iter().find(|symbol| symbol.st_bind() == elf::STB_GNU_UNIQUE && !symbol.is_undefined(endian));
+    if let Some(unique) = unique {
+        let name = unique.name(endian, symbols.strings()).map_err(malformed)?;
+        oddities.push(Oddity::Unique { symbol: String::from_utf8_lossy(name).into_owned() });
+    }
+    Ok(Vetted { oddities, needs })
+}
+
+/// Whether the loader would find a library: it is mapped already, it is in the loader's cache, or in a
+/// directory that the environment names. Where there is no cache to look at, the loader has the last word.
+pub fn is_available(library: &str) -> bool {
+    if library.contains('/') {
+        return Path::new(library).exists();
+    }
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let is_mapped = |line: &str| line.rsplit('/').next() == Some(library);
+    if maps.lines().any(is_mapped) {
+        return true;
+    }
+    let named = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let usual = ["/lib", "/usr/lib", "/lib64", "/usr/lib64"].map(Into::into);
+    if std::env::split_paths(&named).chain(usual).any(|dir| dir.join(library).exists()) {
+        return true;
+    }
+    // A table of offsets, followed by the names, each ended by a NUL byte.
+    let Ok(cache) = std::fs::read("/etc/ld.so.cache") else { return true };
+    cache.split(|byte| *byte == 0).any(|name| name == library.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use object::read::elf::SectionHeader as _;
+
+    use super::*;
+
+    /// The test program itself, which is a shared object as far as these headers go.
+    fn whole() -> Vec<u8> {
+        std::fs::read(std::env::current_exe().unwrap()).unwrap()
+    }
+
+    /// Where the loader's entries are in the file: offset, and how many.
+    fn section(file: &[u8], kind: elf::SectionType) -> (usize, usize) {
+        let header = Elf::parse(file).unwrap();
+        let endian = header.endian().unwrap();
+        let sections = header.sections(endian, file).unwrap();
+        let found = sections.iter().find(|section| section.sh_type(endian) == kind).unwrap();
+        let (offset, size) = found.file_range(endian).unwrap();
+        (offset as usize, size as usize)
+    }
+
+    fn word(file: &[u8], at: usize) -> u64 {
+        u64::from_le_bytes(file[at..at + 8].try_into().unwrap())
+    }
+
+    /// Makes the first entry of the dynamic section with `tag`, or the last of all, say `tag` = `value`.
+    fn set_dynamic(file: &mut [u8], tag: u64, value: u64) {
+        let (start, size) = section(file, elf::SHT_DYNAMIC);
+        let entries = (start..start + size).step_by(16);
+        let free = |at: &usize| [tag, 0].contains(&word(file, *at));
+        let at = entries.clone().find(free).unwrap();
+        file[at..at + 8].copy_from_slice(&tag.to_le_bytes());
+        file[at + 8..at + 16].copy_from_slice(&value.to_le_bytes());
+    }
+
+    fn vetted(file: &[u8]) -> Result<Vec<Oddity>, VettingError> {
+        vet(file, |_| true).map(|vetted| vetted.oddities)
+    }
+
+    #[test]
+    fn ordinary_libraries_are_neither_refused_nor_odd() {
+        let vetted = vet(&whole(), is_available).unwrap();
+        assert_eq!(vetted.oddities, []);
+        assert!(vetted.needs.iter().any(|library| library == "libc.so.6"), "{:?}", vetted.needs);
+    }
+
+    #[test]
+    fn library_that_is_nowhere_is_named() {
+        let error = vet(&whole(), |library| !library.starts_with("libc.")).unwrap_err();
+        assert_eq!(error, VettingError::Needs { library: "libc.so.6".to_owned() });
+        assert!(!is_available("libmade-up-by-this-test.so.7"));
+    }
+
+    #[test]
+    fn executable_stacks_and_text_relocations_are_refused() {
+        let mut file = whole();
+        let header = Elf::parse(&*file).unwrap();
+        let endian = header.endian().unwrap();
+        let (start, each) = (header.e_phoff(endian) as usize, header.e_phentsize(endian) as usize);
+        let programs = header.program_headers(endian, &*file).unwrap();
+        let index = programs.iter().position(|program| program.p_type(endian) == elf::PT_GNU_STACK).unwrap();
+        // `p_flags` is the second word of four bytes.
+        file[start + index * each + 4] |= 1;
+        assert_eq!(vetted(&file), Err(VettingError::ExecutableStack));
+
+        let mut file = whole();
+        set_dynamic(&mut file, 30, 4);
+        assert_eq!(vetted(&file), Err(VettingError::TextRelocations));
+    }
+
+    #[test]
+    fn what_stays_mapped_is_known_beforehand() {
+        let mut file = whole();
+        set_dynamic(&mut file, 0x6fff_fffb, 8);
+        assert_eq!(vetted(&file), Ok(vec![Oddity::NoDelete]));
+        assert!(Oddity::NoDelete.stays_mapped());
+
+        let mut file = whole();
+        set_dynamic(&mut file, 30, 16);
+        assert_eq!(vetted(&file), Ok(vec![Oddity::StaticTls]));
+        assert!(!Oddity::StaticTls.stays_mapped());
+
+        let mut file = whole();
+        let (start, size) = section(&file, elf::SHT_DYNSYM);
+        // A symbol has 24 bytes: name (4), binding and type (1), visibility (1), section (2), ...
+        let defined = |at: &usize| file[*at + 6] != 0 || file[*at + 7] != 0;
+        let at = (start..start + size).step_by(24).find(defined).unwrap();
+        file[at + 4] = 10 << 4 | file[at + 4] & 15;
+        let found = vetted(&file).unwrap();
+        assert!(matches!(found.as_slice(), [Oddity::Unique { symbol }] if !symbol.is_empty()), "{found:?}");
+    }
+}

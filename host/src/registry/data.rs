@@ -1,0 +1,535 @@
+//! Data that plugins share in place: who may use it, who drops it, how it is upgraded.
+//!
+//! The value itself is opaque here. With it come the text of its layout, which is its identity, and glue:
+//! functions of a library that can drop it and take it apart. The boundary's [`DataCell`] says who uses it.
+//!
+//! # Invariants
+//!
+//! - A value is dropped once, by [`Data::drop_value`], or moved away once, by [`Upgrade::commit`].
+//! - It is dropped when the slot has let go of it and nobody uses it. The cell outlives both.
+//! - Glue is code: the library of [`Data::owner`] has to stay mapped as long as the value lives, and so has one
+//!   that used a value with hash maps, which when empty point into it. A [`Keeper`] of each is with the value.
+//! - An upgrade begins when the value is claimed, that is when it is frozen and nobody uses it.
+#![expect(unsafe_code, reason = "values and their glue are addresses to the host")]
+
+use std::alloc::{GlobalAlloc, Layout as Block, System};
+use std::any::Any;
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::fmt;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use plugin_api::abi::{
+    DATA_CLAIMED, DATA_FROZEN, DATA_GONE, DataCell, ErrorSink, ErrorView, GlueView, OldDataView, Status,
+    StrView, UpgradeView,
+};
+use plugin_api::resident::Layout;
+
+use super::Author;
+
+/// The flags in a cell's word; below them users are counted.
+const FLAGS: u64 = DATA_FROZEN | DATA_GONE | DATA_CLAIMED;
+/// How often a waiting upgrade looks whether the last user has left: users leave without a word.
+const LOOK: Duration = Duration::from_micros(500);
+
+/// Builds a value of a newer layout from an older one.
+pub type UpgradeFn = unsafe extern "C" fn(*const OldDataView, *mut UpgradeView, *const ErrorSink) -> Status;
+
+/// Keeps the library mapped in which the functions of a type are, until it is dropped.
+pub type Keeper = Arc<dyn Any + Send + Sync>;
+
+/// A type of data, as a generation describes it.
+#[derive(Clone)]
+pub struct DataType {
+    name: String,
+    text: Arc<str>,
+    layout: Arc<Layout>,
+    glue: Arc<[GlueView]>,
+    upgrade: UpgradeFn,
+    keeper: Keeper,
+    /// Whether a value that cannot be upgraded is dropped and made anew.
+    pub restarts: bool,
+}
+
+impl DataType {
+    /// A type; `None` if the layout's text is not one, or has not as many types as there is glue.
+    ///
+    /// # Safety
+    ///
+    /// `glue` and `upgrade` are functions for the types that `text` describes, in a library that stays mapped as
+    /// long as `keeper` is about.
+    pub unsafe fn new(
+        name: &str,
+        text: &str,
+        glue: &[GlueView],
+        upgrade: UpgradeFn,
+        restarts: bool,
+        keeper: Keeper,
+    ) -> Option<DataType> {
+        let layout = Layout::parse(text)?;
+        (layout.types.len() == glue.len()).then(|| DataType {
+            name: name.to_owned(),
+            text: text.into(),
+            layout: Arc::new(layout),
+            glue: glue.into(),
+            upgrade,
+            keeper,
+            restarts,
+        })
+    }
+
+    /// The type's name for humans.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether values of `other` are laid out as values of this.
+    pub(super) fn is_same(&self, other: &DataType) -> bool {
+        Arc::ptr_eq(&self.text, &other.text) || self.text == other.text
+    }
+
+    /// Whether `other` is this type before or after an edit.
+    pub(super) fn is_akin(&self, other: &DataType) -> bool {
+        let base = |of: &DataType| of.layout.types[0].name.split('<').next().map(str::to_owned);
+        base(self) == base(other)
+    }
+
+    /// The first difference between this type and a newer one.
+    pub(super) fn difference(&self, newer: &DataType) -> String {
+        self.layout.difference(&newer.layout)
+    }
+
+    fn has_hash_maps(&self) -> bool {
+        self.layout.types.iter().any(|ty| ty.name.starts_with("std::collections::hash::"))
+    }
+}
+
+impl fmt::Debug for DataType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataType").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A value and what is known of it.
+pub struct Data {
+    cell: NonNull<DataCell>,
+    /// As the owner describes it.
+    owner: Mutex<(DataType, Author)>,
+    /// Generations that may have left pointers to constants of their library in it.
+    touched: Mutex<Vec<(Author, Keeper)>>,
+    /// Set by whoever drops the value or moves it away.
+    is_over: AtomicBool,
+    /// For those who wait for the end of an upgrade.
+    gate: Mutex<()>,
+    opened: Condvar,
+    /// How often a value under this key has been upgraded.
+    upgrades: AtomicU64,
+}
+
+// SAFETY: `cell` points to a block of the `Data`'s own, written only through its atomic word. The value behind it
+// is `Send + Sync` by the contract of `Data::new`. Two threads: one drops the value, which nobody uses any
+// more, another looks at the word; neither touches what the other does.
+unsafe impl Send for Data {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Data {}
+
+impl fmt::Debug for Data {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Data").field("users", &self.users()).finish_non_exhaustive()
+    }
+}
+
+/// Values that their slot has let go of and somebody uses, by the address of the cell.
+static LINGERING: LazyLock<Mutex<HashMap<usize, Arc<Data>>>> = LazyLock::new(Mutex::default);
+
+/// What became of the wish to use a value.
+#[derive(Debug)]
+pub enum Begun {
+    /// The caller is a user.
+    Using(NonNull<DataCell>),
+    /// There is another value under the key by now, or none.
+    Gone,
+    /// An upgrade did not end in time.
+    TimedOut,
+}
+
+impl Data {
+    /// # Safety
+    ///
+    /// `value` is a whole value of the type, `Send + Sync`, in a block of the C library's, and nobody else's.
+    unsafe fn new(ty: DataType, author: Author, value: *mut c_void) -> Arc<Data> {
+        let cell = DataCell { size: size_of::<DataCell>(), users: AtomicU64::new(0), value };
+        Arc::new(Data {
+            cell: NonNull::from(Box::leak(Box::new(cell))),
+            touched: Mutex::new(if ty.has_hash_maps() {
+                vec![(author.clone(), Arc::clone(&ty.keeper))]
+            } else {
+                Vec::new()
+            }),
+            owner: Mutex::new((ty, author)),
+            is_over: AtomicBool::new(false),
+            gate: Mutex::new(()),
+            opened: Condvar::new(),
+            upgrades: AtomicU64::new(0),
+        })
+    }
+
+    fn word(&self) -> &AtomicU64 {
+        // SAFETY: the cell lives as long as `self`; of it only this atomic word is ever written.
+        unsafe { &(*self.cell.as_ptr()).users }
+    }
+
+    fn value(&self) -> *mut c_void {
+        // SAFETY: as for `word`; this field is never written.
+        unsafe { (*self.cell.as_ptr()).value }
+    }
+
+    fn users(&self) -> u64 {
+        self.word().load(Ordering::Relaxed) & !FLAGS
+    }
+
+    /// Makes the caller a user, waiting for the end of an upgrade. With `joins`, a thread that is a user already
+    /// does not wait for an upgrade that waits for it.
+    pub fn begin(&self, joins: bool, deadline: Instant) -> Begun {
+        loop {
+            let word = self.word().load(Ordering::Relaxed);
+            let is_free = word & FLAGS == 0;
+            let may_join = joins && word & FLAGS == DATA_FROZEN && word & !FLAGS > 0;
+            if is_free || may_join {
+                let taken =
+                    self.word().compare_exchange_weak(word, word + 1, Ordering::Acquire, Ordering::Relaxed);
+                if taken.is_ok() {
+                    return Begun::Using(self.cell);
+                }
+            } else if word & DATA_GONE != 0 {
+                return Begun::Gone;
+            } else {
+                let mut gate = self.gate.lock();
+                // Looked at again under the lock under which the flags are changed.
+                let is_shut = self.word().load(Ordering::Relaxed) & FLAGS == word & FLAGS;
+                if is_shut && self.opened.wait_until(&mut gate, deadline).timed_out() {
+                    return Begun::TimedOut;
+                }
+            }
+        }
+    }
+
+    /// Waits for the end of an upgrade that is under way.
+    pub(super) fn begin_and_leave(&self, deadline: Instant) -> bool {
+        let is_using = matches!(self.begin(false, deadline), Begun::Using(_));
+        if is_using && self.word().fetch_sub(1, Ordering::AcqRel) == DATA_GONE + 1 {
+            release(self.cell.as_ptr() as usize);
+        }
+        is_using
+    }
+
+    /// Keeps users from beginning, and waits until those who are there have left. On an error it is as it was,
+    /// with the number of users that there still are.
+    fn claim(&self, deadline: Instant) -> Result<(), Claim> {
+        {
+            let _gate = self.gate.lock();
+            let before = self.word().fetch_or(DATA_FROZEN, Ordering::Relaxed);
+            if before & DATA_GONE != 0 {
+                self.word().fetch_and(!DATA_FROZEN, Ordering::Relaxed);
+                return Err(Claim::Gone);
+            }
+            if before & DATA_FROZEN != 0 {
+                return Err(Claim::Taken);
+            }
+        }
+        loop {
+            let claimed = self.word().compare_exchange(
+                DATA_FROZEN,
+                DATA_FROZEN | DATA_CLAIMED,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            );
+            match claimed {
+                Ok(_) => return Ok(()),
+                Err(_) if Instant::now() >= deadline => {
+                    let users = self.users();
+                    self.open();
+                    return Err(Claim::Busy(users));
+                }
+                Err(_) => std::thread::sleep(LOOK),
+            }
+        }
+    }
+
+    /// Lets users begin again.
+    fn open(&self) {
+        let _gate = self.gate.lock();
+        self.word().fetch_and(!(DATA_FROZEN | DATA_CLAIMED), Ordering::Release);
+        self.opened.notify_all();
+    }
+
+    /// The slot lets go: nobody begins any more, and the last user ends it. May happen twice.
+    fn retire(self: &Arc<Self>) {
+        let address = self.cell.as_ptr() as usize;
+        LINGERING.lock().insert(address, Arc::clone(self));
+        let before = {
+            let _gate = self.gate.lock();
+            // At once: a user that leaves has to see either flags of before or `DATA_GONE` alone.
+            let shut = |word| Some((word | DATA_GONE) & !(DATA_FROZEN | DATA_CLAIMED));
+            let (Ok(before) | Err(before)) =
+                self.word().fetch_update(Ordering::AcqRel, Ordering::Relaxed, shut);
+            self.opened.notify_all();
+            before
+        };
+        if before & !FLAGS == 0 {
+            release(address);
+        }
+    }
+
+    fn drop_value(&self) {
+        if self.is_over.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let owner = self.owner.lock().0.clone();
+        let root = &owner.layout.types[0];
+        // SAFETY: the glue is that of the value's own type, whose library is mapped; nobody uses the value, and
+        // the flag above lets this happen once.
+        unsafe { (owner.glue[0].drop_value)(self.value()) };
+        if let Ok(block) = Block::from_size_align(root.size, root.align)
+            && block.size() > 0
+        {
+            // SAFETY: the value came in a block of the C library's of this layout, and is dropped.
+            unsafe { System.dealloc(self.value().cast(), block) };
+        }
+        drop(owner);
+        self.free_code();
+    }
+
+    /// Notes a use by a generation. One that is newer than the owner becomes the owner: from now on its glue is
+    /// used, and the earlier owner's code is not needed any more.
+    fn note_user(&self, ty: &DataType, author: &Author) {
+        let mut owner = self.owner.lock();
+        if owner.1 == *author {
+            return;
+        }
+        if self.is_over.load(Ordering::Acquire) {
+            return;
+        }
+        if owner.0.has_hash_maps() {
+            let mut touched = self.touched.lock();
+            if !touched.iter().any(|(known, _)| known == author) {
+                touched.push((author.clone(), Arc::clone(&ty.keeper)));
+            }
+        }
+        if owner.1.plugin != author.plugin || owner.1.generation < author.generation {
+            let before = std::mem::replace(&mut *owner, (ty.clone(), author.clone()));
+            drop(owner);
+            // The last keeper of a library sends word to whoever unmaps it.
+            drop(before);
+        }
+    }
+
+    /// The value is over, and needs no code any more. (Its cell may be kept by the very library.)
+    fn free_code(&self) {
+        let owner = std::mem::replace(&mut self.owner.lock().0.keeper, Arc::new(()));
+        let touched = std::mem::take(&mut *self.touched.lock());
+        drop((owner, touched));
+    }
+}
+
+impl Drop for Data {
+    fn drop(&mut self) {
+        // SAFETY: leaked in `new`. Whoever could reach the cell holds a reference to this `Data`, or is a user of
+        // a lingering one.
+        drop(unsafe { Box::from_raw(self.cell.as_ptr()) });
+    }
+}
+
+/// Why a value could not be claimed.
+enum Claim {
+    Gone,
+    Taken,
+    Busy(u64),
+}
+
+/// The last user of a gone value has left. An unknown address is ignored: that value is over already.
+pub fn release(address: usize) {
+    let data = LINGERING.lock().remove(&address);
+    if let Some(data) = data {
+        data.drop_value();
+    }
+}
+
+/// The right of a slot to a value. With the last clone the slot lets go of it.
+#[derive(Debug)]
+pub struct Tenure(Arc<Data>);
+
+impl Drop for Tenure {
+    fn drop(&mut self) {
+        self.0.retire();
+    }
+}
+
+impl Tenure {
+    /// Takes a value over.
+    ///
+    /// # Safety
+    ///
+    /// `value` is a whole value of the type, `Send + Sync`, in a block of the C library's, and nobody else's.
+    pub unsafe fn new(ty: DataType, author: Author, value: *mut c_void) -> Arc<Tenure> {
+        // SAFETY: this function's contract.
+        Arc::new(Tenure(unsafe { Data::new(ty, author, value) }))
+    }
+
+    /// Ends the tenure now, whoever else has a clone of it.
+    pub(super) fn end(&self) {
+        self.0.retire();
+    }
+
+    /// The value, which may outlive the tenure.
+    pub fn data(&self) -> &Arc<Data> {
+        &self.0
+    }
+
+    /// The type's name for humans.
+    pub fn type_name(&self) -> String {
+        self.0.owner.lock().0.name.clone()
+    }
+
+    /// The type as the owner describes it, and the owner.
+    pub(super) fn owner(&self) -> (DataType, Author) {
+        self.0.owner.lock().clone()
+    }
+
+    pub(super) fn note_user(&self, ty: &DataType, author: &Author) {
+        self.0.note_user(ty, author);
+    }
+
+    pub(super) fn describe(&self) -> serde_json::Value {
+        let (ty, owner) = self.owner();
+        serde_json::json!({
+            "size": ty.layout.types[0].size,
+            "layout": format!("{:016x}", xxhash_rust::xxh3::xxh3_64(ty.text.as_bytes())),
+            "users": self.0.users(),
+            "upgrades": self.0.upgrades.load(Ordering::Relaxed),
+            "dropped_by": owner.to_string(),
+        })
+    }
+}
+
+/// An upgraded value that waits to be valid. Dropped, it is undone, and the old value is in use again.
+pub(super) struct Upgrade {
+    old: Arc<Tenure>,
+    ty: DataType,
+    author: Author,
+    view: Option<UpgradeView>,
+}
+
+// SAFETY: the view's functions may be called on any thread, by the contract of `UpgradeView`; the values it leads to
+// are used by nobody until one thread ends the upgrade.
+unsafe impl Send for Upgrade {}
+
+/// Why there is no upgrade. The old value is in use as before.
+#[derive(Debug)]
+pub(super) enum UpgradeFailure {
+    /// There is another value by now: look again.
+    Gone,
+    /// Another upgrade of the value is under way.
+    Taken,
+    /// It was used all the time.
+    Busy(u64),
+    /// The new code could not do it; its words.
+    Refused(String),
+}
+
+impl Upgrade {
+    /// Claims the old value and lets the new code build the new one beside it.
+    pub(super) fn build(
+        old: &Arc<Tenure>,
+        ty: &DataType,
+        author: &Author,
+        deadline: Instant,
+    ) -> Result<Upgrade, UpgradeFailure> {
+        old.0.claim(deadline).map_err(|claim| match claim {
+            Claim::Gone => UpgradeFailure::Gone,
+            Claim::Taken => UpgradeFailure::Taken,
+            Claim::Busy(users) => UpgradeFailure::Busy(users),
+        })?;
+        // From here on, also for a panic of ours, dropping it opens the value again.
+        let mut upgrade =
+            Upgrade { old: Arc::clone(old), ty: ty.clone(), author: author.clone(), view: None };
+        let (before, _) = old.owner();
+        let view = OldDataView {
+            size: size_of::<OldDataView>(),
+            layout: StrView::new(&before.text),
+            glue: before.glue.as_ptr(),
+            glue_count: before.glue.len(),
+            value: old.0.value(),
+        };
+        let mut made = UpgradeView {
+            size: size_of::<UpgradeView>(),
+            value: std::ptr::null_mut(),
+            data: std::ptr::null_mut(),
+            finish: None,
+        };
+        let mut words = String::new();
+        let sink = ErrorSink { data: (&raw mut words).cast(), report: Some(report) };
+        // SAFETY: the value is claimed, so nobody uses it; all views live until the call returns.
+        match unsafe { (ty.upgrade)(&view, &mut made, &sink) } {
+            Status::OK => {
+                upgrade.view = Some(made);
+                Ok(upgrade)
+            }
+            _ => Err(UpgradeFailure::Refused(words)),
+        }
+    }
+
+    /// Whose place the new value takes.
+    pub(super) fn old(&self) -> &Arc<Tenure> {
+        &self.old
+    }
+
+    /// Makes the new value valid. The old one is over.
+    pub(super) fn commit(mut self) -> Arc<Tenure> {
+        let view = self.view.take().expect("an upgrade that was built has a value");
+        // What is left of the old value is the new code's to free.
+        self.old.0.is_over.store(true, Ordering::Release);
+        if let Some(finish) = view.finish {
+            // SAFETY: the first and only end of this upgrade; the library is mapped.
+            unsafe { finish(view.data, 1) };
+        }
+        self.old.0.free_code();
+        // SAFETY: the new code made the value of its own type, and it is valid since the line above.
+        let new = unsafe { Data::new(self.ty.clone(), self.author.clone(), view.value) };
+        new.upgrades.store(self.old.0.upgrades.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        Arc::new(Tenure(new))
+    }
+}
+
+impl Drop for Upgrade {
+    fn drop(&mut self) {
+        if let Some(UpgradeView { data, finish: Some(finish), .. }) = self.view.take() {
+            // SAFETY: the first and only end of this upgrade; the library is mapped.
+            unsafe { finish(data, 0) };
+        }
+        // After a commit the value is over, and stays shut until its slot has the new one.
+        if !self.old.0.is_over.load(Ordering::Acquire) {
+            self.old.0.open();
+        }
+    }
+}
+
+impl fmt::Debug for Upgrade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upgrade").field("to", &self.ty).finish_non_exhaustive()
+    }
+}
+
+/// # Safety
+///
+/// `data` is the `String` of [`Upgrade::build`]; `error` is valid for this call.
+unsafe extern "C" fn report(data: *mut c_void, error: *const ErrorView) {
+    // SAFETY: this function's contract.
+    let words = unsafe { &mut *data.cast::<String>() };
+    // SAFETY: this function's contract.
+    *words = String::from_utf8_lossy(unsafe { (*error).message.as_bytes() }).into_owned();
+}

@@ -1,0 +1,229 @@
+//! When data of an older layout becomes data of today's.
+//!
+//! A generation that is loading *stages* its upgrades: the new values are built beside the old ones, which
+//! nobody uses from then on, and become valid when the generation is published. One that is published upgrades
+//! at the first use. In both cases the older code finds, from then on, a value that it does not understand,
+//! and is told so; requests that run in it and have not used the value yet fail for that.
+//!
+//! # Invariants
+//!
+//! - Only a newer generation of the one plugin that uses a value upgrades it.
+//! - An upgrade that does not come about leaves the value as it was, unless the key says `restarts`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::data::{DataType, Tenure, Upgrade, UpgradeFailure};
+use super::slot::Slot;
+use super::{Author, InitFailure, Key, Overlay, Registry, RegistryError, Value, note_user};
+
+/// How long an upgrade waits for the users of the older value.
+pub(super) const UPGRADE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often a key may turn out to hold another value than a moment ago.
+const TRIES: u32 = 16;
+
+/// What to do, for an upgrade that does not fit.
+const ADVICE: &str = "say `#[resident(rename = \"...\")]`, `#[resident(default = ...)]` or `#[resident(upgrade = ...)]`, \
+                      make it start afresh with `or_restart()`, or remove the key";
+
+/// What becomes of a slot when its generation is published.
+#[derive(Debug)]
+pub(super) struct Staged {
+    slot: Arc<Slot>,
+    what: Change,
+}
+
+#[derive(Debug)]
+enum Change {
+    /// A new value for the old one.
+    Upgrade(Upgrade),
+    /// None: the next caller makes one.
+    Restart(Arc<Tenure>),
+}
+
+impl Staged {
+    pub(super) fn is_for(&self, slot: &Arc<Slot>) -> bool {
+        Arc::ptr_eq(&self.slot, slot)
+    }
+
+    /// Makes it so.
+    pub(super) fn commit(self) {
+        match self.what {
+            Change::Upgrade(upgrade) => {
+                let old = Arc::clone(upgrade.old());
+                // Where the key was removed meanwhile the new value goes as the old one would have.
+                let new = upgrade.commit();
+                self.slot.replace(&old, Some(new));
+                // Those who waited for this look again, and find the new one.
+                old.end();
+            }
+            Change::Restart(old) => {
+                self.slot.replace(&old, None);
+            }
+        }
+    }
+}
+
+impl Registry {
+    /// As [`Registry::get_or_init`] for data: a value of an older layout is upgraded first.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`]; whatever the variant, the slot is as it was or empty.
+    pub fn data(
+        &self,
+        author: &Author,
+        overlay: &Overlay,
+        key: &Key,
+        ty: &DataType,
+        timeout: Duration,
+        mut init: Option<&mut dyn FnMut() -> Result<Value, InitFailure>>,
+    ) -> Result<Arc<Tenure>, RegistryError> {
+        let mut last = RegistryError::NotFound { key: key.clone() };
+        for _ in 0..TRIES {
+            let found = match &mut init {
+                Some(init) => self.get_or_init(author, overlay, key, ty, timeout, init),
+                None => self.get(author, overlay, key, ty),
+            };
+            match found {
+                Ok(Value::Data(tenure)) => return Ok(tenure),
+                Ok(Value::Host(_)) => return Err(RegistryError::NotFound { key: key.clone() }),
+                Err(error @ RegistryError::Outdated { .. }) => {
+                    last = error.clone();
+                    if let Some(slot) = self.published(key)
+                        && overlay.has_staged(&slot)
+                        && let Some(old) = slot.data()
+                    {
+                        // Published a moment ago, and the upgrade becomes valid in a moment.
+                        old.data().begin_and_leave(Instant::now() + UPGRADE_TIMEOUT);
+                        continue;
+                    }
+                    if overlay.is_open() {
+                        return Err(with_reason(error, |difference| {
+                            format!(
+                                "{difference}; while loading, the value is still the serving code's: list the key under \
+                                 `state:` in `plugin!`, and use it in handlers only"
+                            )
+                        }));
+                    }
+                    let Some(staged) = self.upgrade(author, key, ty, error)? else { continue };
+                    staged.commit();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    /// Readies a key for a generation that is loading: makes a missing value, stages the upgrade of an older one.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`]; whatever the variant, the slot is as it was or empty.
+    pub fn prepare(
+        &self,
+        author: &Author,
+        overlay: &Overlay,
+        key: &Key,
+        ty: &DataType,
+        timeout: Duration,
+        init: &mut dyn FnMut() -> Result<Value, InitFailure>,
+    ) -> Result<(), RegistryError> {
+        let mut last = RegistryError::NotFound { key: key.clone() };
+        for _ in 0..TRIES {
+            match self.get_or_init(author, overlay, key, ty, timeout, &mut *init) {
+                Ok(value) => {
+                    note_user(&value, ty.into(), author, overlay);
+                    return Ok(());
+                }
+                Err(error @ RegistryError::Outdated { .. }) => {
+                    last = error.clone();
+                    let slot = self.slot(overlay, key)?;
+                    if overlay.has_staged(&slot) {
+                        return Ok(());
+                    }
+                    let Some(staged) = self.upgrade(author, key, ty, error)? else { continue };
+                    return match overlay.stage(staged) {
+                        None => Ok(()),
+                        // Loading was given up meanwhile: undone by the drop.
+                        Some(_) => Err(RegistryError::Abandoned { key: key.clone() }),
+                    };
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    /// Builds what is to take the place of an older value. `None`: it is another one by now.
+    fn upgrade(
+        &self,
+        author: &Author,
+        key: &Key,
+        ty: &DataType,
+        outdated: RegistryError,
+    ) -> Result<Option<Staged>, RegistryError> {
+        let Some(slot) = self.published(key) else { return Ok(None) };
+        let Some(old) = slot.data() else { return Ok(None) };
+        let (found, owner) = old.owner();
+        if found.is_same(ty) {
+            return Ok(None);
+        }
+        let others = slot.other_users(&author.plugin);
+        if !others.is_empty() {
+            return Err(with_reason(outdated, |difference| {
+                format!(
+                    "{difference}; plugin `{}` uses the value, too; give each its own key or module",
+                    others[0]
+                )
+            }));
+        }
+        if owner.generation >= author.generation {
+            return Err(with_reason(outdated, |_| {
+                format!(
+                    "it has been upgraded for newer code; this call runs in generation {}",
+                    author.generation
+                )
+            }));
+        }
+        let deadline = Instant::now() + UPGRADE_TIMEOUT;
+        let reason = match Upgrade::build(&old, ty, author, deadline) {
+            Ok(upgrade) => {
+                tracing::info!(key = %key, from = %owner, to = %author, "data upgraded: {}", found.difference(ty));
+                return Ok(Some(Staged { slot, what: Change::Upgrade(upgrade) }));
+            }
+            Err(UpgradeFailure::Gone) => return Ok(None),
+            Err(UpgradeFailure::Taken) => {
+                // Another thread is at it: its end is the end of this wait.
+                let _ = old.data().begin_and_leave(deadline);
+                if Instant::now() < deadline {
+                    return Ok(None);
+                }
+                "another upgrade of it does not end".to_owned()
+            }
+            Err(UpgradeFailure::Busy(users)) => format!(
+                "waited {UPGRADE_TIMEOUT:?} for {users} uses by earlier code to end; keep a handle for a request, and not in a static"
+            ),
+            Err(UpgradeFailure::Refused(words)) => format!("{words}; {ADVICE}"),
+        };
+        if ty.restarts {
+            tracing::warn!(key = %key, from = %owner, to = %author, "data starts afresh: {reason}");
+            return Ok(Some(Staged { slot, what: Change::Restart(old) }));
+        }
+        Err(with_reason(outdated, |_| reason))
+    }
+
+    fn published(&self, key: &Key) -> Option<Arc<Slot>> {
+        self.slots.read().get(key).cloned()
+    }
+}
+
+fn with_reason(error: RegistryError, reason: impl FnOnce(&str) -> String) -> RegistryError {
+    match error {
+        RegistryError::Outdated { key, type_name, author, reason: difference } => {
+            RegistryError::Outdated { key, type_name, author, reason: reason(&difference) }
+        }
+        other => other,
+    }
+}

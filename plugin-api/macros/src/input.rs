@@ -1,0 +1,141 @@
+//! Reads the definition: fields, variants and what `#[resident(...)]` says of them.
+
+use syn::spanned::Spanned;
+use syn::{Attribute, Data, DeriveInput, Error, Expr, Fields, LitStr, Member, Path, Result, Type};
+
+/// A field.
+pub(crate) struct Field {
+    /// Its name or number.
+    pub(crate) member: Member,
+    /// Its name as text.
+    pub(crate) name: String,
+    pub(crate) ty: Type,
+    /// What it was called before.
+    pub(crate) before: Vec<String>,
+    /// What it takes when it is new.
+    pub(crate) default: Option<Expr>,
+}
+
+/// A variant.
+pub(crate) struct Variant {
+    pub(crate) ident: syn::Ident,
+    pub(crate) before: Vec<String>,
+    pub(crate) fields: Vec<Field>,
+}
+
+/// A definition.
+pub(crate) enum Body {
+    Struct(Vec<Field>),
+    Enum { variants: Vec<Variant>, is_numbered: bool },
+}
+
+/// What `#[resident(...)]` may say.
+#[derive(Default)]
+struct Words {
+    before: Vec<String>,
+    default: Option<Expr>,
+    upgrade: Option<Path>,
+}
+
+/// The hook of a type, if it has one.
+pub(crate) fn upgrade(input: &DeriveInput) -> Result<Option<Path>> {
+    Ok(words(&input.attrs, &["upgrade"])?.upgrade)
+}
+
+/// The definition.
+pub(crate) fn body(input: &DeriveInput) -> Result<Body> {
+    for attribute in &input.attrs {
+        if attribute.path().is_ident("repr") {
+            attribute.parse_nested_meta(|meta| {
+                if meta.path.is_ident("packed") {
+                    return Err(
+                        meta.error("a packed type cannot be `Resident`: its fields have no addresses")
+                    );
+                }
+                // `align(N)`: the number is in the layout.
+                if meta.input.peek(syn::token::Paren) {
+                    let content;
+                    syn::parenthesized!(content in meta.input);
+                    content.parse::<syn::LitInt>()?;
+                }
+                Ok(())
+            })?;
+        }
+    }
+    if let Some(lifetime) = input.generics.lifetimes().next() {
+        let words = "a `Resident` type holds no references: they would lead into code that a reload replaces";
+        return Err(Error::new(lifetime.span(), words));
+    }
+    match &input.data {
+        Data::Struct(data) => Ok(Body::Struct(fields(&data.fields)?)),
+        Data::Enum(data) => {
+            let is_numbered = data.variants.iter().any(|variant| variant.discriminant.is_some());
+            let mut variants = Vec::new();
+            for variant in &data.variants {
+                if is_numbered && !variant.fields.is_empty() {
+                    let words =
+                        "an enum with numbered variants and fields cannot be `Resident`: drop the numbers";
+                    return Err(Error::new(variant.span(), words));
+                }
+                let before = words(&variant.attrs, &["rename"])?.before;
+                variants.push(Variant {
+                    ident: variant.ident.clone(),
+                    before,
+                    fields: fields(&variant.fields)?,
+                });
+            }
+            if variants.is_empty() {
+                return Err(Error::new(input.ident.span(), "an enum without variants has no values to keep"));
+            }
+            Ok(Body::Enum { variants, is_numbered })
+        }
+        Data::Union(data) => {
+            let words = "a union cannot be `Resident`: nothing says which of its fields is valid";
+            Err(Error::new(data.union_token.span(), words))
+        }
+    }
+}
+
+fn fields(fields: &Fields) -> Result<Vec<Field>> {
+    let mut found = Vec::new();
+    for (member, field) in fields.members().zip(fields) {
+        let said = words(&field.attrs, &["rename", "default"])?;
+        let name = match &member {
+            Member::Named(ident) => ident.to_string(),
+            Member::Unnamed(index) => index.index.to_string(),
+        };
+        found.push(Field { member, name, ty: field.ty.clone(), before: said.before, default: said.default });
+    }
+    Ok(found)
+}
+
+fn words(attributes: &[Attribute], allowed: &[&str]) -> Result<Words> {
+    let mut words = Words::default();
+    for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("resident")) {
+        attribute.parse_nested_meta(|meta| {
+            let name = meta.path.get_ident().map(ToString::to_string).unwrap_or_default();
+            match name.as_str() {
+                word if !allowed.contains(&word) => {
+                    Err(meta.error(format!("expected one of these here: {}", allowed.join(", "))))
+                }
+                "rename" => {
+                    words.before.push(meta.value()?.parse::<LitStr>()?.value());
+                    Ok(())
+                }
+                "upgrade" => {
+                    words.upgrade = Some(meta.value()?.parse()?);
+                    Ok(())
+                }
+                _ => {
+                    words.default = Some(if meta.input.peek(syn::Token![=]) {
+                        meta.value()?.parse()?
+                    } else {
+                        syn::parse_quote!(::core::default::Default::default())
+                    });
+                    Ok(())
+                }
+            }
+        })?;
+    }
+    Ok(words)
+}

@@ -1,0 +1,185 @@
+//! Data in the registry: used in place, counted while it is used.
+//!
+//! Two parties: a user, who wants to begin, and the host, which wants the value for itself to upgrade it.
+//! Both change one atomic word, so one of them comes first. If the user does, the host finds it counted
+//! and waits; if the host does, the user finds the flag, takes its count back, and asks the host, which
+//! makes it wait. (Unless its thread uses the value already, in an outer function: then it joins, while
+//! the host has not claimed the value, or both would wait for ever.) A user that leaves touches the word for the last time when it subtracts: after that the
+//! cell may be gone, unless it was the last user of a gone value, for whom the host keeps it.
+#![expect(unsafe_code, reason = "uses shared values by address")]
+
+use std::cell::Cell;
+use std::ffi::c_void;
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem::offset_of;
+use std::ops::Deref;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use super::sealed::Keep;
+use super::{Handle, Key, RegistryError};
+use crate::abi::{
+    DATA_CLAIMED, DATA_FROZEN, DATA_GONE, DataCell, DataTable, FIND_JOIN, FIND_KEEP, HandleId, HostTable,
+    InitView, Status,
+};
+use crate::host::{self, CallError, Owned};
+use crate::resident::{Resident, TypeInfo};
+
+/// One use of a value.
+pub struct Used<T> {
+    cell: *const DataCell,
+    of: PhantomData<fn() -> T>,
+}
+
+thread_local! {
+    /// How many uses this thread has begun and not ended. A hint: a use may end on another thread.
+    static USES: Cell<u32> = const { Cell::new(0) };
+}
+
+impl<T> Used<T> {
+    /// Of a cell in which the caller has just been counted.
+    fn counted(cell: *const DataCell) -> Used<T> {
+        USES.set(USES.get().saturating_add(1));
+        Used { cell, of: PhantomData }
+    }
+}
+
+// SAFETY: a use is a reference to a `T` that any thread may share, being `Sync`, and a count that is atomic.
+// Two threads: one clones and drops uses, the other moves its own; each counts for itself.
+unsafe impl<T: Send + Sync> Send for Used<T> {}
+// SAFETY: as for `Send`; a shared use gives nothing but `&T`.
+unsafe impl<T: Send + Sync> Sync for Used<T> {}
+
+impl<T> Deref for Used<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: the cell stays as long as it is counted as used, and so does its value, which the host
+        // has found to be laid out as a `T`.
+        unsafe { &*(*self.cell).value.cast::<T>() }
+    }
+}
+
+impl<T> Clone for Used<T> {
+    fn clone(&self) -> Used<T> {
+        // One more where there is one: whoever waits for none waits for both.
+        // SAFETY: the cell stays as long as it is counted as used.
+        unsafe { &(*self.cell).users }.fetch_add(1, Ordering::Relaxed);
+        Used::counted(self.cell)
+    }
+}
+
+impl<T> Drop for Used<T> {
+    fn drop(&mut self) {
+        USES.set(USES.get().saturating_sub(1));
+        // SAFETY: this use is counted.
+        unsafe { leave(self.cell) };
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Used<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+/// Takes a count back.
+///
+/// # Safety
+///
+/// The caller has counted itself in the cell, and uses neither cell nor value any more.
+unsafe fn leave(cell: *const DataCell) {
+    // SAFETY: counted by this function's contract, so the cell is there until the subtraction.
+    let before = unsafe { &(*cell).users }.fetch_sub(1, Ordering::AcqRel);
+    if before == DATA_GONE + 1
+        && let Ok((host, table)) = tables()
+    {
+        // SAFETY: the table's own `ctx`; the host keeps the cell of a gone value until this call.
+        unsafe { (table.release)(host.ctx, cell) };
+    }
+}
+
+/// The host's table, and the part of it that is for data.
+fn tables() -> Result<(&'static HostTable, &'static DataTable), CallError> {
+    let host = host::table()?;
+    if host.size < offset_of!(HostTable, data) + size_of::<*const DataTable>() {
+        return Err(CallError::new(Status::INVALID, "this host is too old to keep data; update the host"));
+    }
+    // SAFETY: a host whose table reaches this far has filled it in, for as long as the table lives.
+    Ok((host, unsafe { &*host.data }))
+}
+
+impl<T: Resident + Send + Sync> Keep for T {
+    type Held = Used<T>;
+    type Cache = AtomicPtr<DataCell>;
+    type Lent<'a> = Handle<T>;
+    const EMPTY: AtomicPtr<DataCell> = AtomicPtr::new(ptr::null_mut());
+
+    fn target(held: &Used<T>) -> &T {
+        held
+    }
+
+    fn into_owned(self) -> Result<Owned, String> {
+        let (host, table) = tables().map_err(|error| error.to_string())?;
+        let view = TypeInfo::of::<T>().view(0);
+        let value = Box::into_raw(Box::new(self));
+        let mut id = HandleId::NONE;
+        let created = host::call(|error| {
+            // SAFETY: the table's own `ctx`; the views and `id` live until the call returns; the value is a
+            // whole `T` in a block of the C library's, which is the global allocator's.
+            unsafe { (table.create)(host.ctx, &view, value.cast::<c_void>(), &mut id, error) }
+        });
+        match created {
+            Ok(()) => Ok(Owned::new(id)),
+            Err(error) => {
+                // SAFETY: the host did not take it.
+                drop(unsafe { Box::from_raw(value) });
+                Err(error.to_string())
+            }
+        }
+    }
+
+    fn find(key: Key<'_>, init: Option<&InitView>) -> Result<Used<T>, RegistryError> {
+        find(key, init, 0)
+    }
+
+    fn lend(cache: &AtomicPtr<DataCell>, key: Key<'_>, init: &InitView) -> Result<Handle<T>, RegistryError> {
+        let cell = cache.load(Ordering::Acquire);
+        if !cell.is_null() {
+            // SAFETY: a cell that was asked to be kept stays readable as long as this library is mapped.
+            let before = unsafe { &(*cell).users }.fetch_add(1, Ordering::Acquire);
+            if before & (DATA_FROZEN | DATA_GONE | DATA_CLAIMED) == 0 {
+                return Ok(Handle(Used::counted(cell)));
+            }
+            // SAFETY: counted a line above.
+            unsafe { leave(cell) };
+        }
+        let found: Used<T> = find(key, Some(init), FIND_KEEP)?;
+        cache.store(found.cell.cast_mut(), Ordering::Release);
+        Ok(Handle(found))
+    }
+
+    fn prepare(_: &AtomicPtr<DataCell>, key: Key<'_>, init: &InitView) -> Result<(), RegistryError> {
+        let (host, table) = tables()?;
+        let (name, view) = (key.view(), TypeInfo::of::<T>().view(key.on_change));
+        Ok(host::call(|error| {
+            // SAFETY: the table's own `ctx`; the views and `init` live until the call returns.
+            unsafe { (table.prepare)(host.ctx, &name, &view, init, error) }
+        })?)
+    }
+}
+
+/// Asks the host for a use of the value.
+fn find<T: Resident>(key: Key<'_>, init: Option<&InitView>, flags: u32) -> Result<Used<T>, RegistryError> {
+    let (host, table) = tables()?;
+    let (name, view) = (key.view(), TypeInfo::of::<T>().view(key.on_change));
+    let init = init.map_or(ptr::null(), ptr::from_ref);
+    let flags = if USES.get() > 0 { flags | FIND_JOIN } else { flags };
+    let mut cell = ptr::null();
+    host::call(|error| {
+        // SAFETY: the table's own `ctx`; the views, `init` and `cell` live until the call returns.
+        unsafe { (table.find)(host.ctx, &name, &view, init, flags, &mut cell, error) }
+    })?;
+    Ok(Used::counted(cell))
+}

@@ -1,0 +1,90 @@
+//! A key with its init, in a static.
+
+use std::fmt;
+
+use super::{Keep, Key, RegistryError, init_view};
+use crate::abi::{ON_CHANGE_KEEP, ON_CHANGE_RESTART};
+use crate::error::Error;
+
+/// A key with its init, looked up once a generation.
+///
+/// ```no_run
+/// use plugin_api::prelude::*;
+///
+/// static DB: registry::Lazy<db::Pool> = registry::Lazy::new("db", connect);
+///
+/// fn connect() -> Result<db::Pool> {
+///     Ok(db::Pool::open("sqlite:guestbook.db")?)
+/// }
+///
+/// fn count(_: &Request) -> Result<String> {
+///     let row = DB.get()?.get()?.query_one("SELECT count(*) FROM entry", &[])?;
+///     Ok(format!("{} entries", row.get::<i64>(0)?))
+/// }
+/// ```
+///
+/// For a host handle the cost of a use is that of a load, and the `Lazy` keeps its handle to the end of its
+/// generation, also when [`remove`](super::remove) empties the slot. For data a use is counted, so that it
+/// can be upgraded between two uses; after a `remove` the next use makes a new value.
+pub struct Lazy<T: Keep> {
+    module: &'static str,
+    key: &'static str,
+    init: fn() -> Result<T, Error>,
+    on_change: u32,
+    cache: T::Cache,
+}
+
+impl<T: Keep> Lazy<T> {
+    /// A key of the common module.
+    pub const fn new(key: &'static str, init: fn() -> Result<T, Error>) -> Lazy<T> {
+        Lazy::in_module("", key, init)
+    }
+
+    /// A key of the module named `module`.
+    pub const fn in_module(
+        module: &'static str,
+        key: &'static str,
+        init: fn() -> Result<T, Error>,
+    ) -> Lazy<T> {
+        Lazy { module, key, init, on_change: ON_CHANGE_KEEP, cache: T::EMPTY }
+    }
+
+    /// Data of a layout that cannot be upgraded to today's is dropped and made anew. Without this it is
+    /// kept, and the new code refused.
+    pub const fn or_restart(mut self) -> Lazy<T> {
+        self.on_change = ON_CHANGE_RESTART;
+        self
+    }
+
+    /// The value, found or made at the first use: `&Handle<T>` for host handles, a counted `Handle<T>` for
+    /// data.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_or_init`](fn@super::get_or_init). A failure is not remembered here: the next call tries again.
+    pub fn get(&self) -> Result<T::Lent<'_>, RegistryError> {
+        let mut init = Some(self.init);
+        T::lend(&self.cache, self.place(), &init_view(&mut init))
+    }
+
+    fn place(&self) -> Key<'static> {
+        Key { module: self.module, name: self.key, on_change: self.on_change }
+    }
+}
+
+/// Readies a key before its generation is published. For `plugin!`, at the end of `on_load`.
+///
+/// # Errors
+///
+/// As [`Lazy::get`]; the generation is refused.
+#[doc(hidden)]
+pub fn prepare<T: Keep>(lazy: &Lazy<T>) -> Result<(), Error> {
+    let mut init = Some(lazy.init);
+    Ok(T::prepare(&lazy.cache, lazy.place(), &init_view(&mut init))?)
+}
+
+impl<T: Keep> fmt::Debug for Lazy<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lazy").field("module", &self.module).field("key", &self.key).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,186 @@
+//! Data that outlives the code it was made by: shared in place between generations.
+//!
+//! ```
+//! use plugin_api::prelude::*;
+//! use plugin_api::sync::Mutex;
+//! use std::sync::atomic::{AtomicU64, Ordering};
+//!
+//! #[derive(Resident, Default)]
+//! struct Stats {
+//!     hits: AtomicU64,
+//!     last: Mutex<Option<String>>,
+//! }
+//!
+//! static STATS: registry::Lazy<Stats> = registry::Lazy::new("stats", || Ok(Stats::default()));
+//!
+//! fn hit(req: &Request) -> Result<String> {
+//!     let stats = STATS.get()?;
+//!     *stats.last.lock() = Some(req.path().to_owned());
+//!     Ok(format!("hit {}\n", stats.hits.fetch_add(1, Ordering::Relaxed) + 1))
+//! }
+//! ```
+//!
+//! # Why this is sound
+//!
+//! A value is made by one generation and then read, written and dropped by others, each a library of its
+//! own. Four things have to hold.
+//!
+//! *The memory is everybody's.* All heap blocks come from the C library, see [`Alloc`](crate::Alloc).
+//!
+//! *Both sides mean the same type.* A type is described by a text ([`layout`]) of names, offsets, sizes,
+//! alignments and variants, down to types of `std`, and by the exact compiler. What the text leaves out,
+//! the inside of `std`'s types, a compiler decides alike for the same type every time. The host compares the
+//! texts; a value is read as a `T` only by code whose text for `T` is the value's. `TypeId` would not do:
+//! it stays the same when a field's type changes.
+//!
+//! *Nothing in it points into a library.* There is no implementation for references, functions, `dyn`,
+//! `Rc` or `Arc<str>` (its empty value is a static). One exception is known: an *empty* `HashMap` or
+//! `HashSet` that never held anything points to a constant of the library it was made in. So the host keeps a
+//! library mapped while a value with such maps that it has used is alive.
+//!
+//! *The code that drops it is mapped.* The host keeps the drop glue of one generation with each value. A
+//! newer one that asks for it with the same text puts its own in place, so the older is not needed.
+//!
+//! When the text has changed the value is *upgraded*, see [`upgrade`].
+//!
+//! # Invariants
+//!
+//! - A value under upgrade has no users: see [`DataCell`](crate::abi::DataCell).
+//! - Nothing here trusts a layout text but for one thing: that the host hands out the one it was given.
+#![expect(unsafe_code, reason = "values are reached by address here")]
+
+mod containers;
+pub mod layout;
+mod leaves;
+mod maps;
+mod shapes;
+#[cfg(test)]
+mod tests;
+pub mod upgrade;
+
+pub use self::layout::{Kind, Layout};
+pub use self::shapes::Shapes;
+pub(crate) use self::shapes::TypeInfo;
+pub use self::upgrade::{Misfit, Old, OldType, Work};
+
+/// Types that can be shared in place between generations of code. Derive it.
+///
+/// ```
+/// use plugin_api::prelude::*;
+///
+/// #[derive(Resident)]
+/// struct Session {
+///     user: String,
+///     #[resident(default = 30)]
+///     minutes: u32,
+///     #[resident(rename = "colour")]
+///     theme: Option<String>,
+/// }
+/// ```
+///
+/// When a definition changes between two generations, values are upgraded: fields that kept name and
+/// type are moved, new ones take `Default` or `#[resident(default = expression)]`, removed ones are
+/// dropped; `#[resident(rename = "old")]` says what a field or variant was called before, and
+/// `#[resident(upgrade = function)]` on the type lets a `fn(&resident::Old) -> Result<Self>` decide.
+///
+/// # Safety
+///
+/// The derive keeps these promises; whoever writes an implementation by hand makes them:
+///
+/// - `shape` describes the type completely: two types with the same name, size, alignment and shape have
+///   the same values, represented in the same way.
+/// - No value contains a pointer into a library, a thread-local or anything else that ends with one copy
+///   of the code; all heap blocks are the global allocator's.
+/// - `variant`, `children` and `dissolve` fit `shape`: the parts visited are those described, in order, each
+///   with the type described.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be shared with later generations of this plugin's code",
+    label = "not `Resident`",
+    note = "data that survives a reload may not point into code that does not: no references, functions, `dyn`, `Rc` or types of other crates",
+    note = "for a type of your own add `#[derive(Resident)]`; for locks use `plugin_api::sync::{{Mutex, RwLock, OnceCell}}`"
+)]
+pub unsafe trait Resident: Sized + 'static {
+    /// What the type is made of.
+    #[doc(hidden)]
+    fn shape(shapes: &mut Shapes) -> Kind;
+
+    /// Which variant the value is at.
+    #[doc(hidden)]
+    fn variant(&self) -> u32 {
+        0
+    }
+
+    /// Visits the parts of a container, or the fields of an enum's variant, in order.
+    ///
+    /// # Safety
+    ///
+    /// `this` is a valid value that nobody else uses.
+    #[doc(hidden)]
+    unsafe fn children(this: *mut Self, visit: &mut dyn FnMut(*mut u8)) {
+        let _ = (this, visit);
+    }
+
+    /// Frees what a container holds beside its parts.
+    ///
+    /// # Safety
+    ///
+    /// `this` is a valid value that nobody uses any more, and neither are its parts.
+    #[doc(hidden)]
+    unsafe fn dissolve(this: *mut Self) {
+        let _ = this;
+    }
+
+    /// Whether any value of the old type can become one of this type.
+    #[doc(hidden)]
+    fn fits(old: OldType<'_>, work: &mut Work) -> Result<(), Misfit> {
+        let _ = work;
+        Err(Misfit::retyped::<Self>(old))
+    }
+
+    /// Builds a value from one of another layout, moving what stayed.
+    ///
+    /// # Safety
+    ///
+    /// `into` is writable, and stays where it is until `work` ends; nobody uses `old`.
+    #[doc(hidden)]
+    unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<(), Misfit> {
+        let _ = (into, work);
+        Err(Misfit::retyped::<Self>(old.ty()))
+    }
+}
+
+/// Whether a field's type has a `Default`, found without asking for one. For the derive.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Probe<T>(std::marker::PhantomData<fn() -> T>);
+
+impl<T> Probe<T> {
+    /// A probe.
+    pub const NEW: Probe<T> = Probe(std::marker::PhantomData);
+}
+
+/// Chosen for types with a `Default`, being one reference nearer.
+#[doc(hidden)]
+pub trait WithDefault<T> {
+    /// How a new field gets its value.
+    fn default_fn(&self) -> Option<fn() -> T>;
+}
+
+/// Chosen for the others.
+#[doc(hidden)]
+pub trait WithoutDefault<T> {
+    /// A new field has no value.
+    fn default_fn(&self) -> Option<fn() -> T>;
+}
+
+impl<T: Default> WithDefault<T> for &Probe<T> {
+    fn default_fn(&self) -> Option<fn() -> T> {
+        Some(T::default)
+    }
+}
+
+impl<T> WithoutDefault<T> for Probe<T> {
+    fn default_fn(&self) -> Option<fn() -> T> {
+        None
+    }
+}
