@@ -12,7 +12,6 @@ use super::ask::{events_text, registry_text, status_text};
 use super::check::{Finding, Refusal, complaint, details, table};
 use super::log::{Fields, Format};
 use super::new::{Surroundings, check_name, covers, render_manifest, source};
-use super::order::outcome;
 use super::ready::{Outcome, ReadyFile};
 use super::screen::{Builds, sentence};
 use super::settings::RunSettings;
@@ -154,7 +153,10 @@ fn an_event_is_one_sentence() {
         sentence(&back),
         format!("rolled back hello: generation 2 -> 3 in 284 ms (build 280, probe 4): {words}")
     );
-    assert_eq!(outcome(&json!(back)), format!("rolled back hello: generation 2 -> 3 in 284 ms: {words}\n"));
+    assert_eq!(
+        super::order::outcome(&json!(back)),
+        format!("rolled back hello: generation 2 -> 3 in 284 ms: {words}\n")
+    );
     let refused = Event {
         generation: None,
         failed_step: Some("init"),
