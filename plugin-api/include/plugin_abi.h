@@ -28,6 +28,7 @@ extern "C" {
 typedef struct RegistryTable RegistryTable;
 typedef struct DbTable DbTable;
 typedef struct DataTable DataTable;
+typedef struct SafeTable SafeTable;
 typedef struct OldDataView OldDataView;
 typedef struct UpgradeView UpgradeView;
 typedef struct RouteView RouteView;
@@ -127,6 +128,15 @@ typedef int32_t Status;
 /* The layouts of a value and of the caller's type differ, and the value was not upgraded. */
 #define STATUS_OUTDATED ((Status)17)
 
+/* A check of a write did not hold; nothing is changed. */
+#define STATUS_CONFLICT ((Status)24)
+
+/* The disk failed during a write, which may or may not have been made. */
+#define STATUS_INDETERMINATE ((Status)25)
+
+/* Stored bytes are not those that were written. */
+#define STATUS_CORRUPT ((Status)26)
+
 /* Why a call failed. */
 typedef struct ErrorView {
     /* Size of this struct as its writer knows it, in bytes. */
@@ -205,6 +215,8 @@ typedef struct HostTable {
     const DbTable *db;
     /* Values shared in place. LIFETIME: as this table. */
     const DataTable *data;
+    /* The safe. LIFETIME: as this table. */
+    const SafeTable *safe;
 } HostTable;
 
 /* What a library offers the host. Static data of the library. */
@@ -654,6 +666,120 @@ struct DataTable {
      * THREAD: any. BLOCKS: while the value is dropped. UNWINDS: never. */
     void (*release)(HostCtx ctx, const DataCell *cell);
 };
+
+/* A range of keys, in the order of their bytes. */
+typedef struct SafeRangeView {
+    /* Size of this struct as the plugin knows it, in bytes. */
+    size_t size;
+    /* The first key, or what all keys are greater than; empty: from the first on. */
+    BytesView start;
+    /* What all keys are less than; empty: to the last. */
+    BytesView end;
+    /* The `PLUGIN_SAFE_*` flags, added up. */
+    uint32_t flags;
+    /* Most entries; 0: the host's default. */
+    uint64_t limit;
+} SafeRangeView;
+
+/* The last key comes first. */
+#define PLUGIN_SAFE_REVERSE 1
+
+/* `start` itself is not in the range. */
+#define PLUGIN_SAFE_AFTER_START 2
+
+/* Values are left out. */
+#define PLUGIN_SAFE_NO_VALUES 4
+
+/* Holds if the entry of a key has a version. */
+typedef struct SafeCheckView {
+    /* The key. */
+    BytesView key;
+    /* The version; 0: there is no entry. */
+    uint64_t version;
+} SafeCheckView;
+
+/* A change of one key. */
+typedef struct SafeChangeView {
+    /* One of the `PLUGIN_CHANGE_*` constants. */
+    uint32_t kind;
+    /* Of the value: one of the `PLUGIN_ENCODING_*` constants. */
+    uint32_t encoding;
+    /* The key, 1 to 1024 bytes. */
+    BytesView key;
+    /* `PLUGIN_CHANGE_PUT`: the value. Else empty. */
+    BytesView value;
+    /* `PLUGIN_CHANGE_ADD`: how much. Else 0. */
+    int64_t delta;
+    /* `PLUGIN_CHANGE_ADD`: what is added to where there is no entry. Else 0. */
+    int64_t initial;
+    /* Milliseconds until an entry that this makes ceases to be; `PLUGIN_SAFE_FOR_EVER`: never. */
+    uint64_t expires_in_ms;
+} SafeChangeView;
+
+/* Puts a value, whatever was there. Its result is 0. */
+#define PLUGIN_CHANGE_PUT 1
+
+/* Removes the entry. Its result is 1 if there was one, else 0. */
+#define PLUGIN_CHANGE_DELETE 2
+
+/* Adds to an integer in MessagePack, and keeps its expiry. Its result is the sum. */
+#define PLUGIN_CHANGE_ADD 3
+
+/* Bytes of the plugin's own. */
+#define PLUGIN_ENCODING_BYTES 0
+
+/* One value in MessagePack, structs as maps with the names of their fields. */
+#define PLUGIN_ENCODING_MESSAGEPACK 1
+
+/* The entry does not expire. */
+#define PLUGIN_SAFE_FOR_EVER UINT64_MAX
+
+/* Changes that are made together, if all checks hold. A key is changed at most once. */
+typedef struct SafeWriteView {
+    /* Size of this struct as the plugin knows it, in bytes. */
+    size_t size;
+    /* What must hold. */
+    const SafeCheckView *checks;
+    /* How many checks. */
+    size_t check_count;
+    /* What is changed then. */
+    const SafeChangeView *changes;
+    /* How many changes. */
+    size_t change_count;
+    /* Nanoseconds until a write whose turn has not come is taken back; 0: the host's default. */
+    uint64_t timeout_ns;
+} SafeWriteView;
+
+/* The functions of the safe: the calling plugin's own durable store. All of them block; none unwinds.
+ *
+ * `safe` is `HANDLE_NONE` for the plugin's own, which no argument can make another's. Keys are bytes.
+ * Entries are written to a sink in the format of `plugin-api/src/safe/block.rs`. */
+typedef struct SafeTable {
+    /* Size of this struct as the host knows it, in bytes. */
+    size_t size;
+    /* Writes the entries of keys, all as one commit left them, in the order of `keys`.
+     *
+     * `flags`: 0 or `PLUGIN_SAFE_NO_VALUES`. RETURNS: `OK`, also for keys without an entry; `CORRUPT`;
+     * `UNREACHABLE` while the disk fails. */
+    Status (*get)(
+        HostCtx ctx, HandleId safe, const BytesView *keys, size_t key_count, uint32_t flags,
+        const BytesSink *entries, const ErrorSink *error);
+    /* Writes the entries of a range and whether there are more of them. RETURNS: as `get`. */
+    Status (*list)(
+        HostCtx ctx, HandleId safe, const SafeRangeView *range, const BytesSink *entries,
+        const ErrorSink *error);
+    /* Counts the entries. RETURNS: `OK` and `*count`; else as `get`. */
+    Status (*len)(HostCtx ctx, HandleId safe, uint64_t *count, const ErrorSink *error);
+    /* Makes a write, and returns when it is on disk.
+     *
+     * `results` has room for one number per change. RETURNS: `OK`, `*version` and `results`; `CONFLICT` and
+     * in `*version` which check it was, from 0; `INDETERMINATE`; or, with nothing changed, `INVALID`,
+     * `WRONG_TYPE` (no integer to add to), `OUT_OF_RANGE` (the sum), `CORRUPT`, `EXHAUSTED` (the queue),
+     * `TIMED_OUT`, `UNREACHABLE` (the disk). */
+    Status (*commit)(
+        HostCtx ctx, HandleId safe, const SafeWriteView *write, uint64_t *version, int64_t *results,
+        const ErrorSink *error);
+} SafeTable;
 
 /* What a library in C exports, under PLUGIN_ENTRY_SYMBOL. */
 __attribute__((visibility("default"))) const PluginTable *plugin_entry_v1(const HostTable *host);

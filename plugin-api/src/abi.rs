@@ -107,6 +107,12 @@ impl Status {
     pub const INIT_PANICKED: Status = Status(16);
     /// The layouts of a value and of the caller's type differ, and the value was not upgraded.
     pub const OUTDATED: Status = Status(17);
+    /// A check of a write did not hold; nothing is changed.
+    pub const CONFLICT: Status = Status(24);
+    /// The disk failed during a write, which may or may not have been made.
+    pub const INDETERMINATE: Status = Status(25);
+    /// Stored bytes are not those that were written.
+    pub const CORRUPT: Status = Status(26);
 }
 
 /// Why a call failed.
@@ -199,6 +205,8 @@ pub struct HostTable {
     pub db: *const DbTable,
     /// Values shared in place. LIFETIME: as this table.
     pub data: *const DataTable,
+    /// The safe. LIFETIME: as this table.
+    pub safe: *const SafeTable,
 }
 
 /// What a library offers the host. Static data of the library.
@@ -732,6 +740,145 @@ pub struct DataTable {
     pub release: unsafe extern "C" fn(ctx: HostCtx, cell: *const DataCell),
 }
 
+/// A range of keys, in the order of their bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct SafeRangeView {
+    /// Size of this struct as the plugin knows it, in bytes.
+    pub size: usize,
+    /// The first key, or what all keys are greater than; empty: from the first on.
+    pub start: BytesView,
+    /// What all keys are less than; empty: to the last.
+    pub end: BytesView,
+    /// The `SAFE_*` flags, added up.
+    pub flags: u32,
+    /// Most entries; 0: the host's default.
+    pub limit: u64,
+}
+
+/// The last key comes first.
+pub const SAFE_REVERSE: u32 = 1;
+/// `start` itself is not in the range.
+pub const SAFE_AFTER_START: u32 = 2;
+/// Values are left out.
+pub const SAFE_NO_VALUES: u32 = 4;
+
+/// Holds if the entry of a key has a version.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct SafeCheckView {
+    /// The key.
+    pub key: BytesView,
+    /// The version; 0: there is no entry.
+    pub version: u64,
+}
+
+/// A change of one key.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct SafeChangeView {
+    /// One of the `CHANGE_*` constants.
+    pub kind: u32,
+    /// Of the value: one of the `ENCODING_*` constants.
+    pub encoding: u32,
+    /// The key, 1 to 1024 bytes.
+    pub key: BytesView,
+    /// `CHANGE_PUT`: the value. Else empty.
+    pub value: BytesView,
+    /// `CHANGE_ADD`: how much. Else 0.
+    pub delta: i64,
+    /// `CHANGE_ADD`: what is added to where there is no entry. Else 0.
+    pub initial: i64,
+    /// Milliseconds until an entry that this makes ceases to be; [`SAFE_FOR_EVER`]: never.
+    pub expires_in_ms: u64,
+}
+
+/// Puts a value, whatever was there. Its result is 0.
+pub const CHANGE_PUT: u32 = 1;
+/// Removes the entry. Its result is 1 if there was one, else 0.
+pub const CHANGE_DELETE: u32 = 2;
+/// Adds to an integer in MessagePack, and keeps its expiry. Its result is the sum.
+pub const CHANGE_ADD: u32 = 3;
+
+/// Bytes of the plugin's own.
+pub const ENCODING_BYTES: u32 = 0;
+/// One value in MessagePack, structs as maps with the names of their fields.
+pub const ENCODING_MESSAGEPACK: u32 = 1;
+
+/// The entry does not expire.
+pub const SAFE_FOR_EVER: u64 = u64::MAX;
+
+/// Changes that are made together, if all checks hold. A key is changed at most once.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct SafeWriteView {
+    /// Size of this struct as the plugin knows it, in bytes.
+    pub size: usize,
+    /// What must hold.
+    pub checks: *const SafeCheckView,
+    /// How many checks.
+    pub check_count: usize,
+    /// What is changed then.
+    pub changes: *const SafeChangeView,
+    /// How many changes.
+    pub change_count: usize,
+    /// Nanoseconds until a write whose turn has not come is taken back; 0: the host's default.
+    pub timeout_ns: u64,
+}
+
+/// The functions of the safe: the calling plugin's own durable store. All of them block; none unwinds.
+///
+/// `safe` is [`HandleId::NONE`] for the plugin's own, which no argument can make another's. Keys are bytes.
+/// Entries are written to a sink in the format of `plugin-api/src/safe/block.rs`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct SafeTable {
+    /// Size of this struct as the host knows it, in bytes.
+    pub size: usize,
+    /// Writes the entries of keys, all as one commit left them, in the order of `keys`.
+    ///
+    /// `flags`: 0 or [`SAFE_NO_VALUES`]. RETURNS: `OK`, also for keys without an entry; `CORRUPT`;
+    /// `UNREACHABLE` while the disk fails.
+    pub get: unsafe extern "C" fn(
+        ctx: HostCtx,
+        safe: HandleId,
+        keys: *const BytesView,
+        key_count: usize,
+        flags: u32,
+        entries: *const BytesSink,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Writes the entries of a range and whether there are more of them. RETURNS: as `get`.
+    pub list: unsafe extern "C" fn(
+        ctx: HostCtx,
+        safe: HandleId,
+        range: *const SafeRangeView,
+        entries: *const BytesSink,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Counts the entries. RETURNS: `OK` and `*count`; else as `get`.
+    pub len: unsafe extern "C" fn(
+        ctx: HostCtx,
+        safe: HandleId,
+        count: *mut u64,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Makes a write, and returns when it is on disk.
+    ///
+    /// `results` has room for one number per change. RETURNS: `OK`, `*version` and `results`; `CONFLICT` and
+    /// in `*version` which check it was, from 0; `INDETERMINATE`; or, with nothing changed, `INVALID`,
+    /// `WRONG_TYPE` (no integer to add to), `OUT_OF_RANGE` (the sum), `CORRUPT`, `EXHAUSTED` (the queue),
+    /// `TIMED_OUT`, `UNREACHABLE` (the disk).
+    pub commit: unsafe extern "C" fn(
+        ctx: HostCtx,
+        safe: HandleId,
+        write: *const SafeWriteView,
+        version: *mut u64,
+        results: *mut i64,
+        error: *const ErrorSink,
+    ) -> Status,
+}
+
 /// The layout of version 1, on the platforms that plugins exist for. What stands here is released: a
 /// line may be added, none may be changed but those of tables, which grow.
 #[cfg(target_pointer_width = "64")]
@@ -759,4 +906,8 @@ const _: () = {
     assert!(size_of::<DataTypeView>() == 72);
     assert!(size_of::<OldDataView>() == 48);
     assert!(size_of::<UpgradeView>() == 32);
+    assert!(size_of::<SafeRangeView>() == 56);
+    assert!(size_of::<SafeCheckView>() == 24);
+    assert!(size_of::<SafeChangeView>() == 64);
+    assert!(size_of::<SafeWriteView>() == 48);
 };

@@ -11,6 +11,7 @@ use crate::abi::Status;
 use crate::db::{CheckoutError, QueryError};
 use crate::registry::RegistryError;
 use crate::response::{IntoResponse, Response};
+use crate::safe;
 
 /// `Result` with this crate's [`Error`], the usual return type of handlers and hooks.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -41,7 +42,9 @@ impl Error {
                 .downcast_ref::<RegistryError>()
                 .map(RegistryError::status)
                 .or_else(|| inner.downcast_ref::<CheckoutError>().map(CheckoutError::status))
-                .or_else(|| inner.downcast_ref::<QueryError>().map(QueryError::status));
+                .or_else(|| inner.downcast_ref::<QueryError>().map(QueryError::status))
+                .or_else(|| inner.downcast_ref::<safe::ReadError>().map(safe::ReadError::status))
+                .or_else(|| inner.downcast_ref::<safe::WriteError>().map(safe::WriteError::status));
             if status.is_some() {
                 return status;
             }

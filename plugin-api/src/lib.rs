@@ -22,7 +22,7 @@
 //! ```
 //!
 //! Code is disposable, state is not: what has to outlive a reload is kept by the host, and found again
-//! through the [`registry`].
+//! through the [`registry`]; what has to outlive the process is put into the [`safe`].
 //!
 //! # Invariants
 //!
@@ -42,6 +42,7 @@ pub mod registry;
 mod request;
 pub mod resident;
 mod response;
+pub mod safe;
 pub mod sync;
 mod view;
 
@@ -71,7 +72,7 @@ pub mod prelude {
     pub use crate::http::{Method, StatusCode};
     pub use crate::{
         Context, Error, Html, HttpError, IntoResponse, Redirect, Request, Resident, Response, Result,
-        UnloadReason, db, env_or, escape_html, plugin, registry, tracing,
+        UnloadReason, db, env_or, escape_html, plugin, registry, safe, tracing,
     };
 }
 

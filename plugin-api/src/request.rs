@@ -187,6 +187,11 @@ impl Request {
         }
     }
 
+    /// This plugin's own durable store; the same as [`safe::open`](crate::safe::open).
+    pub fn safe(&self) -> crate::safe::Safe {
+        crate::safe::open()
+    }
+
     /// Whether the client would rather have JSON than a page or text.
     pub fn wants_json(&self) -> bool {
         self.header("accept").is_some_and(|accept| {

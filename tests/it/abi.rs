@@ -33,7 +33,7 @@ fn layouts() -> Vec<Layout> {
         ErrorSink { data, report }
         BytesSink { data, write }
         HostTable { size, abi_version, generation, ctx, log, panicked, handle_clone, handle_drop, registry, db,
-                    data }
+                    data, safe }
         PluginTable { size, abi_version, descriptor, mount, routes, route_count, route_size, on_load, on_unload }
         RouteView { size, method, path, kind, handler }
         RequestView { size, id, method, path, mount, query, params, param_count, headers, header_count, body,
@@ -56,6 +56,11 @@ fn layouts() -> Vec<Layout> {
         OldDataView { size, layout, glue, glue_count, value }
         UpgradeView { size, value, data, finish }
         DataTable { size, create, find, prepare, release }
+        SafeRangeView { size, start, end, flags, limit }
+        SafeCheckView { key, version }
+        SafeChangeView { kind, encoding, key, value, delta, initial, expires_in_ms }
+        SafeWriteView { size, checks, check_count, changes, change_count, timeout_ns }
+        SafeTable { size, get, list, len, commit }
     }
 }
 

@@ -20,6 +20,8 @@ mod reload;
 mod rollback;
 // Data that outlives the code which made it.
 mod resident;
+// A plugin's own durable store.
+mod safe;
 // What a client gets, from good handlers and bad ones.
 mod serving;
 // Plugins that the host builds itself.

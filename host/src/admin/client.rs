@@ -9,6 +9,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use super::{CONTROL_SOCKET, short_path};
+use crate::safe::Order;
 
 /// Asks a running host.
 #[derive(Debug, Clone)]
@@ -71,10 +72,20 @@ impl Client {
     /// # Errors
     ///
     /// [`ClientError`].
-    pub fn order(&self, plugin: &str, what: &str, details: &Value) -> Result<Value, ClientError> {
+    pub fn tell(&self, plugin: &str, what: &str, details: &Value) -> Result<Value, ClientError> {
         let plugin = utf8_percent_encode(plugin, NON_ALPHANUMERIC);
         let body = serde_json::to_vec(details).expect("a `Value` always serialises");
         self.ask("POST", &format!("/api/plugins/{plugin}/{what}"), &body)
+    }
+
+    /// Has an order about safes carried out.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub fn order(&self, order: &Order) -> Result<Value, ClientError> {
+        let body = serde_json::to_vec(order).expect("an order has only text and JSON in it");
+        self.ask("POST", "/api/safes", &body)
     }
 
     fn ask(&self, method: &str, path: &str, body: &[u8]) -> Result<Value, ClientError> {

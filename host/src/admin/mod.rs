@@ -10,10 +10,12 @@
 //! | `GET /api/events` | what happened, the newest first |
 //! | `POST /api/plugins/NAME/rollback` | takes the plugin back, to `{"generation": N}` if it says so; control socket only |
 //! | `POST /api/plugins/NAME/reload` | tries the plugin's source again; control socket only |
+//! | `GET /api/safes` | every safe in use: numbers, never contents |
+//! | `POST /api/safes` | carries an operator's order out; on the control socket only |
 //!
 //! # Invariants
 //!
-//! - On the network nothing changes the host.
+//! - On the network nothing changes the host, and nothing shows what plugins keep.
 //! - On the network a request must name the listener in `Host`, so that a web page under another name
 //!   cannot read the answers through its visitor's browser.
 
@@ -36,6 +38,7 @@ use crate::http::Server;
 use crate::http::side::Handler;
 use crate::plugin::Plugins;
 use crate::registry::{Registry, unix_ms};
+use crate::safe::{Order, Safes};
 
 /// Name of the control socket in the state directory.
 pub const CONTROL_SOCKET: &str = "control.sock";
@@ -54,6 +57,7 @@ pub(crate) struct Admin {
     pub(crate) shared: Arc<Shared>,
     pub(crate) plugins: Arc<Plugins>,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) safes: Arc<Safes>,
     pub(crate) server: Arc<Server>,
     pub(crate) admin: Option<SocketAddr>,
 }
@@ -72,9 +76,13 @@ impl Admin {
         }
         if trust == Trust::ControlSocket
             && *request.method() == Method::POST
-            && let Some((plugin, what)) = plugin_order(request.uri().path())
+            && let Some((plugin, what)) = named_order(request.uri().path())
         {
-            return self.order(&plugin, what, request.body());
+            return self.plugin_order(&plugin, what, request.body());
+        }
+        let is_order = *request.method() == Method::POST && request.uri().path() == "/api/safes";
+        if is_order && trust == Trust::ControlSocket {
+            return self.order(request.body());
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here");
@@ -91,17 +99,18 @@ impl Admin {
             "/api/host" => json(&self.host()),
             "/api/plugins" => json(&json!({ "plugins": self.plugins.status() })),
             "/api/registry" => json(&json!({ "slots": self.registry.slots() })),
+            "/api/safes" => json(&json!({ "safes": self.safes.status() })),
             "/api/events" => json(&json!({ "events": self.plugins.events() })),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "there is /healthz, /readyz, /api/host, /api/plugins, /api/registry and /api/events",
+                "there is /healthz, /readyz, /api/host, /api/plugins, /api/registry, /api/safes and /api/events",
             ),
         }
     }
 
     /// Has something done to a plugin, and answers with the event that came of it. It occupies this side
     /// server, and no other.
-    fn order(&self, plugin: &str, what: PluginOrder, body: &Bytes) -> Response<Bytes> {
+    fn plugin_order(&self, plugin: &str, what: PluginOrder, body: &Bytes) -> Response<Bytes> {
         let outcome = match what {
             PluginOrder::Reload => self.plugins.reload(plugin),
             PluginOrder::Rollback => {
@@ -122,6 +131,17 @@ impl Admin {
         match outcome {
             Ok(event) => json(&serde_json::to_value(&event).expect("an event is text and numbers")),
             Err(error) => text(StatusCode::UNPROCESSABLE_ENTITY, &crate::report::chain(&error)),
+        }
+    }
+
+    /// Carries an operator's order out. It occupies this side server, and no other.
+    fn order(&self, body: &Bytes) -> Response<Bytes> {
+        match serde_json::from_slice::<Order>(body) {
+            Err(error) => text(StatusCode::BAD_REQUEST, &format!("no order: {error}")),
+            Ok(order) => match self.safes.operate(&order) {
+                Ok(answer) => json(&answer),
+                Err(error) => text(StatusCode::UNPROCESSABLE_ENTITY, &crate::report::chain(&error)),
+            },
         }
     }
 
@@ -179,7 +199,7 @@ struct RollbackDetails {
 }
 
 /// The plugin and the order in a path such as `/api/plugins/hello/rollback`.
-fn plugin_order(path: &str) -> Option<(String, PluginOrder)> {
+fn named_order(path: &str) -> Option<(String, PluginOrder)> {
     let (plugin, what) = path.strip_prefix("/api/plugins/")?.split_once('/')?;
     let what = match what {
         "rollback" => PluginOrder::Rollback,

@@ -59,6 +59,8 @@ pub enum Command {
     Rollback(RollbackArgs),
     /// Tries a plugin's source again, also when it has not changed
     Reload(ReloadArgs),
+    /// Shows and changes what plugins keep in their safes, whether a host is running or not
+    Safe(SafeArgs),
     /// Prints a completion script
     Completions {
         /// For which shell.
@@ -198,4 +200,99 @@ pub struct PlaceArgs {
     /// Configuration file [default: host.toml, if there is one]
     #[arg(long, value_name = "FILE", env = "HOST_CONFIG")]
     pub config: Option<PathBuf>,
+}
+
+/// `host safe`.
+#[derive(Debug, Args)]
+pub struct SafeArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: SafeCommand,
+}
+
+/// What can be done with a safe. Its name is that of its plugin; keys are written as `ls` prints them.
+#[derive(Debug, Subcommand)]
+pub enum SafeCommand {
+    /// Shows sizes and numbers of one safe or of all
+    Stat {
+        /// Name of the safe: that of its plugin
+        name: Option<String>,
+        /// How to answer, and of which host.
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Lists keys, in order
+    Ls {
+        /// Name of the safe: that of its plugin
+        name: String,
+        /// What the keys begin with
+        #[arg(default_value = "")]
+        prefix: String,
+        /// Most keys
+        #[arg(long, default_value_t = 1000)]
+        limit: usize,
+        /// How to answer, and of which host.
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Shows a value
+    Get {
+        /// Name of the safe: that of its plugin
+        name: String,
+        /// The key
+        key: String,
+        /// How to answer, and of which host.
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Puts a value
+    Put {
+        /// Name of the safe: that of its plugin
+        name: String,
+        /// The key
+        key: String,
+        /// The value, as JSON
+        value: String,
+        /// How to answer, and of which host.
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Removes an entry
+    Rm {
+        /// Name of the safe: that of its plugin
+        name: String,
+        /// The key
+        key: String,
+        /// How to answer, and of which host.
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Verifies every checksum of one safe or of all
+    Check {
+        /// Name of the safe: that of its plugin
+        name: Option<String>,
+        /// How to answer, and of which host.
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Copies a safe to a new file, while it is used
+    Backup {
+        /// Name of the safe: that of its plugin
+        name: String,
+        /// The file, which must not be there
+        file: PathBuf,
+        /// How to answer, and of which host.
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Puts a backup in the place of a safe that is not in use
+    Restore {
+        /// Name of the safe: that of its plugin
+        name: String,
+        /// The backup
+        file: PathBuf,
+        /// How to answer, and of which host.
+        #[command(flatten)]
+        ask: AskArgs,
+    },
 }

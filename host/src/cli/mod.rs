@@ -25,6 +25,7 @@ mod new;
 mod order;
 mod ready;
 mod run;
+mod safe;
 mod screen;
 mod settings;
 #[cfg(test)]
@@ -41,6 +42,7 @@ use crate::admin::ClientError;
 use crate::config::ConfigError;
 use crate::host::HostError;
 use crate::plugin::StartError;
+use crate::safe::OperateError;
 use crate::watch::scan::ScanError;
 
 /// What ends a command before its time.
@@ -61,6 +63,9 @@ pub enum CliError {
     /// A running host could not be asked.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// An order about a safe was not carried out.
+    #[error(transparent)]
+    Safe(#[from] OperateError),
     /// The system refused something.
     #[error("cannot {doing}")]
     System {
@@ -87,7 +92,7 @@ impl CliError {
                 HostError::Plugins(StartError::Scan(_) | StartError::Duplicate { .. })
                 | HostError::Listen { source: crate::http::ListenError::Address { .. }, .. },
             ) => 2,
-            CliError::Host(_) | CliError::Client(_) | CliError::System { .. } => 1,
+            CliError::Host(_) | CliError::Client(_) | CliError::Safe(_) | CliError::System { .. } => 1,
         }
     }
 }
@@ -107,6 +112,7 @@ pub fn main() -> ExitCode {
         Command::Routes(args) => ask::routes(&args),
         Command::Rollback(args) => order::rollback(&args),
         Command::Reload(args) => order::reload(&args),
+        Command::Safe(args) => safe::safe(args.command),
         Command::Completions { shell } => completions(shell),
     };
     outcome.unwrap_or_else(|error| {

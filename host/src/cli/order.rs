@@ -16,14 +16,14 @@ use crate::admin::Client;
 /// `host rollback`.
 pub(super) fn rollback(args: &RollbackArgs) -> Result<ExitCode, CliError> {
     let client = Client::new(&state_dir(&args.ask.place)?);
-    let event = client.order(&args.name, "rollback", &json!({ "generation": args.generation }))?;
+    let event = client.tell(&args.name, "rollback", &json!({ "generation": args.generation }))?;
     report(&event, args.ask.json)
 }
 
 /// `host reload`.
 pub(super) fn reload(args: &ReloadArgs) -> Result<ExitCode, CliError> {
     let client = Client::new(&state_dir(&args.ask.place)?);
-    let event = client.order(&args.name, "reload", &json!({}))?;
+    let event = client.tell(&args.name, "reload", &json!({}))?;
     report(&event, args.ask.json)
 }
 

@@ -1,8 +1,9 @@
 //! The host: owns every part, starts them in order and stops them in reverse.
 //!
 //! ```text
-//! start: state lock -> listeners -> registry -> plugins -> admin, control socket -> serving
-//! stop:  serving (drain) -> plugins (on_unload) -> registry (newest value first) -> admin -> state lock
+//! start: state lock -> listeners -> registry -> safes -> plugins -> admin, control socket -> serving
+//! stop:  serving (drain) -> plugins (on_unload) -> registry (newest value first) -> safes -> admin
+//!        -> state lock
 //! ```
 //!
 //! # Invariants
@@ -26,10 +27,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use self::service::PluginService;
 use crate::admin::{self, Admin};
+use crate::hostcall::OwnSafe;
 use crate::http::side::{self, SideError, SideServer};
 use crate::http::{Limits, ListenError, Listener, Server};
 use crate::plugin::{self, Observer, Plugins, Settings};
 use crate::registry::Registry;
+use crate::safe::Safes;
 
 /// What a host is started with.
 #[derive(Debug, Clone)]
@@ -88,6 +91,7 @@ pub struct Host {
     server: Arc<Server>,
     plugins: Arc<Plugins>,
     registry: Arc<Registry>,
+    safes: Arc<Safes>,
     side: Vec<SideServer>,
     admin_address: Option<SocketAddr>,
     control_socket: PathBuf,
@@ -127,7 +131,9 @@ impl Host {
 
         let is_development = config.limits.development;
         let registry = Arc::new(Registry::new());
-        let plugins = Arc::new(Plugins::start(config.plugins, Arc::clone(&registry), observer)?);
+        let safes = Arc::new(Safes::new(state_dir.join("safe")));
+        let safe = OwnSafe::new(Arc::clone(&safes));
+        let plugins = Arc::new(Plugins::start(config.plugins, Arc::clone(&registry), safe, observer)?);
         let shared = Arc::new(Shared {
             started: Instant::now(),
             started_at: SystemTime::now(),
@@ -141,6 +147,7 @@ impl Host {
             shared: Arc::clone(&shared),
             plugins: Arc::clone(&plugins),
             registry: Arc::clone(&registry),
+            safes: Arc::clone(&safes),
             server: Arc::clone(&server),
             admin: admin_address,
         });
@@ -153,6 +160,7 @@ impl Host {
             server,
             plugins,
             registry,
+            safes,
             side,
             admin_address,
             control_socket,
@@ -198,6 +206,7 @@ impl Host {
         let cut_off = self.server.shutdown(self.drain_timeout);
         self.plugins.shutdown(self.drain_timeout);
         self.registry.shutdown();
+        self.safes.close();
         for server in self.side {
             server.stop();
         }

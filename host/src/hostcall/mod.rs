@@ -17,6 +17,7 @@ mod db;
 mod handles;
 mod log;
 mod registry;
+mod safe;
 mod table;
 pub(crate) mod view;
 
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use plugin_api::abi::{ErrorSink, ErrorView, HostCtx, Status, StrView};
 
 pub use self::handles::{Handles, Held};
+pub use self::safe::OwnSafe;
 pub use self::table::HostApi;
 use crate::pins::Code;
 use crate::registry::{Overlay, Registry};
@@ -45,6 +47,8 @@ pub struct Caller {
     pub handles: Handles,
     /// Where relative paths of databases lead.
     pub data_dir: PathBuf,
+    /// Its plugin's safe.
+    pub safe: OwnSafe,
     /// Its code. Whoever keeps a pointer into it beyond a call takes a pin: `code.pin("value `x`")`.
     pub code: Arc<Code>,
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use plugin_api::abi::{ABI_VERSION, HandleId, HostCtx, HostTable, Status};
 
-use super::{Caller, Failure, Held, data, db, guard, log, registry};
+use super::{Caller, Failure, Held, data, db, guard, log, registry, safe};
 
 /// What the host offers one generation.
 #[derive(Debug)]
@@ -42,6 +42,7 @@ impl HostApi {
             registry: &registry::TABLE,
             db: &db::DB_TABLE,
             data: &data::TABLE,
+            safe: &safe::SAFE_TABLE,
         });
         HostApi { table, caller }
     }

@@ -106,6 +106,7 @@ impl Shared {
             overlay: Arc::new(Overlay::open()),
             handles: Handles::default(),
             data_dir: self.settings.state_dir.join("data"),
+            safe: self.safe.for_another(),
             code: self.code_at(&staged.path),
         });
         let (library, staged) = match steps.run("open", || self.open(&staged.path, &caller, &vetted.needs)) {

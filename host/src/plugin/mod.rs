@@ -55,6 +55,7 @@ pub use self::status::{ParkedStatus, PluginState, PluginStatus, RouteStatus, Sou
 use self::worker::Worker;
 pub use self::worker::{Plugin, Source};
 use crate::build::{Builder, Cargo, DescribeError, Package};
+use crate::hostcall::OwnSafe;
 use crate::pins::{self, Unsupported};
 use crate::registry::Registry;
 use crate::watch::scan::{Candidate, ScanError, scan};
@@ -143,6 +144,8 @@ struct Shared {
     stage: Stage,
     probe: Probe,
     registry: Arc<Registry>,
+    /// The way to the safes; each generation gets its own.
+    safe: OwnSafe,
     observer: Arc<dyn Observer>,
     events: Events,
     /// What serves. Written under `publish`.
@@ -179,6 +182,7 @@ impl Plugins {
     pub fn start(
         settings: Settings,
         registry: Arc<Registry>,
+        safe: OwnSafe,
         observer: Arc<dyn Observer>,
     ) -> Result<Plugins, StartError> {
         let state = |path: &Path, source| StartError::State { path: path.to_owned(), source };
@@ -201,6 +205,7 @@ impl Plugins {
             stage,
             probe,
             registry,
+            safe,
             observer,
             events: Events::default(),
             router: ArcSwap::default(),

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use super::library::Library;
 use super::{descriptor, vetting};
-use crate::hostcall::{Caller, Handles};
+use crate::hostcall::{Caller, Handles, OwnSafe};
 use crate::pins::Code;
 use crate::registry::{Overlay, Registry};
 
@@ -178,6 +178,7 @@ fn enter(path: &Path) -> Result<Library, String> {
         overlay: Arc::new(Overlay::open()),
         handles: Handles::default(),
         data_dir: std::env::temp_dir(),
+        safe: OwnSafe::none(),
         code: Code::new(path, || ()),
     });
     Library::open(path, caller, |_| false).map_err(|failure| crate::report::chain(&failure.error))

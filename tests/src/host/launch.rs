@@ -22,7 +22,7 @@ const STATE_TARGET: &str = "target";
 const COMMAND: Duration = BUILD;
 
 /// A host that is about to start: its directories exist, its plugins may be put there.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Launch {
     guard: Arc<Guard>,
     plugins: PluginsDir,
@@ -100,6 +100,8 @@ impl Launch {
     #[track_caller]
     pub fn start(self) -> TestHost {
         let ready = self.guard.dir().join("ready.json");
+        // One that an earlier host in these directories left; most have none.
+        let _ = std::fs::remove_file(&ready);
         let mut command = self.command();
         command.args(["run", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         command.arg("--plugins").arg(self.plugins.path());

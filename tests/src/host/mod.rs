@@ -226,6 +226,27 @@ impl TestHost {
         self.program.wait(SOON)
     }
 
+    /// Asks it to end, and starts it again in the same directories.
+    ///
+    /// # Panics
+    ///
+    /// When it does not end well.
+    #[track_caller]
+    pub fn restart(self) -> TestHost {
+        let launch = self.launch.clone();
+        let finished = self.terminate();
+        assert_eq!(finished.code(), 0, "{finished}");
+        launch.start()
+    }
+
+    /// Kills it, and returns what starts another in the same directories.
+    #[track_caller]
+    pub fn kill9(mut self) -> Launch {
+        self.program.signal("KILL");
+        self.program.wait(SOON);
+        self.launch.clone()
+    }
+
     /// Runs a command of the same binary to its end, as `host ARGS`, in this host's directory.
     #[track_caller]
     pub fn cli(&self, args: &[&str]) -> Finished {

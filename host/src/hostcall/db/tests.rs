@@ -13,7 +13,8 @@ use plugin_api::abi::{
 
 use super::DB_TABLE;
 use crate::db::{Block, Value};
-use crate::hostcall::{Caller, Handles};
+use crate::hostcall::{Caller, Handles, OwnSafe};
+use crate::safe::Safes;
 
 /// A generation that calls, and the last error it was told.
 struct Plugin {
@@ -47,6 +48,7 @@ impl Plugin {
             overlay: Arc::new(crate::registry::Overlay::committed()),
             handles: Handles::default(),
             data_dir: data_dir.to_owned(),
+            safe: OwnSafe::new(Arc::new(Safes::new(data_dir.to_owned()))),
             code: crate::pins::Code::new(data_dir, || ()),
         };
         Plugin { caller, error: (Status::OK, String::new(), String::new()) }

@@ -1,0 +1,123 @@
+//! Many writers: exact sums, shared syncs, deadlines.
+
+use std::sync::Barrier;
+use std::thread;
+use std::time::Instant;
+
+use super::fake::FakeDisk;
+use super::{add, changes, check, put, soon, value, version};
+use crate::safe::{Commit, Safe, Write, WriteError, number};
+
+fn number_at(safe: &Safe, key: &str) -> Option<i64> {
+    number::read(&value(safe, key)?)
+}
+
+/// Runs `body` on 8 threads at once.
+fn eight(body: impl Fn(usize) + Sync) {
+    let barrier = Barrier::new(8);
+    thread::scope(|scope| {
+        for index in 0..8 {
+            let (body, barrier) = (&body, &barrier);
+            scope.spawn(move || {
+                barrier.wait();
+                body(index);
+            });
+        }
+    });
+}
+
+#[test]
+fn additions_of_many_threads_make_the_exact_sum() {
+    let safe = FakeDisk::new().safe();
+    eight(|_| {
+        for _ in 0..1_000 {
+            version(safe.write(changes([add("n", 1)]), soon()));
+        }
+    });
+    assert_eq!(number_at(&safe, "n"), Some(8_000));
+    let status = safe.status();
+    assert_eq!(status.writes, 8_000);
+    assert!(status.batches < 8_000, "no two writers shared a commit");
+}
+
+#[test]
+fn compare_and_set_of_many_threads_makes_the_exact_sum() {
+    let safe = FakeDisk::new().safe();
+    eight(|_| {
+        for _ in 0..100 {
+            loop {
+                let found = safe.get(b"n", |entry| (entry.version, number::read(entry.value).unwrap()));
+                let (seen, count) = found.unwrap().unwrap_or_default();
+                let next = put("n", &number::write(count + 1));
+                let write = Write { checks: vec![check("n", seen)], changes: vec![next] };
+                match safe.write(write, soon()).unwrap() {
+                    Commit::Done { .. } => break,
+                    Commit::Conflict { .. } => {}
+                }
+            }
+        }
+    });
+    assert_eq!(number_at(&safe, "n"), Some(800));
+}
+
+#[test]
+fn queued_writes_share_one_commit() {
+    let safe = FakeDisk::new().safe();
+    let before = safe.status();
+    let queued: Vec<_> = (0..100).map(|_| safe.queue(changes([add("n", 1)])).unwrap()).collect();
+    assert_eq!((value(&safe, "n"), safe.status().waiting), (None, 100), "seen before it was on disk");
+    for queued in &queued {
+        version(safe.wait(queued, soon()));
+    }
+    let after = safe.status();
+    assert_eq!((number_at(&safe, "n"), after.batches - before.batches), (Some(100), 1));
+}
+
+#[test]
+fn write_that_fails_in_a_batch_fails_alone() {
+    let safe = FakeDisk::new().safe();
+    let writes = [
+        changes([put("text", b"five")]),
+        changes([add("text", 1)]),
+        Write { checks: vec![check("text", 99)], changes: vec![put("never", b"")] },
+        changes([add("n", 1)]),
+    ];
+    let queued: Vec<_> = writes.into_iter().map(|write| safe.queue(write).unwrap()).collect();
+    let outcomes: Vec<_> = queued.iter().map(|queued| safe.wait(queued, soon())).collect();
+    assert!(matches!(outcomes[0], Ok(Commit::Done { version: 1, .. })), "{outcomes:?}");
+    assert!(matches!(outcomes[1], Err(WriteError::NotANumber { .. })), "{outcomes:?}");
+    assert_eq!(outcomes[2], Ok(Commit::Conflict { check: 0 }));
+    assert!(matches!(outcomes[3], Ok(Commit::Done { version: 2, .. })), "{outcomes:?}");
+    assert_eq!((value(&safe, "never"), safe.status().batches), (None, 1));
+}
+
+#[test]
+fn write_without_a_turn_at_its_deadline_is_taken_back() {
+    let safe = FakeDisk::new().safe();
+    // Whoever holds this lock commits; so the leader below does not come to its end.
+    let held = safe.store.hold();
+    thread::scope(|scope| {
+        let leader = scope.spawn(|| safe.write(changes([put("first", b"1")]), soon()));
+        while safe.group.numbers().0 > 0 || !safe.group.is_led() {
+            thread::yield_now();
+        }
+        let late = safe.write(changes([put("late", b"2")]), Instant::now());
+        assert_eq!(late, Err(WriteError::TimedOut));
+        drop(held);
+        version(leader.join().unwrap());
+    });
+    version(safe.write(changes([put("then", b"3")]), soon()));
+    assert_eq!((value(&safe, "late"), value(&safe, "then")), (None, Some(b"3".to_vec())));
+}
+
+#[test]
+fn queue_is_bounded() {
+    let safe = FakeDisk::new().safe();
+    let big = || changes([put("big", &vec![1; 15 << 20])]);
+    let queued: Vec<_> = (0..4).map(|_| safe.queue(big()).unwrap()).collect();
+    assert!(matches!(safe.queue(big()), Err(WriteError::Overloaded)));
+    for queued in &queued {
+        version(safe.wait(queued, soon()));
+    }
+    version(safe.write(big(), soon()));
+}

@@ -1,0 +1,145 @@
+//! Plugin -> host: the calls of the safe's table, and nothing else.
+//!
+//! # Invariants
+//!
+//! - Every view passed here borrows from an argument, so it outlives the call.
+//! - A host whose table ends before the safe is not asked for it.
+#![expect(unsafe_code, reason = "calls the host's functions of the safe through the C ABI")]
+
+use std::mem::offset_of;
+
+use crate::abi::{
+    BytesView, CHANGE_ADD, CHANGE_DELETE, CHANGE_PUT, ENCODING_MESSAGEPACK, HandleId, HostTable,
+    SAFE_AFTER_START, SAFE_FOR_EVER, SAFE_NO_VALUES, SAFE_REVERSE, SafeChangeView, SafeCheckView,
+    SafeRangeView, SafeTable, SafeWriteView, Status,
+};
+use crate::host::{CallError, call, collect, table};
+use crate::safe::atomic::{Change, Check};
+use crate::safe::{Key, Range};
+
+/// The host's table and its functions of the safe.
+fn safe() -> Result<(&'static HostTable, &'static SafeTable), CallError> {
+    let host = table()?;
+    let none = || CallError::new(Status::CLOSED, "this host offers no safe");
+    if host.size < offset_of!(HostTable, safe) + size_of::<*const SafeTable>() {
+        return Err(none());
+    }
+    // SAFETY: the table is long enough to hold the pointer, which is null or valid as long as the table.
+    let safe = unsafe { host.safe.as_ref() };
+    safe.map(|safe| (host, safe)).ok_or_else(none)
+}
+
+/// The entries of keys as a block.
+pub(super) fn get(keys: &[Key], with_values: bool) -> Result<Vec<u8>, CallError> {
+    let (host, safe) = safe()?;
+    let views: Vec<BytesView> = keys.iter().map(|key| BytesView::new(key.as_bytes())).collect();
+    let flags = if with_values { 0 } else { SAFE_NO_VALUES };
+    let mut block = Vec::new();
+    collect(&mut block, |entries, error| {
+        // SAFETY: the table's own `ctx`; the views borrow from `keys`; `entries` and `error` are valid
+        // during the call.
+        unsafe { (safe.get)(host.ctx, HandleId::NONE, views.as_ptr(), views.len(), flags, entries, error) }
+    })?;
+    Ok(block)
+}
+
+/// A page of a range as a block.
+pub(super) fn list(range: &Range) -> Result<Vec<u8>, CallError> {
+    let (host, safe) = safe()?;
+    let reverse = if range.is_reverse { SAFE_REVERSE } else { 0 };
+    let after = if range.is_start_left_out { SAFE_AFTER_START } else { 0 };
+    let view = SafeRangeView {
+        size: size_of::<SafeRangeView>(),
+        start: BytesView::new(&range.start),
+        end: BytesView::new(&range.end),
+        flags: reverse + after,
+        limit: range.limit,
+    };
+    let mut block = Vec::new();
+    collect(&mut block, |entries, error| {
+        // SAFETY: as in `get`; `view` borrows from `range`.
+        unsafe { (safe.list)(host.ctx, HandleId::NONE, &view, entries, error) }
+    })?;
+    Ok(block)
+}
+
+/// How many entries there are.
+pub(super) fn len() -> Result<u64, CallError> {
+    let (host, safe) = safe()?;
+    let mut count = 0;
+    call(|error| {
+        // SAFETY: the table's own `ctx`; `count` is writable and `error` valid during the call.
+        unsafe { (safe.len)(host.ctx, HandleId::NONE, &mut count, error) }
+    })?;
+    Ok(count)
+}
+
+/// What became of a write: version and results, or which check did not hold.
+pub(super) enum Made {
+    Done(u64, Vec<i64>),
+    Conflict(usize),
+}
+
+pub(super) fn commit(checks: &[Check], changes: &[Change]) -> Result<Made, CallError> {
+    let (host, safe) = safe()?;
+    let checks: Vec<SafeCheckView> = checks
+        .iter()
+        .map(|check| SafeCheckView { key: BytesView::new(check.key.as_bytes()), version: check.version })
+        .collect();
+    let changes: Vec<SafeChangeView> = changes.iter().map(view).collect();
+    let write = SafeWriteView {
+        size: size_of::<SafeWriteView>(),
+        checks: checks.as_ptr(),
+        check_count: checks.len(),
+        changes: changes.as_ptr(),
+        change_count: changes.len(),
+        timeout_ns: 0,
+    };
+    let (mut version, mut results) = (0, vec![0; changes.len()]);
+    let made = call(|error| {
+        // SAFETY: the table's own `ctx`; the views borrow from the arguments; `version` and `results`,
+        // with room for one number per change, are writable and `error` is valid during the call.
+        unsafe { (safe.commit)(host.ctx, HandleId::NONE, &write, &mut version, results.as_mut_ptr(), error) }
+    });
+    match made {
+        Ok(()) => Ok(Made::Done(version, results)),
+        Err(error) if error.status == Status::CONFLICT => {
+            Ok(Made::Conflict(usize::try_from(version).unwrap_or(usize::MAX)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn view(change: &Change) -> SafeChangeView {
+    let none = SafeChangeView {
+        kind: 0,
+        encoding: 0,
+        key: BytesView::EMPTY,
+        value: BytesView::EMPTY,
+        delta: 0,
+        initial: 0,
+        expires_in_ms: SAFE_FOR_EVER,
+    };
+    match change {
+        Change::Put { key, encoding, value, expires_in_ms } => SafeChangeView {
+            kind: CHANGE_PUT,
+            encoding: *encoding,
+            key: BytesView::new(key.as_bytes()),
+            value: BytesView::new(value),
+            expires_in_ms: *expires_in_ms,
+            ..none
+        },
+        Change::Delete { key } => {
+            SafeChangeView { kind: CHANGE_DELETE, key: BytesView::new(key.as_bytes()), ..none }
+        }
+        Change::Add { key, delta, initial, expires_in_ms } => SafeChangeView {
+            kind: CHANGE_ADD,
+            encoding: ENCODING_MESSAGEPACK,
+            key: BytesView::new(key.as_bytes()),
+            delta: *delta,
+            initial: *initial,
+            expires_in_ms: *expires_in_ms,
+            ..none
+        },
+    }
+}
