@@ -16,6 +16,8 @@ mod harness;
 mod registry;
 // New code goes live, bad code changes nothing.
 mod reload;
+// Earlier code serves again.
+mod rollback;
 // Data that outlives the code which made it.
 mod resident;
 // A plugin's own durable store.

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use super::{CONTROL_SOCKET, short_path};
@@ -64,6 +65,17 @@ impl Client {
     /// [`ClientError`].
     pub fn get(&self, path: &str) -> Result<Value, ClientError> {
         self.ask("GET", path, &[])
+    }
+
+    /// Has something done to a plugin, such as `rollback`; returns the event that came of it.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub fn tell(&self, plugin: &str, what: &str, details: &Value) -> Result<Value, ClientError> {
+        let plugin = utf8_percent_encode(plugin, NON_ALPHANUMERIC);
+        let body = serde_json::to_vec(details).expect("a `Value` always serialises");
+        self.ask("POST", &format!("/api/plugins/{plugin}/{what}"), &body)
     }
 
     /// Has an order about safes carried out.

@@ -8,6 +8,8 @@
 //! | `GET /api/plugins` | every plugin: state, generation, routes, last outcome, parked generations |
 //! | `GET /api/registry` | every slot |
 //! | `GET /api/events` | what happened, the newest first |
+//! | `POST /api/plugins/NAME/rollback` | takes the plugin back, to `{"generation": N}` if it says so; control socket only |
+//! | `POST /api/plugins/NAME/reload` | tries the plugin's source again; control socket only |
 //! | `GET /api/safes` | every safe in use: numbers, never contents |
 //! | `POST /api/safes` | carries an operator's order out; on the control socket only |
 //!
@@ -27,6 +29,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
+use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 pub use self::client::{Client, ClientError};
@@ -71,6 +74,12 @@ impl Admin {
             let words = "the Host header does not name this listener; use its address, such as 127.0.0.1";
             return text(StatusCode::MISDIRECTED_REQUEST, words);
         }
+        if trust == Trust::ControlSocket
+            && *request.method() == Method::POST
+            && let Some((plugin, what)) = named_order(request.uri().path())
+        {
+            return self.plugin_order(&plugin, what, request.body());
+        }
         let is_order = *request.method() == Method::POST && request.uri().path() == "/api/safes";
         if is_order && trust == Trust::ControlSocket {
             return self.order(request.body());
@@ -96,6 +105,32 @@ impl Admin {
                 StatusCode::NOT_FOUND,
                 "there is /healthz, /readyz, /api/host, /api/plugins, /api/registry, /api/safes and /api/events",
             ),
+        }
+    }
+
+    /// Has something done to a plugin, and answers with the event that came of it. It occupies this side
+    /// server, and no other.
+    fn plugin_order(&self, plugin: &str, what: PluginOrder, body: &Bytes) -> Response<Bytes> {
+        let outcome = match what {
+            PluginOrder::Reload => self.plugins.reload(plugin),
+            PluginOrder::Rollback => {
+                let details: RollbackDetails = match body.is_empty() {
+                    true => RollbackDetails::default(),
+                    false => match serde_json::from_slice(body) {
+                        Ok(details) => details,
+                        Err(error) => {
+                            let words =
+                                format!("the body must be as {{\"generation\": 2}}, or empty: {error}");
+                            return text(StatusCode::BAD_REQUEST, &words);
+                        }
+                    },
+                };
+                self.plugins.roll_back(plugin, details.generation)
+            }
+        };
+        match outcome {
+            Ok(event) => json(&serde_json::to_value(&event).expect("an event is text and numbers")),
+            Err(error) => text(StatusCode::UNPROCESSABLE_ENTITY, &crate::report::chain(&error)),
         }
     }
 
@@ -145,6 +180,33 @@ impl Admin {
             Err(_) => name.eq_ignore_ascii_case("localhost") && listener.ip().is_loopback(),
         }
     }
+}
+
+/// What can be done to a plugin.
+#[derive(Debug, Clone, Copy)]
+enum PluginOrder {
+    Rollback,
+    Reload,
+}
+
+/// The body of a roll-back.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RollbackDetails {
+    /// Whose code is wanted; without it, that of the one before.
+    #[serde(default)]
+    generation: Option<u64>,
+}
+
+/// The plugin and the order in a path such as `/api/plugins/hello/rollback`.
+fn named_order(path: &str) -> Option<(String, PluginOrder)> {
+    let (plugin, what) = path.strip_prefix("/api/plugins/")?.split_once('/')?;
+    let what = match what {
+        "rollback" => PluginOrder::Rollback,
+        "reload" => PluginOrder::Reload,
+        _ => return None,
+    };
+    Some((percent_decode_str(plugin).decode_utf8().ok()?.into_owned(), what))
 }
 
 fn json(value: &Value) -> Response<Bytes> {

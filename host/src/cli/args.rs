@@ -3,12 +3,13 @@
 //! Does nothing itself. Every option of `run` has an environment variable of its name, so
 //! `HOST_LISTEN` is `--listen`; the option wins, and both win over the configuration file.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::values::LogLevel;
+use crate::config::values::{LogLevel, OffOr};
 
 const AFTER_HELP: &str = "\
 Settings come from host.toml, the environment (HOST_LISTEN for --listen) and options;
@@ -54,6 +55,10 @@ pub enum Command {
     Events(AskArgs),
     /// Shows all routes
     Routes(AskArgs),
+    /// Takes a plugin back to the code of an earlier generation
+    Rollback(RollbackArgs),
+    /// Tries a plugin's source again, also when it has not changed
+    Reload(ReloadArgs),
     /// Shows and changes what plugins keep in their safes, whether a host is running or not
     Safe(SafeArgs),
     /// Prints a completion script
@@ -102,6 +107,12 @@ pub struct RunArgs {
     /// How much to log: off, error, warn, info, debug (with requests), trace; times are UTC [default: info]
     #[arg(long, value_name = "LEVEL", env = "HOST_LOG")]
     pub log: Option<LogLevel>,
+    /// How long panics of new code count, or `off` [default: off when following edits, else 10s]
+    #[arg(long, value_name = "TIME|off", env = "HOST_PROBATION")]
+    pub probation: Option<OffOr>,
+    /// Panics within the probation that take the plugin back to earlier code [default: 3]
+    #[arg(long, value_name = "N", env = "HOST_BUDGET")]
+    pub budget: Option<NonZeroU64>,
     /// No progress and no start-up screen; the log stays
     #[arg(long, env = "HOST_QUIET", value_parser = FalseyValueParser::new())]
     pub quiet: bool,
@@ -156,6 +167,28 @@ pub struct AskArgs {
     /// Which host.
     #[command(flatten)]
     pub place: PlaceArgs,
+}
+
+/// `host rollback`.
+#[derive(Debug, Args)]
+pub struct RollbackArgs {
+    /// Name of the plugin
+    pub name: String,
+    /// Generation whose code is wanted [default: the one before the current one]
+    pub generation: Option<u64>,
+    /// How to answer, and of which host.
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+/// `host reload`.
+#[derive(Debug, Args)]
+pub struct ReloadArgs {
+    /// Name of the plugin
+    pub name: String,
+    /// How to answer, and of which host.
+    #[command(flatten)]
+    pub ask: AskArgs,
 }
 
 /// How a host's state directory is found.

@@ -111,6 +111,7 @@ fn outcome(outcome: &Value, now: u64) -> String {
     let Some(event) = outcome["event"].as_str() else { return String::new() };
     let step = outcome["failed_step"].as_str().map(|step| format!(" at {step}")).unwrap_or_default();
     let age = lasted(now.saturating_sub(outcome["at_ms"].as_u64().unwrap_or(now)));
+    let event = event.replace('_', " ");
     format!("{event}{step} {age} ago in {}", took(outcome["ms"].as_f64().unwrap_or_default()))
 }
 
@@ -126,7 +127,11 @@ fn troubles(plugin: &Value) -> String {
             None => String::new(),
         };
         // Writing to a `String` cannot fail.
-        let _ = writeln!(text, "\n{name}: newest code refused{at}: {}{serves}", harmless(reason));
+        let _ = if plugin["last_outcome"]["event"] == "rolled_back" {
+            writeln!(text, "\n{name}: newest code does not serve: {}", harmless(reason))
+        } else {
+            writeln!(text, "\n{name}: newest code refused{at}: {}{serves}", harmless(reason))
+        };
         for line in plugin["last_outcome"]["details"].as_str().unwrap_or_default().lines() {
             let _ = writeln!(text, "    {}", harmless(line));
         }

@@ -1,7 +1,7 @@
 //! The command line: from arguments to an exit code.
 //!
 //! `args` is what can be typed, `settings` puts it together with environment and file, `run` runs the
-//! host and `screen` and `log` show it; `new`, `check` and `ask` are the other commands, `text` lays
+//! host and `screen` and `log` show it; `new`, `check`, `ask` and `order` are the other commands, `text` lays
 //! out tables.
 //!
 //! Exit codes, the same for every command:
@@ -22,6 +22,7 @@ mod ask;
 mod check;
 mod log;
 mod new;
+mod order;
 mod ready;
 mod run;
 mod safe;
@@ -109,6 +110,8 @@ pub fn main() -> ExitCode {
         Command::Registry(args) => ask::registry(&args),
         Command::Events(args) => ask::events(&args),
         Command::Routes(args) => ask::routes(&args),
+        Command::Rollback(args) => order::rollback(&args),
+        Command::Reload(args) => order::reload(&args),
         Command::Safe(args) => safe::safe(args.command),
         Command::Completions { shell } => completions(shell),
     };

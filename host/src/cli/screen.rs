@@ -110,6 +110,7 @@ impl Observer for Screen {
                 }
                 tracing::error!("{words}");
             }
+            EventKind::RolledBack => tracing::warn!("{words}"),
             EventKind::Retired if event.reason.is_some() => tracing::warn!("{words}"),
             EventKind::Unchanged | EventKind::Unloaded => tracing::debug!("{words}"),
             _ => tracing::info!("{words}"),
@@ -129,6 +130,10 @@ pub(super) fn sentence(event: &Event) -> String {
             Some(previous) => format!("reloaded {plugin}: generation {previous} -> {generation} {time}"),
             None => format!("reloaded {plugin}: generation {generation} {time}"),
         },
+        EventKind::RolledBack => {
+            let previous = event.previous_generation.unwrap_or_default();
+            format!("rolled back {plugin}: generation {previous} -> {generation} {time}: {reason}")
+        }
         EventKind::Refused => {
             let step = event.failed_step.filter(|step| *step != "build");
             let at = step.map(|step| format!(" at {step}")).unwrap_or_default();

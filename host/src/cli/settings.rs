@@ -4,6 +4,7 @@
 //! before the file, and the file before the defaults.
 
 use std::net::ToSocketAddrs as _;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,9 +13,9 @@ use tracing::level_filters::LevelFilter;
 use super::CliError;
 use super::args::{PlaceArgs, RunArgs};
 use crate::config::FileConfig;
-use crate::config::values::LogLevel;
+use crate::config::values::{LogLevel, OffOr};
 use crate::host::HostConfig;
-use crate::plugin::Settings;
+use crate::plugin::{Probation, Settings};
 
 const LISTEN: &str = "127.0.0.1:8080";
 const ADMIN: &str = "127.0.0.1:8081";
@@ -23,6 +24,10 @@ const STATE: &str = ".host";
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long `on_load` may take, without a word in the configuration.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a new generation is on probation, without a word anywhere.
+const PROBATION: Duration = Duration::from_secs(10);
+/// How many failures in its probation are too many, without a word anywhere.
+const BUDGET: u64 = 3;
 
 /// The settings of `host run`.
 #[derive(Debug)]
@@ -56,6 +61,7 @@ impl RunSettings {
                 watch,
                 profile: args.profile.clone().or(file.profile),
                 load_deadline: file.load_timeout.unwrap_or(LOAD_TIMEOUT),
+                probation: probation(args, watch, file.probation, file.budget),
                 program: program()?,
             },
             drain_timeout: file.drain_timeout.unwrap_or(DRAIN_TIMEOUT),
@@ -63,6 +69,20 @@ impl RunSettings {
         check_addresses(&host)?;
         Ok(RunSettings { host, log: args.log.or(file.log).unwrap_or(LogLevel(LevelFilter::INFO)) })
     }
+}
+
+/// When new code is taken back unasked. Who follows edits wants to see a panic, not to lose the edit, unless
+/// the settings say otherwise.
+fn probation(
+    args: &RunArgs,
+    watch: bool,
+    of_file: Option<OffOr>,
+    budget_of_file: Option<NonZeroU64>,
+) -> Option<Probation> {
+    let budget = args.budget.or(budget_of_file);
+    let by_default = (!watch || budget.is_some()).then_some(PROBATION);
+    let lasts = args.probation.or(of_file).unwrap_or(OffOr(by_default)).0?;
+    Some(Probation { lasts, budget: budget.map_or(BUDGET, NonZeroU64::get) })
 }
 
 /// Names the option for what the system would only call an address in use.

@@ -82,6 +82,24 @@ fn development_mode_is_on_when_watching_unless_production() {
     assert_eq!(mode(&[], "[host]\nproduction = true\n"), (true, false));
 }
 
+/// Following edits, only whoever says so has new code taken back; otherwise only `off` prevents it.
+#[test]
+fn probation_depends_on_watching_unless_something_is_said() {
+    let of = |words: &[&str], file: &str| {
+        let rule = settings(&[&["--plugins", "p"], words].concat(), file).host.plugins.probation;
+        rule.map(|rule| (rule.lasts.as_millis(), rule.budget))
+    };
+    assert_eq!(of(&[], ""), None);
+    assert_eq!(of(&["--no-watch"], ""), Some((10_000, 3)));
+    assert_eq!(of(&["--no-watch", "--probation", "off"], ""), None);
+    assert_eq!(of(&["--probation", "2m"], ""), Some((120_000, 3)));
+    assert_eq!(of(&["--budget", "5"], ""), Some((10_000, 5)));
+    let file = "[host]\nprobation_ms = 700\nbudget = 2\n";
+    assert_eq!(of(&[], file), Some((700, 2)));
+    assert_eq!(of(&["--budget", "1"], file), Some((700, 1)));
+    assert_eq!(of(&["--no-watch"], "[host]\nprobation_ms = \"off\"\n"), None);
+}
+
 #[test]
 fn without_a_plugins_directory_or_with_one_address_for_both_nothing_starts() {
     let error = |words: &[&str]| RunSettings::of(&run_args(words), FileConfig::default()).unwrap_err();
@@ -125,6 +143,19 @@ fn an_event_is_one_sentence() {
     assert_eq!(
         sentence(&event(EventKind::Loaded)),
         "loaded hello: generation 3 in 284 ms (build 280, probe 4)"
+    );
+    let back = Event {
+        reason: Some("asked by the operator, back to the code of generation 1".to_owned()),
+        ..event(EventKind::RolledBack)
+    };
+    let words = "asked by the operator, back to the code of generation 1";
+    assert_eq!(
+        sentence(&back),
+        format!("rolled back hello: generation 2 -> 3 in 284 ms (build 280, probe 4): {words}")
+    );
+    assert_eq!(
+        super::order::outcome(&json!(back)),
+        format!("rolled back hello: generation 2 -> 3 in 284 ms: {words}\n")
     );
     let refused = Event {
         generation: None,

@@ -17,12 +17,12 @@ pub mod values;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::document::{Document, Section};
-use self::values::LogLevel;
+use self::values::{LogLevel, OffOr};
 use crate::http::Limits;
 use crate::plugin::router::normal_mount;
 
@@ -48,6 +48,10 @@ pub struct FileConfig {
     pub production: Option<bool>,
     /// `[host] log`.
     pub log: Option<LogLevel>,
+    /// `[host] probation_ms`.
+    pub probation: Option<OffOr>,
+    /// `[host] budget`.
+    pub budget: Option<NonZeroU64>,
     /// `[limits]`, the defaults where it is silent.
     pub limits: Limits,
     /// `[limits] drain_timeout_ms`.
@@ -148,7 +152,18 @@ impl FileConfig {
     }
 
     fn host(&mut self, section: &Section<'_>, directory: &Path) -> Result<(), ConfigError> {
-        section.only(&["listen", "admin", "plugins", "state", "watch", "profile", "production", "log"])?;
+        section.only(&[
+            "listen",
+            "admin",
+            "plugins",
+            "state",
+            "watch",
+            "profile",
+            "production",
+            "log",
+            "probation_ms",
+            "budget",
+        ])?;
         self.listen = section.text("listen")?.map(str::to_owned);
         self.admin = section.text("admin")?.map(str::to_owned);
         self.plugins = section.text("plugins")?.map(|path| directory.join(path));
@@ -156,6 +171,12 @@ impl FileConfig {
         self.watch = section.boolean("watch")?;
         self.profile = section.text("profile")?.map(str::to_owned);
         self.production = section.boolean("production")?;
+        self.probation = section.timeout("probation_ms")?.map(|time| match time {
+            Duration::MAX => OffOr(None),
+            time => OffOr(Some(time)),
+        });
+        let budget = section.count("budget", 1)?.and_then(|count| u64::try_from(count).ok());
+        self.budget = budget.and_then(NonZeroU64::new);
         self.log = match section.text("log")? {
             Some(text) => Some(text.parse().map_err(|wanted| section.wrong("log", wanted))?),
             None => None,

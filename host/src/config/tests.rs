@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
 use super::FileConfig;
-use super::values::{LogLevel, nearest, size};
+use super::values::{LogLevel, OffOr, nearest, size};
 
 fn parse(text: &str) -> Result<FileConfig, String> {
     FileConfig::parse(Path::new("etc/host.toml"), text).map_err(|error| error.to_string())
@@ -20,7 +20,7 @@ fn error(text: &str) -> String {
 fn a_whole_file_is_understood() {
     let config = parse(
         "[host]\nlisten = \"127.0.0.1:0\"\nadmin = \"off\"\nplugins = \"plugins\"\nstate = \"/var/x\"\n\
-         watch = false\nprofile = \"release\"\nproduction = true\nlog = \"debug\"\n\
+         watch = false\nprofile = \"release\"\nproduction = true\nlog = \"debug\"\nprobation_ms = 500\nbudget = 7\n\
          [limits]\nmax_body = \"3 MiB\"\nmax_head = 16384\nio_threads = 2\nmax_workers = 7\nqueue = 0\n\
          handler_timeout_ms = 1500\nidle_timeout_ms = \"off\"\ndrain_timeout_ms = 9\nload_timeout_ms = 8\n\
          [plugin.hello]\nmount = \"/hi\"\n[plugin.shop]\nmount = \"/\"\n",
@@ -33,6 +33,8 @@ fn a_whole_file_is_understood() {
     assert_eq!((config.watch, config.production), (Some(false), Some(true)));
     assert_eq!(config.profile.as_deref(), Some("release"));
     assert_eq!(config.log, Some(LogLevel(LevelFilter::DEBUG)));
+    assert_eq!(config.probation, Some(OffOr(Some(Duration::from_millis(500)))));
+    assert_eq!(config.budget.map(|budget| budget.get()), Some(7));
     assert_eq!((config.limits.max_body, config.limits.max_head), (3 << 20, 16384));
     assert_eq!(config.limits.io_threads.map(|n| n.get()), Some(2));
     assert_eq!(config.limits.max_workers.map(|n| n.get()), Some(7));
@@ -125,4 +127,16 @@ fn only_near_words_are_suggested() {
     assert_eq!(nearest("lisen", &words), Some("listen"));
     assert_eq!(nearest("idle_timeout", &words), Some("idle_timeout_ms"));
     assert_eq!(nearest("colour", &words), None);
+}
+
+#[test]
+fn a_time_has_a_unit_or_is_off() {
+    let time = |text: &str| text.parse::<OffOr>().map(|time| time.0);
+    assert_eq!(time("10s"), Ok(Some(Duration::from_secs(10))));
+    assert_eq!(time("250 ms"), Ok(Some(Duration::from_millis(250))));
+    assert_eq!(time("2m"), Ok(Some(Duration::from_secs(120))));
+    assert_eq!(time("off"), Ok(None));
+    for wrong in ["10", "0s", "s", "-1s", "10 hours", ""] {
+        assert_eq!(time(wrong).unwrap_err(), "must be a time such as 10s, 500ms or 2m, or `off`");
+    }
 }

@@ -1,6 +1,7 @@
 //! Values that are written as text: sizes, levels, and the nearest known word.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
@@ -31,6 +32,32 @@ impl FromStr for LogLevel {
             }
         };
         Ok(LogLevel(level))
+    }
+}
+
+/// A time, or `off`: `10s`, `500ms`, `2m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OffOr(pub Option<Duration>);
+
+impl FromStr for OffOr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<OffOr, String> {
+        let wanted = || "must be a time such as 10s, 500ms or 2m, or `off`".to_owned();
+        let text = text.trim();
+        if text.eq_ignore_ascii_case("off") {
+            return Ok(OffOr(None));
+        }
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let number: u64 = number.parse().map_err(|_| wanted())?;
+        let time = match unit.trim_start() {
+            "ms" => Duration::from_millis(number),
+            "s" => Duration::from_secs(number),
+            "m" | "min" => Duration::from_secs(number.checked_mul(60).ok_or_else(wanted)?),
+            _ => return Err(wanted()),
+        };
+        if time.is_zero() { Err(wanted()) } else { Ok(OffOr(Some(time))) }
     }
 }
 

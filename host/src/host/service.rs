@@ -29,7 +29,9 @@ impl Service for PluginService {
 
     fn find(&self, method: &Method, path: &str) -> Found<PluginRoute> {
         match self.plugins.router().find(method, path) {
-            router::Found::Route(matched) => Found::Route(PluginRoute(matched)),
+            router::Found::Route(matched) => {
+                Found::Route(PluginRoute { matched, plugins: Arc::clone(&self.plugins) })
+            }
             router::Found::WrongMethod { allow } => Found::WrongMethod { allow },
             router::Found::BadPath { param } => Found::BadPath {
                 reason: format!("path parameter `{param}` is not UTF-8; percent-encode its UTF-8 bytes"),
@@ -55,51 +57,56 @@ impl Service for PluginService {
 }
 
 /// A handler, pinned for one request.
-pub(super) struct PluginRoute(Matched);
+pub(super) struct PluginRoute {
+    matched: Matched,
+    /// Is told of panics.
+    plugins: Arc<Plugins>,
+}
 
 impl Route for PluginRoute {
     fn is_inline(&self) -> bool {
-        self.0.route().is_inline
+        self.matched.route().is_inline
     }
 
     fn plugin(&self) -> &str {
-        &self.0.lease.generation().plugin
+        &self.matched.lease.generation().plugin
     }
 
     fn generation(&self) -> u64 {
-        self.0.lease.generation().number
+        self.matched.lease.generation().number
     }
 
     fn pattern(&self) -> &str {
-        &self.0.route().name
+        &self.matched.route().name
     }
 
     fn reload_failed(&self) -> Option<String> {
-        self.0.refusal.load().as_ref().map(|refusal| refusal.reason.clone())
+        self.matched.refusal.load().as_ref().map(|refusal| refusal.reason.clone())
     }
 
     fn invoke(&self, request: &Incoming) -> Reply {
-        let _entered = self.0.lease.enter();
-        let generation = self.0.lease.generation();
+        let _entered = self.matched.lease.enter();
+        let generation = self.matched.lease.generation();
         let invocation = Invocation {
             id: &request.id,
             method: &request.method,
             path: request.uri.path(),
             query: request.uri.query().unwrap_or_default(),
             mount: &generation.mount,
-            params: &self.0.params,
+            params: &self.matched.params,
             headers: &request.headers,
             body: &request.body,
             remote: request.remote,
             deadline: request.deadline,
         };
-        match invoke::handle(&generation.library, self.0.route(), &invocation) {
+        match invoke::handle(&generation.library, self.matched.route(), &invocation) {
             Outcome::Response(response) => Reply::Response(response),
             Outcome::HttpError(response) => Reply::HttpError(response),
             Outcome::Unavailable { message } => Reply::Unavailable { message },
             Outcome::Failed { message } => Reply::Failed { message },
             Outcome::Panicked { message } => {
                 generation.panics.fetch_add(1, Ordering::Relaxed);
+                self.plugins.note_panic(generation);
                 Reply::Panicked { message }
             }
         }

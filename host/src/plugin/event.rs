@@ -19,6 +19,8 @@ pub enum EventKind {
     Loaded,
     /// A newer generation serves.
     Reloaded,
+    /// The code of an earlier generation serves again, as a new generation.
+    RolledBack,
     /// New code did not become current. What served before still serves.
     Refused,
     /// A build brought the very library that serves already.

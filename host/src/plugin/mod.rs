@@ -6,7 +6,7 @@
 //!
 //! Every plugin has a thread of its own (`worker`) that takes it through the pipeline, so a plugin
 //! that builds for a minute delays no other. `load` is the pipeline from the library's bytes to
-//! publish, `reaper` what comes after the last request.
+//! publish, `reaper` what comes after the last request, `rollback` the way back to earlier code.
 //!
 //! # Invariants
 //!
@@ -24,6 +24,7 @@ mod load;
 mod parked;
 pub mod probe;
 mod reaper;
+mod rollback;
 pub mod router;
 pub mod stage;
 mod status;
@@ -47,6 +48,7 @@ pub use self::generation::{Generation, Lease};
 use self::parked::ParkedList;
 use self::probe::Probe;
 use self::reaper::Task;
+pub use self::rollback::{OrderError, Probation};
 use self::router::Router;
 use self::stage::Stage;
 pub use self::status::{ParkedStatus, PluginState, PluginStatus, RouteStatus, SourceStatus};
@@ -74,6 +76,8 @@ pub struct Settings {
     pub profile: Option<String>,
     /// How long `on_load` may take.
     pub load_deadline: Duration,
+    /// When a new generation is rolled back without being asked for; `None`: never.
+    pub probation: Option<Probation>,
     /// The host's own executable, for the probe.
     pub program: PathBuf,
 }

@@ -77,7 +77,7 @@ pub struct RouteStatus {
 /// What came of an attempt.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Outcome {
-    /// `loaded`, `reloaded`, `refused`, `unchanged`.
+    /// `loaded`, `reloaded`, `rolled_back`, `refused`, `unchanged`.
     pub event: super::EventKind,
     /// When, in milliseconds since the Unix epoch.
     pub at_ms: u64,

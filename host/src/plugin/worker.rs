@@ -11,6 +11,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -21,7 +22,8 @@ use plugin_api::abi::{UNLOAD_REMOVED, UNLOAD_SHUTDOWN};
 use super::descriptor::{self, DescriptorError};
 use super::event::{Event, EventKind, Steps};
 use super::generation::Lease;
-use super::load::Refused;
+use super::load::{Loaded, Refused};
+use super::rollback::{Kept, OnProbation, Order, OrderError};
 use super::router::Refusal;
 use super::stage::BuildId;
 use super::{Settings, Shared};
@@ -108,6 +110,8 @@ pub(super) struct State {
     pub(super) next_generation: u64,
     pub(super) is_building: bool,
     pub(super) last_outcome: Option<Event>,
+    /// While the current generation may still be taken back. Written by the worker, read at every panic.
+    pub(super) on_probation: Option<OnProbation>,
     /// Whether the plugin has been taken out; nothing is published for it any more.
     pub(super) is_removed: bool,
 }
@@ -115,8 +119,14 @@ pub(super) struct State {
 /// What the worker has to do.
 #[derive(Debug, Default)]
 struct Work {
-    /// Counts changes; the worker is behind if it has seen fewer.
+    /// Counts changes and orders; the worker is behind if it has seen fewer.
     nudges: u64,
+    /// Whether the source may have changed since the last look at it.
+    has_changed: bool,
+    /// Whether the worker looks at the source, or builds it.
+    is_looking: bool,
+    /// What was asked for, in this order.
+    orders: Vec<Order>,
     stop: bool,
     /// The build that runs, and what it is made from.
     building: Option<(Cancel, Fingerprint)>,
@@ -137,9 +147,10 @@ impl Plugin {
                 next_generation: 1,
                 is_building: false,
                 last_outcome: None,
+                on_probation: None,
                 is_removed: false,
             }),
-            work: Mutex::new(Work { nudges: 1, ..Work::default() }),
+            work: Mutex::new(Work { nudges: 1, has_changed: true, ..Work::default() }),
             wake: Condvar::new(),
         }
     }
@@ -179,6 +190,7 @@ impl Plugin {
     pub(super) fn nudge(&self) {
         let mut work = self.work.lock();
         work.nudges += 1;
+        work.has_changed = true;
         if let (Some((cancel, before)), Some(inputs)) = (&work.building, &work.inputs) {
             let now = Fingerprint::of(inputs);
             // cargo writes the lock file itself.
@@ -191,10 +203,28 @@ impl Plugin {
         self.wake.notify_all();
     }
 
-    /// Ends the worker; a running build is cancelled.
+    /// Gives the worker something to do. It breaks off a look at the source, which is made up for later.
+    pub(super) fn order(&self, order: Order) {
+        let mut work = self.work.lock();
+        if work.stop {
+            return;
+        }
+        work.nudges += 1;
+        work.orders.push(order);
+        if work.is_looking {
+            work.has_changed = true;
+        }
+        if let Some((cancel, _)) = &work.building {
+            cancel.cancel();
+        }
+        self.wake.notify_all();
+    }
+
+    /// Ends the worker; a running build is cancelled, and orders are not carried out any more.
     pub(super) fn stop(&self) {
         let mut work = self.work.lock();
         work.stop = true;
+        work.orders.clear();
         if let Some((cancel, _)) = &work.building {
             cancel.cancel();
         }
@@ -202,12 +232,42 @@ impl Plugin {
     }
 
     /// Waits for a nudge after the `seen`-th; `None` when the worker is to end.
-    fn wait(&self, seen: u64) -> Option<u64> {
+    fn wait(&self, seen: u64) -> Option<Nudged> {
         let mut work = self.work.lock();
+        work.is_looking = false;
         while work.nudges == seen && !work.stop {
             self.wake.wait(&mut work);
         }
-        (!work.stop).then_some(work.nudges)
+        (!work.stop).then(|| Nudged { nudges: work.nudges, orders: std::mem::take(&mut work.orders) })
+    }
+
+    /// Tells whether the source is to be looked at; then the look has begun.
+    fn begin_look(&self) -> bool {
+        let mut work = self.work.lock();
+        work.is_looking = std::mem::take(&mut work.has_changed);
+        work.is_looking
+    }
+
+    /// The number of the current generation.
+    pub(super) fn current_number(&self) -> Option<u64> {
+        self.state.lock().current.as_ref().map(|lease| lease.generation().number)
+    }
+
+    /// An event about this plugin that says nothing else yet.
+    pub(super) fn event(&self, kind: EventKind, steps: Steps) -> Event {
+        Event {
+            id: 0,
+            at_ms: 0,
+            event: kind,
+            plugin: Arc::clone(&self.name),
+            generation: None,
+            previous_generation: None,
+            failed_step: None,
+            reason: None,
+            details: None,
+            ms: steps.total(),
+            steps: steps.0,
+        }
     }
 
     /// Waits for a nudge after the `seen`-th, at most `patience`; tells whether one came.
@@ -227,6 +287,13 @@ impl Plugin {
     }
 }
 
+/// What a worker wakes up to.
+struct Nudged {
+    /// How many nudges there have been.
+    nudges: u64,
+    orders: Vec<Order>,
+}
+
 /// A plugin with its thread.
 pub(super) struct Worker {
     pub(super) plugin: Arc<Plugin>,
@@ -243,7 +310,9 @@ impl Worker {
         let of_thread = Arc::clone(&plugin);
         let thread =
             std::thread::Builder::new().name(format!("plugin {}", plugin.name)).spawn(move || {
-                Attempts { shared, plugin: of_thread, package, tried: None, tried_library: None }.run();
+                let kept = Kept::of(&of_thread.name, &shared.settings);
+                let (tried, tried_library, asked) = (None, None, Vec::new());
+                Attempts { shared, plugin: of_thread, package, tried, tried_library, kept, asked }.run();
             })?;
         Ok(Worker { plugin, thread: Some(thread) })
     }
@@ -261,15 +330,19 @@ impl Worker {
 }
 
 /// The worker's loop.
-struct Attempts {
-    shared: Arc<Shared>,
-    plugin: Arc<Plugin>,
+pub(super) struct Attempts {
+    pub(super) shared: Arc<Shared>,
+    pub(super) plugin: Arc<Plugin>,
     /// The package, as of its manifest; `None` when it has to be described anew.
     package: Option<Result<Package, DescribeError>>,
     /// What the last attempt was made from.
     tried: Option<Fingerprint>,
     /// The library of the last attempt.
     tried_library: Option<BuildId>,
+    /// What can be gone back to.
+    pub(super) kept: Kept,
+    /// Who waits for the outcome of the next attempt.
+    pub(super) asked: Vec<Sender<Result<Event, OrderError>>>,
 }
 
 /// What became of a look at the source.
@@ -287,18 +360,36 @@ enum Look {
 impl Attempts {
     fn run(mut self) {
         let mut seen = 0;
-        while let Some(nudges) = self.plugin.wait(seen) {
-            seen = nudges;
+        while let Some(nudged) = self.plugin.wait(seen) {
+            seen = nudged.nudges;
+            for order in nudged.orders {
+                self.obey(order);
+            }
+            if !self.plugin.begin_look() && self.asked.is_empty() {
+                continue;
+            }
             let look = match self.plugin.source.clone() {
                 Source::Directory { path } => self.look_at_directory(&path, seen),
                 Source::Library { path, .. } => self.look_at_library(&path, seen),
             };
             if matches!(look, Look::Vanished) && self.is_gone() {
+                self.plugin.stop();
+                self.kept.clear();
                 self.shared.remove(&self.plugin);
                 return;
             }
+            if matches!(look, Look::Tried) {
+                self.answer_asked();
+            }
             self.shared.notify_progress();
         }
+    }
+
+    /// Makes the next look an attempt, whatever the content is.
+    pub(super) fn forget_tried(&mut self) {
+        self.package = None;
+        self.tried = None;
+        self.tried_library = None;
     }
 
     /// Whether the source stays away.
@@ -424,9 +515,12 @@ impl Attempts {
 
     fn build(&mut self, mut steps: Steps, package: &Package, before: Fingerprint) -> Look {
         let cancel = Cancel::new();
-        self.plugin.work.lock().building = Some((cancel.clone(), before.clone()));
-        if self.plugin.is_stopped() {
-            return Look::Superseded;
+        {
+            let mut work = self.plugin.work.lock();
+            if work.stop || !work.orders.is_empty() {
+                return Look::Superseded;
+            }
+            work.building = Some((cancel.clone(), before.clone()));
         }
         self.plugin.state.lock().is_building = true;
         let (shared, name) = (Arc::clone(&self.shared), Arc::clone(&self.plugin.name));
@@ -500,15 +594,24 @@ impl Attempts {
     }
 
     /// The pipeline behind the build.
-    fn load(&self, mut steps: Steps, bytes: &[u8], build_id: BuildId) {
+    fn load(&mut self, mut steps: Steps, bytes: &[u8], build_id: BuildId) {
         match self.shared.load(&self.plugin, bytes, build_id, &mut steps) {
-            Ok(loaded) => self.shared.report_loaded(&self.plugin, loaded, steps),
+            Ok(loaded) => {
+                let gone_live = match &loaded {
+                    Loaded::Published { previous, .. } => Some(*previous),
+                    Loaded::Unchanged { .. } => None,
+                };
+                self.shared.report_loaded(&self.plugin, loaded, steps);
+                if let Some(previous) = gone_live {
+                    self.went_live(previous);
+                }
+            }
             Err(refused) => self.refuse(steps, refused),
         }
     }
 
     fn refuse(&self, steps: Steps, refused: Refused) {
-        let serving = self.plugin.state.lock().current.as_ref().map(|lease| lease.generation().number);
+        let serving = self.plugin.current_number();
         self.plugin.refusal.store(Some(Arc::new(Refusal {
             reason: refused.reason.clone(),
             details: refused.details.clone(),

@@ -214,6 +214,11 @@ impl TestHost {
         event.reason()
     }
 
+    /// Sends its process a signal, by the name that `kill` knows.
+    pub fn signal(&self, name: &str) {
+        self.program.signal(name);
+    }
+
     /// Asks it to end, as a service manager does, and waits until it has.
     #[track_caller]
     pub fn terminate(mut self) -> Finished {

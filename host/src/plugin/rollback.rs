@@ -1,0 +1,444 @@
+//! The way back: libraries that have served, and going back to one of them.
+//!
+//! Owns the kept libraries of a plugin, which of them a roll-back goes to, and when one is due without
+//! being asked for. The way there is the ordinary pipeline from `stage` on; the worker takes it.
+//!
+//! # Invariants
+//!
+//! - A roll-back is a new generation of an earlier library: nothing that was retired serves again, and
+//!   what the registry holds stays.
+//! - What was gone away from is never gone back to by itself, only by its number.
+//! - A first generation and one that came by a roll-back have no probation: nothing goes in circles, and
+//!   no plugin is left without code.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use super::event::{Event, EventKind, Steps};
+use super::generation::Generation;
+use super::load::{Loaded, Refused};
+use super::router::Refusal;
+use super::stage::BuildId;
+use super::worker::{Attempts, Plugin};
+use super::{Plugins, Settings};
+
+/// How many libraries of a plugin are kept, the current one included.
+const KEPT: usize = 3;
+
+/// How long an operator's order is waited for. Less than the patience of the control socket's client.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// When a new generation has failed too often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probation {
+    /// How long after going live failures count.
+    pub lasts: Duration,
+    /// The number of failures that is too many.
+    pub budget: u64,
+}
+
+/// Why an operator's order was not carried out. What served before still serves.
+#[derive(Debug, thiserror::Error)]
+pub enum OrderError {
+    /// No plugin of that name.
+    #[error("there is no plugin `{plugin}`; there is {}", if known.is_empty() { "none" } else { known })]
+    UnknownPlugin {
+        /// The name.
+        plugin: String,
+        /// The names of those there are.
+        known: String,
+    },
+    /// The library of the named generation is not kept.
+    #[error("generation {generation} of `{plugin}` is not kept; kept is the code of {kept}")]
+    UnknownGeneration {
+        /// The plugin.
+        plugin: Arc<str>,
+        /// The number.
+        generation: u64,
+        /// What is kept instead.
+        kept: String,
+    },
+    /// No earlier library is kept, or each was gone away from.
+    #[error("there is nothing to roll `{plugin}` back to; kept is the code of {kept}")]
+    NothingEarlier {
+        /// The plugin.
+        plugin: Arc<str>,
+        /// What is kept.
+        kept: String,
+    },
+    /// The library of the named generation serves now.
+    #[error("the code of generation {generation} serves `{plugin}` already")]
+    ServesAlready {
+        /// The plugin.
+        plugin: Arc<str>,
+        /// The number.
+        generation: u64,
+    },
+    /// The kept file is gone or was changed.
+    #[error("the kept library {} cannot be used: {reason}", path.display())]
+    Kept {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The kept library did not go through the pipeline this time.
+    #[error("the code of generation {generation} was refused at {step}: {reason}")]
+    Refused {
+        /// The generation whose library it is.
+        generation: u64,
+        /// The step that refused.
+        step: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// It takes longer than a client waits.
+    #[error("`{plugin}` is still at it after {PATIENCE:?}; `host events` will tell what came of it")]
+    StillRunning {
+        /// The plugin.
+        plugin: String,
+    },
+    /// The plugin was deleted, or the host stops.
+    #[error("`{plugin}` was taken out of service meanwhile")]
+    Gone {
+        /// The plugin.
+        plugin: String,
+    },
+}
+
+/// What somebody other than an edit wants of a plugin's worker.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// The operator wants earlier code.
+    RollBack { to: Option<u64>, answer: Sender<Result<Event, OrderError>> },
+    /// The operator wants the source to be tried again.
+    Reload { answer: Sender<Result<Event, OrderError>> },
+    /// A generation has used up its budget.
+    Exceeded { generation: u64, reason: String },
+}
+
+/// The probation of the current generation.
+#[derive(Debug)]
+pub(super) struct OnProbation {
+    generation: u64,
+    since: Instant,
+    rule: Probation,
+    /// Whether the worker was told.
+    is_over: bool,
+}
+
+impl Plugin {
+    /// Tells why the generation with this number has to go, the first time that is so.
+    fn exceeded(&self, generation: &Generation) -> Option<String> {
+        let mut state = self.state.lock();
+        let on_probation = state.on_probation.as_mut()?;
+        let panics = generation.panics.load(Ordering::Relaxed);
+        let rule = on_probation.rule;
+        let is_due = !on_probation.is_over
+            && on_probation.generation == generation.number
+            && panics >= rule.budget
+            && on_probation.since.elapsed() <= rule.lasts;
+        on_probation.is_over |= is_due;
+        let noun = if panics == 1 { "panic" } else { "panics" };
+        is_due.then(|| format!("{panics} {noun} within {} of going live", words_of(rule.lasts)))
+    }
+}
+
+/// `10 s` or `250 ms`.
+fn words_of(duration: Duration) -> String {
+    match duration.subsec_millis() {
+        0 => format!("{} s", duration.as_secs()),
+        _ => format!("{} ms", duration.as_millis()),
+    }
+}
+
+impl Plugins {
+    /// Takes a plugin back to the code of an earlier generation, or to that of the one named, and waits
+    /// until it serves.
+    ///
+    /// # Errors
+    ///
+    /// [`OrderError`].
+    pub fn roll_back(&self, plugin: &str, to: Option<u64>) -> Result<Event, OrderError> {
+        self.give(plugin, |answer| Order::RollBack { to, answer })
+    }
+
+    /// Tries the source of a plugin again, also when it is what was tried last, and waits for the outcome.
+    ///
+    /// # Errors
+    ///
+    /// [`OrderError`]; a refusal is an outcome and no error.
+    pub fn reload(&self, plugin: &str) -> Result<Event, OrderError> {
+        self.give(plugin, |answer| Order::Reload { answer })
+    }
+
+    /// Is told of every panic of a handler, after it was counted.
+    pub fn note_panic(&self, generation: &Generation) {
+        let of_name = |worker: &super::worker::Worker| Arc::clone(&worker.plugin);
+        let Some(plugin) = self.shared.plugins.lock().get(&*generation.plugin).map(of_name) else { return };
+        if let Some(reason) = plugin.exceeded(generation) {
+            plugin.order(Order::Exceeded { generation: generation.number, reason });
+        }
+    }
+
+    fn give(
+        &self,
+        plugin: &str,
+        order: impl FnOnce(Sender<Result<Event, OrderError>>) -> Order,
+    ) -> Result<Event, OrderError> {
+        let worker = {
+            let plugins = self.shared.plugins.lock();
+            match plugins.get(plugin) {
+                Some(worker) => Arc::clone(&worker.plugin),
+                None => {
+                    let known: Vec<&str> = plugins.keys().map(String::as_str).collect();
+                    let known = known.join(", ");
+                    return Err(OrderError::UnknownPlugin { plugin: plugin.to_owned(), known });
+                }
+            }
+        };
+        let (answer, answered) = channel();
+        worker.order(order(answer));
+        answered.recv_timeout(PATIENCE).unwrap_or_else(|error| {
+            let plugin = plugin.to_owned();
+            Err(match error {
+                RecvTimeoutError::Timeout => OrderError::StillRunning { plugin },
+                RecvTimeoutError::Disconnected => OrderError::Gone { plugin },
+            })
+        })
+    }
+}
+
+/// A library that has served.
+#[derive(Debug)]
+struct Good {
+    build_id: BuildId,
+    /// A private copy.
+    path: PathBuf,
+    /// The generations that were made from it, the first one first; never empty.
+    generations: Vec<u64>,
+    /// Whether somebody went away from it because it did not serve well.
+    is_left: bool,
+}
+
+/// The libraries of one plugin that have served, the newest last.
+#[derive(Debug)]
+pub(super) struct Kept {
+    dir: PathBuf,
+    goods: Vec<Good>,
+}
+
+impl Kept {
+    /// None yet. What an earlier process left behind belongs to generations that nobody can name any more.
+    pub(super) fn of(plugin: &str, settings: &Settings) -> Kept {
+        let dir = settings.state_dir.join("good").join(plugin);
+        // Mostly there is nothing; what cannot be removed is overwritten or stays unused.
+        let _ = fs::remove_dir_all(&dir);
+        Kept { dir, goods: Vec::new() }
+    }
+
+    /// Forgets everything: the plugin is deleted.
+    pub(super) fn clear(&mut self) {
+        self.goods.clear();
+        // Left-overs are removed by the next plugin of that name.
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+
+    /// Keeps the library of a generation that has gone live, and lets go of what is too much.
+    fn keep(&mut self, number: u64, build_id: BuildId, staged: &Path) -> io::Result<()> {
+        let mut generations = Vec::new();
+        if let Some(at) = self.goods.iter().position(|good| good.build_id == build_id) {
+            generations = self.goods.remove(at).generations;
+        }
+        generations.push(number);
+        let path = self.dir.join(format!("{build_id}.so"));
+        if !path.exists() {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+            // Nobody writes to a staged file, so a second name for it is a copy that costs nothing.
+            fs::hard_link(staged, &path).or_else(|_| fs::copy(staged, &path).map(drop))?;
+        }
+        self.goods.push(Good { build_id, path, generations, is_left: false });
+        if self.goods.len() > KEPT {
+            let left = self.goods.iter().position(|good| good.is_left);
+            let dropped = self.goods.remove(left.unwrap_or(0));
+            // A file that is already gone is fine.
+            let _ = fs::remove_file(dropped.path);
+        }
+        Ok(())
+    }
+
+    /// Where a roll-back from `current` goes.
+    fn target(&self, plugin: &Arc<str>, current: BuildId, to: Option<u64>) -> Result<usize, OrderError> {
+        let plugin = Arc::clone(plugin);
+        let Some(generation) = to else {
+            let earlier = |good: &Good| !good.is_left && good.build_id != current;
+            let found = self.goods.iter().rposition(earlier);
+            return found.ok_or_else(|| OrderError::NothingEarlier { plugin, kept: self.words() });
+        };
+        match self.goods.iter().position(|good| good.generations.contains(&generation)) {
+            Some(at) if self.goods[at].build_id == current => {
+                Err(OrderError::ServesAlready { plugin, generation })
+            }
+            Some(at) => Ok(at),
+            None => Err(OrderError::UnknownGeneration { plugin, generation, kept: self.words() }),
+        }
+    }
+
+    /// Notes that generation `number` was made from the library at `at`; what is newer was gone away from.
+    fn went_to(&mut self, at: usize, number: u64) {
+        self.goods[at].generations.push(number);
+        for (place, good) in self.goods.iter_mut().enumerate().skip(at) {
+            good.is_left = place > at;
+        }
+    }
+
+    /// `generation 1, generations 2 and 4`, or `no generation`.
+    fn words(&self) -> String {
+        let of = |good: &Good| {
+            let numbers: Vec<String> = good.generations.iter().map(u64::to_string).collect();
+            let noun = if numbers.len() == 1 { "generation" } else { "generations" };
+            format!("{noun} {}", numbers.join(" and "))
+        };
+        let goods: Vec<String> = self.goods.iter().map(of).collect();
+        if goods.is_empty() { "no generation".to_owned() } else { goods.join(", ") }
+    }
+}
+
+impl Good {
+    /// The library, if it is still what served.
+    fn read(&self) -> Result<Vec<u8>, OrderError> {
+        let failed = |reason: String| OrderError::Kept { path: self.path.clone(), reason };
+        let bytes = fs::read(&self.path).map_err(|error| failed(error.to_string()))?;
+        if BuildId::of(&bytes) == self.build_id {
+            Ok(bytes)
+        } else {
+            Err(failed("its content has changed".to_owned()))
+        }
+    }
+}
+
+impl Attempts {
+    /// Carries an order out, or remembers to answer it.
+    pub(super) fn obey(&mut self, order: Order) {
+        match order {
+            Order::RollBack { to, answer } => {
+                // Nobody listens any more when the client's patience has ended.
+                let _ = answer.send(self.roll_back(to, "asked by the operator"));
+            }
+            Order::Reload { answer } => {
+                self.forget_tried();
+                self.asked.push(answer);
+            }
+            Order::Exceeded { generation, reason } => {
+                let is_current = |number| number == generation;
+                if self.plugin.current_number().is_some_and(is_current)
+                    && let Err(error) = self.roll_back(None, &reason)
+                {
+                    let plugin = &self.plugin.name;
+                    tracing::error!("cannot roll {plugin} back after {reason}: {error}");
+                }
+            }
+        }
+    }
+
+    /// Tells those who asked for a reload what came of it.
+    pub(super) fn answer_asked(&mut self) {
+        let Some(outcome) = self.plugin.state.lock().last_outcome.clone() else { return };
+        for answer in self.asked.drain(..) {
+            // As above.
+            let _ = answer.send(Ok(outcome.clone()));
+        }
+    }
+
+    /// Keeps what has just gone live, and puts it on probation if there is a way back from it.
+    pub(super) fn went_live(&mut self, previous: Option<u64>) {
+        let Some(lease) = self.plugin.state.lock().current.clone() else { return };
+        let generation = lease.generation();
+        if let Err(error) = self.kept.keep(generation.number, generation.build_id, generation.staged_path()) {
+            let plugin = &self.plugin.name;
+            tracing::warn!(
+                "cannot keep the code of {plugin} generation {} for a roll-back: {error}",
+                generation.number
+            );
+        }
+        let rule = self.shared.settings.probation.filter(|_| previous.is_some());
+        self.plugin.state.lock().on_probation = rule.map(|rule| OnProbation {
+            generation: generation.number,
+            since: Instant::now(),
+            rule,
+            is_over: false,
+        });
+        // It has served for a moment already.
+        if let Some(reason) = self.plugin.exceeded(generation) {
+            self.plugin.order(Order::Exceeded { generation: generation.number, reason });
+        }
+    }
+
+    /// Takes a kept library through the pipeline, from `stage` on.
+    fn roll_back(&mut self, to: Option<u64>, reason: &str) -> Result<Event, OrderError> {
+        let plugin = Arc::clone(&self.plugin);
+        let current = plugin.state.lock().current.clone();
+        let Some(current) = current else {
+            let kept = self.kept.words();
+            return Err(OrderError::NothingEarlier { plugin: Arc::clone(&plugin.name), kept });
+        };
+        let at = self.kept.target(&plugin.name, current.generation().build_id, to)?;
+        // A lease that is held delays the retirement.
+        drop(current);
+        let good = &self.kept.goods[at];
+        let origin = good.generations[0];
+        let mut steps = Steps::default();
+        let bytes = steps.run("read", || good.read())?;
+        let (number, previous) = match self.shared.load(&plugin, &bytes, good.build_id, &mut steps) {
+            Ok(Loaded::Published { number, previous }) => (number, previous),
+            Ok(Loaded::Unchanged { .. }) => {
+                return Err(OrderError::ServesAlready {
+                    plugin: Arc::clone(&plugin.name),
+                    generation: origin,
+                });
+            }
+            Err(refused) => {
+                let error = OrderError::Refused {
+                    generation: origin,
+                    step: refused.step,
+                    reason: refused.reason.clone(),
+                };
+                self.record_refused_way_back(&refused, origin, steps);
+                return Err(error);
+            }
+        };
+        self.kept.went_to(at, number);
+        let reason = format!("{reason}, back to the code of generation {origin}");
+        plugin
+            .refusal
+            .store(Some(Arc::new(Refusal { reason: format!("rolled back: {reason}"), details: None })));
+        let mut event = plugin.event(EventKind::RolledBack, steps);
+        event.generation = Some(number);
+        event.previous_generation = previous;
+        event.reason = Some(reason);
+        let event = self.shared.record(event, None);
+        let mut state = plugin.state.lock();
+        state.on_probation = None;
+        state.last_outcome = Some(event.clone());
+        Ok(event)
+    }
+
+    /// The newest code is not at fault, so its outcome stays what it was.
+    fn record_refused_way_back(&self, refused: &Refused, origin: u64, steps: Steps) {
+        let mut event = self.plugin.event(EventKind::Refused, steps);
+        event.previous_generation = self.plugin.current_number();
+        event.failed_step = Some(refused.step);
+        event.reason = Some(format!("going back to the code of generation {origin}: {}", refused.reason));
+        event.details.clone_from(&refused.details);
+        self.shared.record(event, None);
+    }
+}
+
+#[cfg(test)]
+mod tests;
