@@ -329,7 +329,6 @@ impl Shared {
             ms: steps.total(),
             steps: steps.0,
         };
-        let event = self.record(event, None);
-        plugin.state.lock().last_outcome = Some(event);
+        self.record_outcome(plugin, event, None);
     }
 }

@@ -428,6 +428,18 @@ impl Shared {
         event
     }
 
+    /// As `record`, for what became of a plugin's code: who sees the event sees it as the plugin's outcome.
+    fn record_outcome(&self, plugin: &Plugin, event: Event, rendered: Option<&str>) -> Event {
+        let event = {
+            let mut state = plugin.state.lock();
+            let event = self.events.record(event);
+            state.last_outcome = Some(event.clone());
+            event
+        };
+        self.observer.happened(&event, rendered);
+        event
+    }
+
     /// Gives the reaper something to do. While the host stops there is nothing left to be done.
     fn tell_reaper(&self, task: Task) {
         if let Some(reaper) = &*self.reaper.lock() {

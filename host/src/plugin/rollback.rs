@@ -422,11 +422,8 @@ impl Attempts {
         event.generation = Some(number);
         event.previous_generation = previous;
         event.reason = Some(reason);
-        let event = self.shared.record(event, None);
-        let mut state = plugin.state.lock();
-        state.on_probation = None;
-        state.last_outcome = Some(event.clone());
-        Ok(event)
+        plugin.state.lock().on_probation = None;
+        Ok(self.shared.record_outcome(&plugin, event, None))
     }
 
     /// The newest code is not at fault, so its outcome stays what it was.

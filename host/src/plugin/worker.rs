@@ -629,8 +629,7 @@ impl Attempts {
             ms: steps.total(),
             steps: steps.0,
         };
-        let event = self.shared.record(event, refused.rendered.as_deref());
-        self.plugin.state.lock().last_outcome = Some(event);
+        self.shared.record_outcome(&self.plugin, event, refused.rendered.as_deref());
         self.shared.publish_without_code(&self.plugin);
     }
 }
