@@ -7,7 +7,6 @@
 //! - An inline handler costs no timer and no hand-off.
 
 use std::convert::Infallible;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -25,7 +24,7 @@ use super::limits::{Limits, size};
 use super::request_id::{RequestId, X_REQUEST_ID};
 use super::service::{Found, Incoming, Reply, Route, Service};
 use super::trouble::{Format, Trouble};
-use super::workers::{Workers, panic_text};
+use super::workers::Workers;
 
 /// What all connections of a server share.
 pub(super) struct Front<S> {
@@ -248,8 +247,8 @@ fn run(route: &impl Route, incoming: &Incoming) -> Reply {
 
 /// Runs code of the host that must not take the connection along when it panics.
 fn contain<T>(body: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(body))
-        .map_err(|payload| format!("the host panicked on the way to the handler: {}", panic_text(&*payload)))
+    crate::panic::catch(body)
+        .map_err(|message| format!("the host panicked on the way to the handler: {message}"))
 }
 
 /// Turns a reply into a response, and writes the reason of a failure to the log.

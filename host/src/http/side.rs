@@ -10,7 +10,6 @@ use std::future::{Future as _, poll_fn};
 use std::io;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -25,7 +24,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::body::{self, BodyError};
-use super::workers::panic_text;
 
 /// Connections at a time; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
@@ -225,8 +223,8 @@ async fn respond(
         }
     };
     let request = Request::from_parts(parts, body);
-    let response = catch_unwind(AssertUnwindSafe(|| handler(request))).unwrap_or_else(|payload| {
-        tracing::error!(panic = panic_text(&*payload), "the host panicked in a side server");
+    let response = crate::panic::catch(|| handler(request)).unwrap_or_else(|message| {
+        tracing::error!(panic = message, "the host panicked in a side server");
         line(StatusCode::INTERNAL_SERVER_ERROR, "the host panicked; the log has the reason\n")
     });
     Ok(response.map(Full::new))

@@ -11,9 +11,7 @@
 //! - A panic in a job ends the job, never the worker.
 //! - A worker that is nudged drains what it keeps of retired code, at once or after its job.
 
-use std::any::Any;
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -254,20 +252,9 @@ fn work(shared: &Shared, slot: &Arc<Slot>) {
 }
 
 fn run(job: Job) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(job)) {
-        tracing::error!(panic = panic_text(&*payload), "the host panicked on a worker thread");
-        // A payload whose own drop panics must not end the worker either.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
+    if let Err(message) = crate::panic::catch(job) {
+        tracing::error!(panic = message, "the host panicked on a worker thread");
     }
-}
-
-/// The message a panic carried, if it carried one.
-pub(super) fn panic_text(payload: &(dyn Any + Send)) -> &str {
-    payload
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("a panic without a message")
 }
 
 impl Slot {
