@@ -24,6 +24,8 @@ mod resident;
 mod safe;
 // What a client gets, from good handlers and bad ones.
 mod serving;
+// Checked code cannot reach what is gone.
+mod soundness;
 // Plugins that the host builds itself.
 mod source;
 // Old code leaves the process, and only when nothing leads into it.
