@@ -221,6 +221,7 @@ fn start(shared: &Arc<Shared>, state: &mut State, job: Job) -> Result<(), (Job, 
 
 /// A worker's life.
 fn work(shared: &Shared, slot: &Arc<Slot>) {
+    let _drain = pins::DrainOnDrop;
     let nudged = Arc::downgrade(slot);
     pins::attend(move || {
         if let Some(slot) = nudged.upgrade() {

@@ -36,5 +36,5 @@ mod tests;
 pub use self::code::{Code, Pin};
 pub use self::interpose::{Unsupported, self_test};
 pub use self::signals::handlers_in;
-pub use self::thread::{attend, drain_if_due, is_due};
+pub use self::thread::{DrainOnDrop, attend, drain_if_due, is_due};
 pub use self::tombstone::bury;

@@ -23,7 +23,7 @@ use super::stage::BuildId;
 use super::worker::Plugin;
 use super::{Shared, descriptor, vetting};
 use crate::hostcall::{Caller, Handles};
-use crate::pins::Code;
+use crate::pins::{Code, DrainOnDrop};
 use crate::registry::Overlay;
 use crate::report::chain;
 
@@ -67,6 +67,8 @@ impl Shared {
         build_id: BuildId,
         steps: &mut Steps,
     ) -> Result<Loaded, Refused> {
+        // Values are dropped here, by glue of a generation that is about to go.
+        let _drain = DrainOnDrop;
         let serving = plugin.state.lock().current.clone();
         if let Some(lease) = serving.filter(|lease| lease.generation().build_id == build_id) {
             return Ok(Loaded::Unchanged { number: lease.generation().number });
@@ -180,6 +182,7 @@ impl Shared {
             let opener = std::thread::Builder::new().name(name);
             let thread = opener
                 .spawn_scoped(scope, || {
+                    let _drain = DrainOnDrop;
                     let opened = Library::open(path, Arc::clone(caller), is_known);
                     let mut kept = self.kept.lock();
                     for library in needs {
@@ -206,6 +209,7 @@ impl Shared {
         let pin = generation.pin("`on_load`, which is still running");
         let name = format!("load {} g{}", generation.plugin, generation.number);
         let spawned = std::thread::Builder::new().name(name).spawn(move || {
+            let _drain = DrainOnDrop;
             let outcome = invoke::on_load(&of_thread.library);
             drop(of_thread);
             drop(pin);

@@ -21,7 +21,7 @@ use super::event::{Event, EventKind, Step, ms};
 use super::library::Mapped;
 use super::stage::Staged;
 use super::{Generation, Shared, invoke};
-use crate::pins::{self, Code};
+use crate::pins::{self, Code, DrainOnDrop};
 
 /// How long `on_unload` may take.
 const UNLOAD_DEADLINE: Duration = Duration::from_secs(10);
@@ -210,6 +210,8 @@ impl Reaper {
 
     /// Runs `on_unload` and releases what the generation holds of the host.
     fn retire(&self, generation: &Arc<Generation>) {
+        // Values that it held are dropped here.
+        let _drain = DrainOnDrop;
         let begun = Instant::now();
         let reason = generation.unload_reason.lock().unwrap_or(UNLOAD_SHUTDOWN);
         let problem = unload(generation, reason);
@@ -256,6 +258,7 @@ fn unload(generation: &Arc<Generation>, reason: u32) -> Option<String> {
     let pin = generation.pin("`on_unload`, which is still running");
     let name = format!("unload {} g{}", generation.plugin, generation.number);
     let spawned = std::thread::Builder::new().name(name).spawn(move || {
+        let _drain = DrainOnDrop;
         let outcome = invoke::on_unload(&of_thread.library, reason);
         drop(of_thread);
         drop(pin);
