@@ -189,3 +189,47 @@ fn a_thread_local_may_log_when_it_ends() {
     let log = host.log();
     assert!(log.contains("thread ended") && log.contains("worker ended"), "{log}");
 }
+
+/// A value with a part that speaks when it is dropped.
+const LOUD: &str = r#"
+#![forbid(unsafe_code)]
+use plugin_api::prelude::*;
+
+plugin! { routes: { GET "/" => index }, state: [STATE] }
+
+#[derive(Resident, Default)]
+struct Loud(u8);
+
+impl Drop for Loud {
+    fn drop(&mut self) {
+        tracing::info!("gone");
+    }
+}
+
+#[derive(Resident, Default)]
+struct State {
+    kept: u8,
+    loud: Loud,
+}
+
+static STATE: registry::Lazy<State> = registry::Lazy::new("state", || Ok(State::default()));
+
+fn index(_: &Request) -> Result<String> {
+    Ok(STATE.get()?.kept.to_string())
+}
+"#;
+
+/// What old code leaves on the thread that drops a removed part does not keep it mapped.
+#[test]
+fn a_removed_part_that_logs_when_dropped_does_not_hold_its_code() {
+    let workshop = Workshop::open("loud");
+    let host = start(&workshop.build(LOUD, &[]));
+    let next = workshop.build(&LOUD.replacen("    loud: Loud,\n", "", 1), &[]);
+    host.reload("probe", |plugins| plugins.put_library("probe", &next));
+    eventually(SOON, "generation 1 to be unmapped", || match host.plugin("probe") {
+        status if status.unloaded() == 1 => Ok(()),
+        status => Err(status),
+    });
+    assert_eq!(ask(&host, "/probe/"), "0");
+    assert!(host.log().contains("gone"), "{}", host.log());
+}

@@ -67,8 +67,6 @@ impl Shared {
         build_id: BuildId,
         steps: &mut Steps,
     ) -> Result<Loaded, Refused> {
-        // Values are dropped here, by glue of a generation that is about to go.
-        let _drain = DrainOnDrop;
         let serving = plugin.state.lock().current.clone();
         if let Some(lease) = serving.filter(|lease| lease.generation().build_id == build_id) {
             return Ok(Loaded::Unchanged { number: lease.generation().number });

@@ -103,6 +103,8 @@ impl Reaper {
                 Ok(Task::Freed) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            // What the drop of a value may have left on this thread.
+            pins::drain_if_due();
             look_again = self.unmap_all();
         }
     }
@@ -210,8 +212,6 @@ impl Reaper {
 
     /// Runs `on_unload` and releases what the generation holds of the host.
     fn retire(&self, generation: &Arc<Generation>) {
-        // Values that it held are dropped here.
-        let _drain = DrainOnDrop;
         let begun = Instant::now();
         let reason = generation.unload_reason.lock().unwrap_or(UNLOAD_SHUTDOWN);
         let problem = unload(generation, reason);

@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use plugin_api::abi::{UNLOAD_REMOVED, UNLOAD_SHUTDOWN};
 
 use super::descriptor::{self, DescriptorError};
@@ -28,6 +28,7 @@ use super::router::Refusal;
 use super::stage::BuildId;
 use super::{Settings, Shared};
 use crate::build::{BuildError, Cancel, DescribeError, Fingerprint, Inputs, Package};
+use crate::pins::{self, DrainOnDrop};
 use crate::report::chain;
 use crate::watch::scan::Candidate;
 use crate::watch::{Change, Depth};
@@ -236,9 +237,20 @@ impl Plugin {
         let mut work = self.work.lock();
         work.is_looking = false;
         while work.nudges == seen && !work.stop {
-            self.wake.wait(&mut work);
+            if pins::is_due() {
+                MutexGuard::unlocked(&mut work, pins::drain_if_due);
+            } else {
+                self.wake.wait(&mut work);
+            }
         }
         (!work.stop).then(|| Nudged { nudges: work.nudges, orders: std::mem::take(&mut work.orders) })
+    }
+
+    /// Makes an idle worker look whether its thread has something to drain.
+    fn come_to_drain(&self) {
+        // With the lock held, so that a worker which has just looked is waiting by now.
+        let _work = self.work.lock();
+        self.wake.notify_all();
     }
 
     /// Tells whether the source is to be looked at; then the look has begun.
@@ -310,6 +322,10 @@ impl Worker {
         let of_thread = Arc::clone(&plugin);
         let thread =
             std::thread::Builder::new().name(format!("plugin {}", plugin.name)).spawn(move || {
+                // A publish drops what an upgrade has left over: code of the plugin, on this thread.
+                let _drain = DrainOnDrop;
+                let of_record = Arc::clone(&of_thread);
+                pins::attend(move || of_record.come_to_drain());
                 let kept = Kept::of(&of_thread.name, &shared.settings);
                 let (tried, tried_library, asked) = (None, None, Vec::new());
                 Attempts { shared, plugin: of_thread, package, tried, tried_library, kept, asked }.run();
