@@ -136,6 +136,8 @@ typedef int32_t Status;
 
 /* Stored bytes are not those that were written. */
 #define STATUS_CORRUPT ((Status)26)
+/* The connection broke during a commit; whether the transaction is lasting is unknown. */
+#define STATUS_OUTCOME_UNKNOWN ((Status)37)
 
 /* Why a call failed. */
 typedef struct ErrorView {

@@ -113,6 +113,8 @@ impl Status {
     pub const INDETERMINATE: Status = Status(25);
     /// Stored bytes are not those that were written.
     pub const CORRUPT: Status = Status(26);
+    /// The connection broke during a commit; whether the transaction is lasting is unknown.
+    pub const OUTCOME_UNKNOWN: Status = Status(37);
 }
 
 /// Why a call failed.
