@@ -12,6 +12,8 @@ mod db_handles;
 mod evolution;
 // The harness keeps its promises.
 mod harness;
+// Hooks at both ends of a generation's life.
+mod lifecycle;
 // One init per key, whatever happens in it.
 mod registry;
 // New code goes live, bad code changes nothing.
