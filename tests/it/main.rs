@@ -8,6 +8,8 @@ mod cli;
 mod db;
 // Connections that outlive the code which opened them.
 mod db_handles;
+// Handlers that do not return cost their own plugin, and nobody else.
+mod deadlines;
 // Live values that become what their edited definition says.
 mod evolution;
 // The harness keeps its promises.

@@ -257,6 +257,8 @@ fn status(name: &str, routes: usize) -> PluginStatus {
         requests: 0,
         in_flight: 0,
         panics: 0,
+        missed_deadlines: 0,
+        degraded: None,
         loaded_at_ms: None,
         refused: None,
         last_outcome: None,

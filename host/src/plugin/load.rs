@@ -26,6 +26,7 @@ use crate::hostcall::{Caller, Handles};
 use crate::pins::Code;
 use crate::registry::Overlay;
 use crate::report::chain;
+use crate::share::Account;
 
 /// How many generations may stay mapped when they are not, or cannot be, unmapped. Each costs one of the
 /// process's 1,024 pthread keys; a process that runs out of them aborts.
@@ -154,6 +155,7 @@ impl Shared {
             in_flight: Default::default(),
             requests: Default::default(),
             panics: Default::default(),
+            account: Account::of(Arc::clone(&plugin.share)),
             unload_reason: Mutex::new(None),
         });
         let outcome = mount
