@@ -40,8 +40,9 @@ fn the_command_line_is_consistent() {
 fn every_setting_of_run_has_its_environment_variable() {
     let command = Cli::command();
     let run = command.find_subcommand("run").unwrap();
-    for argument in
-        run.get_arguments().filter(|argument| !matches!(argument.get_id().as_str(), "watch" | "help"))
+    for argument in run
+        .get_arguments()
+        .filter(|argument| !matches!(argument.get_id().as_str(), "watch" | "help" | "supervised"))
     {
         let expected = format!("HOST_{}", argument.get_id().as_str().to_uppercase());
         assert_eq!(argument.get_env().and_then(|name| name.to_str()), Some(expected.as_str()));
