@@ -317,9 +317,9 @@ fn an_empty_plugins_directory_gets_a_suggestion() {
 fn the_ready_file_appears_whole_and_goes_with_its_owner() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ready");
-    let file = ReadyFile::write(&path, "127.0.0.1:80".parse().unwrap(), None).unwrap();
+    let file = ReadyFile::write(&path, "127.0.0.1:80".parse().unwrap(), None, 7).unwrap();
     let body: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    assert_eq!(body, json!({ "listen": "127.0.0.1:80", "admin": null, "pid": std::process::id() }));
+    assert_eq!(body, json!({ "listen": "127.0.0.1:80", "admin": null, "pid": 7 }));
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     drop(file);
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
