@@ -30,6 +30,8 @@ mod safe;
 mod serving;
 // Plugins that the host builds itself.
 mod source;
+// A process that crashes is started again, and nobody is refused.
+mod supervisor;
 // Old code leaves the process, and only when nothing leads into it.
 mod unload;
 // The sources keep to the house's rules.

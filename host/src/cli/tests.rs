@@ -40,8 +40,9 @@ fn the_command_line_is_consistent() {
 fn every_setting_of_run_has_its_environment_variable() {
     let command = Cli::command();
     let run = command.find_subcommand("run").unwrap();
-    for argument in
-        run.get_arguments().filter(|argument| !matches!(argument.get_id().as_str(), "watch" | "help"))
+    for argument in run
+        .get_arguments()
+        .filter(|argument| !matches!(argument.get_id().as_str(), "watch" | "help" | "supervised"))
     {
         let expected = format!("HOST_{}", argument.get_id().as_str().to_uppercase());
         assert_eq!(argument.get_env().and_then(|name| name.to_str()), Some(expected.as_str()));
@@ -319,9 +320,9 @@ fn an_empty_plugins_directory_gets_a_suggestion() {
 fn the_ready_file_appears_whole_and_goes_with_its_owner() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ready");
-    let file = ReadyFile::write(&path, "127.0.0.1:80".parse().unwrap(), None).unwrap();
+    let file = ReadyFile::write(&path, "127.0.0.1:80".parse().unwrap(), None, 7).unwrap();
     let body: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    assert_eq!(body, json!({ "listen": "127.0.0.1:80", "admin": null, "pid": std::process::id() }));
+    assert_eq!(body, json!({ "listen": "127.0.0.1:80", "admin": null, "pid": 7 }));
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     drop(file);
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
