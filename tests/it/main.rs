@@ -28,6 +28,8 @@ mod resident;
 mod safe;
 // What a client gets, from good handlers and bad ones.
 mod serving;
+// Checked code cannot reach what is gone.
+mod soundness;
 // Plugins that the host builds itself.
 mod source;
 // A process that crashes is started again, and nobody is refused.

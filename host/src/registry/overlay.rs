@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::data::{DataType, Tenure};
 use super::slot::Slot;
 use super::upgrade::Staged;
-use super::{Author, Key};
+use super::{Author, Key, Value};
 
 /// The staged slots of one generation.
 #[derive(Debug)]
@@ -110,9 +110,14 @@ impl Overlay {
         }
     }
 
-    pub(super) fn take(&self, key: &Key) -> Option<Arc<Slot>> {
+    /// Takes out the value that is staged under `key`, for the caller to drop without the lock.
+    pub(super) fn take(&self, key: &Key) -> Option<Value> {
         match &mut *self.0.lock() {
-            Stage::Open(open) => open.slots.remove(key),
+            Stage::Open(open) => {
+                let left = open.slots.get(key)?.leave()?;
+                open.slots.remove(key);
+                left
+            }
             Stage::Committed | Stage::Abandoned => None,
         }
     }
