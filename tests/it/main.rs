@@ -22,6 +22,8 @@ mod rollback;
 mod resident;
 // A plugin's own durable store.
 mod safe;
+// Code that outlives its generation, because somebody calls it.
+mod services;
 // What a client gets, from good handlers and bad ones.
 mod serving;
 // Plugins that the host builds itself.

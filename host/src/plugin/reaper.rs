@@ -213,7 +213,7 @@ impl Reaper {
         let begun = Instant::now();
         let reason = generation.unload_reason.lock().unwrap_or(UNLOAD_SHUTDOWN);
         let problem = unload(generation, reason);
-        let leaked = generation.library.caller().handles.clear();
+        let leaked = generation.library.caller().handles.retire();
         if leaked > 0 {
             tracing::debug!(plugin = %generation.plugin, generation = generation.number, leaked, "released the handles it held");
         }
