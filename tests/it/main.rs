@@ -26,6 +26,8 @@ mod rollback;
 mod resident;
 // A plugin's own durable store.
 mod safe;
+// Code that outlives its generation, because somebody calls it.
+mod services;
 // What a client gets, from good handlers and bad ones.
 mod serving;
 // Checked code cannot reach what is gone.

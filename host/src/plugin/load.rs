@@ -22,7 +22,7 @@ use super::router::{self, Entry, Router};
 use super::stage::BuildId;
 use super::worker::Plugin;
 use super::{Shared, descriptor, vetting};
-use crate::hostcall::{Caller, Handles};
+use crate::hostcall::Caller;
 use crate::pins::Code;
 use crate::registry::Overlay;
 use crate::report::chain;
@@ -123,7 +123,7 @@ impl Shared {
             generation: number,
             registry: Arc::clone(&self.registry),
             overlay: Arc::new(Overlay::open()),
-            handles: Handles::default(),
+            handles: Arc::default(),
             data_dir: self.settings.state_dir.join("data"),
             safe: self.safe.for_another(),
             code: self.code_at(&staged.path),
@@ -168,7 +168,7 @@ impl Shared {
             Err(refused) => {
                 let caller = generation.library.caller();
                 caller.registry.abandon(&caller.overlay);
-                caller.handles.clear();
+                caller.handles.retire();
                 self.parked.add(&generation);
                 self.tell_reaper(Task::Refused(generation));
                 Err(refused)
