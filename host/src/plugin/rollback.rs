@@ -23,9 +23,10 @@ use std::time::{Duration, Instant};
 use super::event::{Event, EventKind, Steps};
 use super::generation::Generation;
 use super::load::{Loaded, Refused};
+use super::record::Plugin;
 use super::router::Refusal;
 use super::stage::BuildId;
-use super::worker::{Attempts, Plugin};
+use super::worker::Attempts;
 use super::{Plugins, Settings};
 
 /// How many libraries of a plugin are kept, the current one included.
@@ -429,6 +430,8 @@ impl Attempts {
             }
         };
         self.kept.went_to(at, number);
+        // It is older than what its files are now: who edits something shared does not wait for it.
+        self.served = None;
         let reason = format!("{reason}, back to the code of generation {origin}");
         plugin
             .refusal
