@@ -82,6 +82,8 @@ pub struct Settings {
     pub mounts: BTreeMap<String, String>,
     /// Whether edits are looked for.
     pub watch: bool,
+    /// Whether the code that each plugin starts with is served for good.
+    pub freeze: bool,
     /// cargo profile of source plugins; without one, the profile made for turnaround.
     pub profile: Option<String>,
     /// How long `on_load` may take.
@@ -278,8 +280,13 @@ impl Plugins {
         self.shared.events.newest()
     }
 
-    /// Looks at the directory and at every source, as if something had changed.
+    /// Looks at the directory and at every source, as if something had changed. Does nothing where reloading
+    /// is switched off.
     pub fn rescan(&self) {
+        if self.shared.settings.freeze {
+            tracing::warn!("nothing is looked at again: the host was started with --freeze");
+            return;
+        }
         self.shared.on_change(&Change::Rescan);
     }
 

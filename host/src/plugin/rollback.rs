@@ -99,6 +99,11 @@ pub enum OrderError {
         /// Why.
         reason: String,
     },
+    /// The host serves what it was started with.
+    #[error(
+        "reloading is switched off, as the host was started with --freeze; restart it to serve other code"
+    )]
+    Frozen,
     /// It takes longer than a client waits.
     #[error("`{plugin}` is still at it after {PATIENCE:?}; `host events` will tell what came of it")]
     StillRunning {
@@ -195,6 +200,9 @@ impl Plugins {
     ///
     /// [`OrderError`]; a refusal is an outcome and no error.
     pub fn reload(&self, plugin: &str) -> Result<Event, OrderError> {
+        if self.shared.settings.freeze {
+            return Err(OrderError::Frozen);
+        }
         self.give(plugin, |answer| Order::Reload { answer })
     }
 

@@ -92,6 +92,9 @@ impl Attempts {
             if !self.plugin.begin_look() && self.asked.is_empty() {
                 continue;
             }
+            if self.shared.settings.freeze && self.plugin.has_outcome() {
+                continue;
+            }
             let look = match self.plugin.source.clone() {
                 Source::Directory { path } => self.look_at_directory(&path, seen),
                 Source::Library { path, .. } => self.look_at_library(&path, seen),
