@@ -4,6 +4,8 @@
 mod abi;
 // What an operator types, and what is said when it is wrong.
 mod cli;
+// What an importer of code must be immune to.
+mod importer;
 // What both database drivers promise, below the boundary.
 mod db;
 // Connections that outlive the code which opened them.

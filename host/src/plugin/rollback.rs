@@ -23,9 +23,10 @@ use std::time::{Duration, Instant};
 use super::event::{Event, EventKind, Steps};
 use super::generation::Generation;
 use super::load::{Loaded, Refused};
+use super::record::Plugin;
 use super::router::Refusal;
 use super::stage::BuildId;
-use super::worker::{Attempts, Plugin};
+use super::worker::Attempts;
 use super::{Plugins, Settings};
 
 /// How many libraries of a plugin are kept, the current one included.
@@ -98,6 +99,11 @@ pub enum OrderError {
         /// Why.
         reason: String,
     },
+    /// The host serves what it was started with.
+    #[error(
+        "reloading is switched off, as the host was started with --freeze; restart it to serve other code"
+    )]
+    Frozen,
     /// It takes longer than a client waits.
     #[error("`{plugin}` is still at it after {PATIENCE:?}; `host events` will tell what came of it")]
     StillRunning {
@@ -194,6 +200,9 @@ impl Plugins {
     ///
     /// [`OrderError`]; a refusal is an outcome and no error.
     pub fn reload(&self, plugin: &str) -> Result<Event, OrderError> {
+        if self.shared.settings.freeze {
+            return Err(OrderError::Frozen);
+        }
         self.give(plugin, |answer| Order::Reload { answer })
     }
 
@@ -429,6 +438,8 @@ impl Attempts {
             }
         };
         self.kept.went_to(at, number);
+        // It is older than what its files are now: who edits something shared does not wait for it.
+        self.served = None;
         let reason = format!("{reason}, back to the code of generation {origin}");
         plugin
             .refusal
