@@ -24,6 +24,11 @@ const PROOF: &str = "SELECT 1; ";
 /// Fails in a spoilt transaction too, and names the one that is about to be committed, if it wrote.
 const NAME: &str = "SELECT txid_current_if_assigned()";
 
+/// Who is at the other end: the backend, and the timeline on which it numbers transactions. A server
+/// that was promoted in another's place has another timeline, and may use a number twice.
+const IDENTITY: &str = "SELECT pg_backend_pid(), CASE WHEN pg_is_in_recovery() THEN '' \
+                        ELSE substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END";
+
 /// What `DISCARD ALL` does, except that it keeps prepared statements: the driver holds some of its own.
 const RESET: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; UNLISTEN *; \
                      SELECT pg_advisory_unlock_all(); DISCARD PLANS; DISCARD TEMP; DISCARD SEQUENCES";
@@ -39,6 +44,8 @@ struct Prepared {
 pub(super) struct Open {
     client: Client,
     backend: Option<u64>,
+    /// Empty where nothing can be written.
+    timeline: String,
     session: Session,
     /// Set by the first error that says so, read by the pool.
     is_broken: bool,
@@ -50,13 +57,17 @@ pub(super) struct Open {
 
 impl Open {
     pub(super) fn new(mut client: Client) -> Result<Open, postgres::Error> {
-        let answer = client.simple_query("SELECT pg_backend_pid()")?;
-        let backend = answer.iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
-            _ => None,
-        });
+        let answer = client.simple_query(IDENTITY)?;
+        let cell = |index| {
+            answer.iter().find_map(|message| match message {
+                SimpleQueryMessage::Row(row) => row.get(index),
+                _ => None,
+            })
+        };
+        let backend = cell(0).and_then(|pid| pid.parse().ok());
+        let timeline = cell(1).unwrap_or_default().to_owned();
         let cache = HashMap::with_capacity(CACHED_STATEMENTS);
-        Ok(Open { client, backend, session: Session::default(), is_broken: false, cache, clock: 0 })
+        Ok(Open { client, backend, timeline, session: Session::default(), is_broken: false, cache, clock: 0 })
     }
 
     /// Turns the driver's error into ours, and remembers a broken connection.
@@ -73,9 +84,10 @@ impl Open {
         }))
     }
 
-    /// The server's number of the open transaction; empty if it has written nothing.
+    /// The server's number of the open transaction, and its timeline; empty if it has written nothing.
     fn transaction_name(&mut self) -> Result<String, QueryError> {
-        Ok(self.first_cell(NAME)?.unwrap_or_default())
+        let number = self.first_cell(NAME)?;
+        Ok(number.map_or_else(String::new, |number| format!("{number}@{}", self.timeline)))
     }
 
     fn batch(&mut self, text: &str) -> Result<(), QueryError> {
@@ -265,8 +277,11 @@ impl Connection for Open {
     }
 
     fn outcome_of(&mut self, transaction: &str) -> Outcome {
-        // Digits, from the server itself; a parameter would need its type.
-        let answer = self.first_cell(&format!("SELECT txid_status({transaction})")).unwrap_or_default();
+        let Some((number, timeline)) = transaction.split_once('@') else { return Outcome::Unknown };
+        if timeline.is_empty() || timeline != self.timeline || number.parse::<u64>().is_err() {
+            return Outcome::Unknown;
+        }
+        let answer = self.first_cell(&format!("SELECT txid_status({number})")).unwrap_or_default();
         match answer.as_deref() {
             Some("committed") => Outcome::Committed,
             Some("aborted") => Outcome::RolledBack,
