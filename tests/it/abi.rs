@@ -33,9 +33,9 @@ fn layouts() -> Vec<Layout> {
         ErrorSink { data, report }
         BytesSink { data, write }
         HostTable { size, abi_version, generation, ctx, log, panicked, handle_clone, handle_drop, registry, db,
-                    data, safe }
+                    data, safe, tx }
         PluginTable { size, abi_version, descriptor, mount, routes, route_count, route_size, on_load, on_unload }
-        RouteView { size, method, path, kind, handler }
+        RouteView { size, method, path, kind, handler, flags }
         RequestView { size, id, method, path, mount, query, params, param_count, headers, header_count, body,
                       remote, deadline_ns }
         ReplyView { size, data, respond, fail }
@@ -61,6 +61,7 @@ fn layouts() -> Vec<Layout> {
         SafeChangeView { kind, encoding, key, value, delta, initial, expires_in_ms }
         SafeWriteView { size, checks, check_count, changes, change_count, timeout_ns }
         SafeTable { size, get, list, len, commit }
+        TxTable { size, join, doom }
     }
 }
 

@@ -26,6 +26,8 @@ mod safe;
 mod serving;
 // Plugins that the host builds itself.
 mod source;
+// What a request changes is kept before its answer is sent, or not at all.
+mod transactions;
 // Old code leaves the process, and only when nothing leads into it.
 mod unload;
 // The sources keep to the house's rules.

@@ -14,6 +14,7 @@
 
 pub mod blocking;
 mod error;
+pub mod interrupt;
 mod pool;
 mod postgres;
 mod sql;

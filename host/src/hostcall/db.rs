@@ -17,10 +17,11 @@ use plugin_api::abi::{
     Status, StrView, VALUE_BOOL, VALUE_BYTES, VALUE_FLOAT, VALUE_INT, VALUE_NULL, VALUE_TEXT, ValueView,
 };
 
+use super::tx::Target;
 use super::view::{bytes, slice, text};
 use super::{Caller, Failure, Held, guard};
 use crate::db::{
-    self, CheckoutError, ConfigError, ConnectError, Lease, OpenError, Pool, PoolConfig, QueryError, Value,
+    self, CheckoutError, ConfigError, ConnectError, OpenError, Pool, PoolConfig, QueryError, Value,
 };
 use crate::registry::Resource;
 
@@ -110,10 +111,10 @@ unsafe extern "C" fn query(
     error: *const ErrorSink,
 ) -> Status {
     let body = |caller: &Caller| {
-        let lease = connection(caller, conn)?;
+        let target = Target::of(caller, conn)?;
         // SAFETY: by the table's contract `statement` is null or valid for this call.
         let (sql, params) = unsafe { read(statement) }?;
-        let block = lease.query(sql, &params)?;
+        let block = target.run(|lease| lease.query(sql, &params))?;
         // SAFETY: by the table's contract `rows` is null or valid for this call.
         if let Some(BytesSink { data, write: Some(write) }) = unsafe { rows.as_ref() } {
             // SAFETY: `write` and `data` belong together; the view lives until the call returns.
@@ -133,10 +134,10 @@ unsafe extern "C" fn execute(
     error: *const ErrorSink,
 ) -> Status {
     let body = |caller: &Caller| {
-        let lease = connection(caller, conn)?;
+        let target = Target::of(caller, conn)?;
         // SAFETY: by the table's contract `statement` is null or valid for this call.
         let (sql, params) = unsafe { read(statement) }?;
-        let number = lease.execute(sql, &params)?;
+        let number = target.run(|lease| lease.execute(sql, &params))?;
         if !affected.is_null() {
             // SAFETY: non-null by the check above, and writable during this call by the table's contract.
             unsafe { affected.write(number) };
@@ -154,10 +155,10 @@ unsafe extern "C" fn batch_execute(
     error: *const ErrorSink,
 ) -> Status {
     let body = |caller: &Caller| {
-        let lease = connection(caller, conn)?;
+        let target = Target::of(caller, conn)?;
         // SAFETY: the view is valid for this call.
         let sql = unsafe { text(sql, "the statement") }?;
-        Ok(lease.batch_execute(sql)?)
+        target.run(|lease| lease.batch_execute(sql))
     };
     // SAFETY: `ctx` and `error` by the table's contract.
     unsafe { guard(ctx, error, body) }
@@ -165,21 +166,21 @@ unsafe extern "C" fn batch_execute(
 
 unsafe extern "C" fn begin(ctx: HostCtx, conn: HandleId, error: *const ErrorSink) -> Status {
     // SAFETY: `ctx` and `error` by the table's contract.
-    unsafe { guard(ctx, error, |caller| Ok(connection(caller, conn)?.begin()?)) }
+    unsafe { guard(ctx, error, |caller| Target::of(caller, conn)?.begin()) }
 }
 
 unsafe extern "C" fn commit(ctx: HostCtx, conn: HandleId, error: *const ErrorSink) -> Status {
     // SAFETY: `ctx` and `error` by the table's contract.
-    unsafe { guard(ctx, error, |caller| Ok(connection(caller, conn)?.commit()?)) }
+    unsafe { guard(ctx, error, |caller| Target::of(caller, conn)?.commit()) }
 }
 
 unsafe extern "C" fn rollback(ctx: HostCtx, conn: HandleId, error: *const ErrorSink) -> Status {
     // SAFETY: `ctx` and `error` by the table's contract.
-    unsafe { guard(ctx, error, |caller| Ok(connection(caller, conn)?.rollback()?)) }
+    unsafe { guard(ctx, error, |caller| Target::of(caller, conn)?.rollback()) }
 }
 
 /// Refuses to block a thread that must not.
-fn may_block() -> Result<(), Failure> {
+pub(super) fn may_block() -> Result<(), Failure> {
     if db::blocking::is_forbidden() {
         return Err(Failure::invalid("database calls block; declare the route without `inline`"));
     }
@@ -197,18 +198,12 @@ fn open(url: &str, max_size: u32, timeout_ns: u64, data_dir: &Path) -> Result<Po
     Ok(Pool::open(url, data_dir, config)?)
 }
 
-fn connection(caller: &Caller, conn: HandleId) -> Result<Arc<Lease>, Failure> {
-    may_block()?;
-    let lease = caller.handles.connection(conn);
-    lease.ok_or_else(|| Failure::new(Status::NOT_FOUND, "this handle names no connection"))
-}
-
 /// Writes a handle to `out`; takes it back when there is no `out`.
 ///
 /// # Safety
 ///
 /// `out` is null or writable during this call.
-unsafe fn give(caller: &Caller, handle: HandleId, out: *mut HandleId) -> Result<(), Failure> {
+pub(super) unsafe fn give(caller: &Caller, handle: HandleId, out: *mut HandleId) -> Result<(), Failure> {
     if out.is_null() {
         drop(caller.handles.remove(handle));
         return Err(Failure::invalid("no place for the handle"));
@@ -308,6 +303,7 @@ impl From<QueryError> for Failure {
         let (status, sqlstate) = match error {
             QueryError::Database { sqlstate, .. } => (Status::DATABASE, sqlstate),
             QueryError::Lost { sqlstate, .. } => (Status::UNREACHABLE, sqlstate),
+            QueryError::Interrupted { .. } => (Status::DATABASE, "57014".to_owned()),
             // The standard's name for a transaction that can only be rolled back.
             QueryError::RolledBack => (Status::DATABASE, "25P02".to_owned()),
             QueryError::OutOfRange { .. } => (Status::OUT_OF_RANGE, String::new()),

@@ -16,6 +16,7 @@ use plugin_api::abi::HandleId;
 use crate::db;
 use crate::registry::Resource;
 use crate::registry::data::{Data, Tenure};
+use crate::tx;
 
 /// An object that a plugin holds.
 #[derive(Clone)]
@@ -24,6 +25,8 @@ pub enum Held {
     Resource(Arc<dyn Resource>),
     /// A connection that is lent out. One holder.
     Connection(Arc<db::Lease>),
+    /// A request's transaction, which takes statements as a connection does.
+    Transaction(tx::Joined),
     /// Data that was just made, on its way into a slot.
     Data(Arc<Tenure>),
 }
@@ -77,15 +80,7 @@ impl Handles {
                 let any: Arc<dyn Any + Send + Sync> = resource;
                 any.downcast().ok()
             }
-            Held::Connection(_) | Held::Data(_) => None,
-        }
-    }
-
-    /// Finds a connection.
-    pub fn connection(&self, id: HandleId) -> Option<Arc<db::Lease>> {
-        match self.get(id)? {
-            Held::Connection(lease) => Some(lease),
-            Held::Resource(_) | Held::Data(_) => None,
+            Held::Connection(_) | Held::Transaction(_) | Held::Data(_) => None,
         }
     }
 

@@ -19,6 +19,7 @@ mod log;
 mod registry;
 mod safe;
 mod table;
+mod tx;
 pub(crate) mod view;
 
 use std::path::PathBuf;

@@ -24,6 +24,7 @@ use super::limits::{Limits, size};
 use super::request_id::{RequestId, X_REQUEST_ID};
 use super::service::{Found, Incoming, Reply, Route, Service};
 use super::trouble::{Format, Trouble};
+use super::waiting::Waiting;
 use super::workers::Workers;
 
 /// What all connections of a server share.
@@ -144,10 +145,10 @@ impl<S: Service> Front<S> {
                 return Outcome { response: Err(self.unread(&error)), origin: Some(Origin::of(&route)) };
             }
         };
-        let Parts { method, uri, headers, .. } = parts;
+        let Parts { method, uri, headers, version, .. } = parts;
         let id = Arc::clone(&id.text);
         let mut incoming =
-            Incoming { id, method, uri, headers, body, remote: flight.0.remote, deadline: None };
+            Incoming { id, method, uri, headers, body, remote: flight.0.remote, scope: None, deadline: None };
         if route.is_inline() {
             let (reply, must_tell) = match run(&route, &incoming) {
                 reply @ (Reply::Failed { .. } | Reply::Unavailable { .. } | Reply::Panicked { .. }) => {
@@ -160,13 +161,15 @@ impl<S: Service> Front<S> {
             return conclude(reply, &incoming.method, &incoming.id, origin);
         }
         incoming.deadline = Instant::now().checked_add(self.limits.handler_timeout);
-        self.hand_off(route, incoming).await
+        let waiting = Waiting::begin(&flight.0, version, &incoming.headers);
+        self.hand_off(route, incoming, waiting).await
     }
 
     /// Runs a blocking handler on a worker.
-    async fn hand_off(&self, route: S::Route, incoming: Incoming) -> Outcome {
+    async fn hand_off(&self, route: S::Route, mut incoming: Incoming, mut waiting: Waiting<'_>) -> Outcome {
         let origin = Origin::of(&route);
         let (id, method, deadline) = (Arc::clone(&incoming.id), incoming.method.clone(), incoming.deadline);
+        incoming.scope = Some(waiting.scope());
         let (answers, mut answer) = oneshot::channel();
         let job = Box::new(move || {
             // Nobody waits any more: it stood in the queue beyond its deadline.
@@ -184,14 +187,8 @@ impl<S: Service> Front<S> {
             trouble.retry_after = Some(1);
             return Outcome { response: Err(trouble), origin: Some(origin) };
         }
-        let reply = match deadline {
-            None => (&mut answer).await,
-            Some(deadline) => match tokio::time::timeout_at(deadline.into(), &mut answer).await {
-                Ok(reply) => reply,
-                Err(_) => {
-                    return Outcome { response: Err(self.too_late(&id, &origin)), origin: Some(origin) };
-                }
-            },
+        let Some(reply) = waiting.answer(&mut answer, deadline).await else {
+            return Outcome { response: Err(self.too_late(&id, &origin)), origin: Some(origin) };
         };
         let reply = reply.unwrap_or_else(|_| Reply::Panicked {
             message: "the host panicked while it ran the handler; see the log".to_owned(),
