@@ -22,6 +22,7 @@
 //! # Code map, in reading order
 //!
 //! - [`cli`], [`config`]: the command line, the screen, the log; `host.toml`.
+//! - [`supervisor`]: the process that holds the sockets and starts the one that serves.
 //! - [`host`]: owns every part; start order and, reversed, stop order.
 //! - [`plugin`]: plugins, their generations, and the pipeline from a library's bytes to publish.
 //! - [`pins`]: what holds a generation's code: threads, thread-local destructors, pthread keys.
@@ -32,6 +33,7 @@
 //! - [`db`]: drivers, connections, pools.
 //! - [`tx`]: the transactions of a request, kept or undone before its answer is sent.
 //! - [`safe`]: each plugin's private durable key-value store.
+//! - [`share`]: what each plugin may take of the workers; numbers that serving and plugins both know.
 //! - [`admin`]: the host as JSON, on the admin listener and on the control socket.
 //!
 //! # Architecture invariants
@@ -57,5 +59,7 @@ pub mod plugin;
 pub mod registry;
 pub mod report;
 pub mod safe;
+pub mod share;
+pub mod supervisor;
 pub mod tx;
 pub mod watch;

@@ -8,10 +8,14 @@ mod cli;
 mod db;
 // Connections that outlive the code which opened them.
 mod db_handles;
+// Handlers that do not return cost their own plugin, and nobody else.
+mod deadlines;
 // Live values that become what their edited definition says.
 mod evolution;
 // The harness keeps its promises.
 mod harness;
+// Hooks at both ends of a generation's life.
+mod lifecycle;
 // One init per key, whatever happens in it.
 mod registry;
 // New code goes live, bad code changes nothing.
@@ -26,6 +30,8 @@ mod safe;
 mod serving;
 // Plugins that the host builds itself.
 mod source;
+// A process that crashes is started again, and nobody is refused.
+mod supervisor;
 // What a request changes is kept before its answer is sent, or not at all.
 mod transactions;
 // Old code leaves the process, and only when nothing leads into it.

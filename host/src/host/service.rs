@@ -12,6 +12,7 @@ use crate::plugin::Plugins;
 use crate::plugin::invoke::{self, Invocation, Outcome};
 use crate::plugin::router::{self, Matched};
 use crate::report::chain;
+use crate::share::Account;
 use crate::tx::{Ending, Scope};
 
 /// The plugins' current generations, as the serving room sees them.
@@ -57,6 +58,14 @@ impl Service for PluginService {
             router::Found::Nothing => Found::NotFound,
         }
     }
+
+    fn missed_deadline(&self, plugin: &str, generation: u64, began: Instant) {
+        self.plugins.note_missed_deadline(plugin, generation, began);
+    }
+
+    fn turned_away(&self, plugin: &str, generation: u64) {
+        self.plugins.note_turned_away(plugin, generation);
+    }
 }
 
 /// How many times a handler that is declared idempotent is run again for one request.
@@ -88,6 +97,10 @@ impl Route for PluginRoute {
 
     fn reload_failed(&self) -> Option<String> {
         self.matched.refusal.load().as_ref().map(|refusal| refusal.reason.clone())
+    }
+
+    fn account(&self) -> &Arc<Account> {
+        &self.matched.lease.generation().account
     }
 
     fn invoke(&self, request: &Incoming) -> Reply {

@@ -96,7 +96,7 @@ impl Transaction {
         };
         let outcome = body(open);
         if let Err(TxError::Query(error)) = &outcome {
-            open.is_lost |= matches!(error, QueryError::Lost { .. });
+            open.is_lost |= matches!(error, QueryError::Lost { .. } | QueryError::TransactionLost);
             if is_serialisation_failure(error) {
                 self.was_serialisation_failure.store(true, Ordering::Relaxed);
             }
@@ -119,7 +119,12 @@ impl Transaction {
         let outcome =
             open.savepoints.iter().try_for_each(|_| open.lease.rollback()).and_then(|()| open.lease.commit());
         outcome.map_err(|source| match source {
-            QueryError::Lost { .. } => CommitError::Unknown { address: address(), committed, source },
+            QueryError::Lost { .. } | QueryError::OutcomeUnknown { .. } => {
+                CommitError::Unknown { address: address(), committed, source }
+            }
+            QueryError::NotCommitted { .. } | QueryError::TransactionLost => {
+                CommitError::Lost { address: address(), committed }
+            }
             source => {
                 if is_serialisation_failure(&source) {
                     self.was_serialisation_failure.store(true, Ordering::Relaxed);
