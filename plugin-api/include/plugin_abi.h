@@ -30,6 +30,7 @@ typedef struct DbTable DbTable;
 typedef struct DataTable DataTable;
 typedef struct SafeTable SafeTable;
 typedef struct ServiceTable ServiceTable;
+typedef struct TxTable TxTable;
 typedef struct OldDataView OldDataView;
 typedef struct UpgradeView UpgradeView;
 typedef struct RouteView RouteView;
@@ -227,6 +228,8 @@ typedef struct HostTable {
     const SafeTable *safe;
     /* Services. LIFETIME: as this table. */
     const ServiceTable *services;
+    /* The transactions of a request. LIFETIME: as this table. */
+    const TxTable *tx;
 } HostTable;
 
 /* What a library offers the host. Static data of the library. */
@@ -319,6 +322,8 @@ typedef struct RouteView {
     uint32_t kind;
     /* Answers a request. */
     HandlerFn handler;
+    /* 0, or `PLUGIN_ROUTE_IDEMPOTENT`. */
+    uint32_t flags;
 } RouteView;
 
 /* The handler may block: it runs on a worker thread. */
@@ -326,6 +331,9 @@ typedef struct RouteView {
 
 /* The handler never blocks: it runs on the I/O thread, and everything on that thread waits for it. */
 #define PLUGIN_ROUTE_INLINE 1
+
+/* The handler may be run again when its transaction collided with another one and was rolled back. */
+#define PLUGIN_ROUTE_IDEMPOTENT 1
 
 /* A request. OWNERSHIP: the host's. LIFETIME: the handler's call. */
 typedef struct RequestView {
@@ -880,6 +888,32 @@ typedef struct ServiceTable {
     Status (*call)(HostCtx ctx, HandleId service, uint32_t method, BytesView arguments,
                    const BytesSink *answer, const ErrorSink *error);
 } ServiceTable;
+
+/* Keep what a request did if its handler answers, be it with an error of HTTP's. */
+#define PLUGIN_TX_KEEP_ANSWERS 0
+
+/* Keep what a request did if its handler answers with a status below 400. */
+#define PLUGIN_TX_KEEP_SUCCESSES 1
+
+/* The functions of request transactions. None of them unwinds.
+ *
+ * A transaction's handle stands for a connection in the functions of `DbTable`, where `begin`,
+ * `commit` and `rollback` are those of savepoints. The host ends the transaction when the handler has
+ * returned and before the client is answered; the plugin only releases the handle. */
+typedef struct TxTable {
+    /* Size of this struct as the host knows it, in bytes. */
+    size_t size;
+    /* The calling request's transaction on a pool, which begins with its first statement.
+     *
+     * `rule` is one of the `PLUGIN_TX_KEEP_*` constants; of several for one pool the strictest holds.
+     * THREAD: the handler's. BLOCKS: no. RETURNS: `OK` and `*out`; `NOT_FOUND`: no pool; `INVALID`:
+     * no request. */
+    Status (*join)(HostCtx ctx, HandleId pool, uint32_t rule, HandleId *out, const ErrorSink *error);
+    /* Has all transactions of the calling request rolled back at its end, whatever its answer.
+     *
+     * THREAD: the handler's. BLOCKS: no. RETURNS: `OK`; `INVALID`: no request. */
+    Status (*doom)(HostCtx ctx, const ErrorSink *error);
+} TxTable;
 
 /* What a library in C exports, under PLUGIN_ENTRY_SYMBOL. */
 __attribute__((visibility("default"))) const PluginTable *plugin_entry_v1(const HostTable *host);

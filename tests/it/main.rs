@@ -38,6 +38,8 @@ mod soundness;
 mod source;
 // A process that crashes is started again, and nobody is refused.
 mod supervisor;
+// What a request changes is kept before its answer is sent, or not at all.
+mod transactions;
 // Old code leaves the process, and only when nothing leads into it.
 mod unload;
 // The sources keep to the house's rules.
