@@ -191,7 +191,7 @@ fn socket_passed_by_systemd_is_served_and_readiness_is_told() {
         let host = launch.start_on(socket);
         assert_eq!(host.listen(), address);
         assert_eq!(host.get("/shop/ping").text(), "a");
-        let mut hear = || {
+        let hear = || {
             let mut bytes = [0; 500];
             let length = told.recv(&mut bytes).expect("systemd is told");
             String::from_utf8_lossy(&bytes[..length]).into_owned()

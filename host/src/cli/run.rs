@@ -24,6 +24,7 @@ use super::text::program_name;
 use super::{CliError, print};
 use crate::config::FileConfig;
 use crate::host::{Host, HostConfig, Sockets};
+use crate::pins::{Recorder, record_crashes};
 use crate::plugin::CRASH_FILE;
 use crate::supervisor::{Handover, Line, Order, Supervisor, notify};
 use crate::watch::scan::{ScanError, scan};
@@ -105,6 +106,8 @@ fn host(args: &RunArgs, supervised: Option<(&mut Handover, &Line)>) -> Result<Ex
             (Sockets::inherit(&config, handover)?, Some(line.clone()))
         }
     };
+    let recorder = line.as_ref().map_or(Recorder::Words, |line| Recorder::Line(line.number()));
+    record_crashes(recorder).map_err(CliError::system("set up signal handling"))?;
     let terminal = Terminal::stderr();
     install(&terminal, settings.log.0);
     let screen = Screen::new(Arc::clone(&terminal), args.quiet);

@@ -22,6 +22,7 @@ use plugin_api::abi::{
 use super::library::{Library, Route};
 use crate::hostcall::call::{self, Call};
 use crate::hostcall::view;
+use crate::pins::Running;
 
 /// A request on its way to a handler.
 #[derive(Debug)]
@@ -122,10 +123,11 @@ pub fn handle(library: &Library, route: &Route, request: &Invocation<'_>) -> Out
         route: Arc::clone(&route.name),
         request_id: Arc::clone(request.id),
     };
+    let running = Running { route: &route.name, request: request.id };
     let status = call::enter(current, || {
         // SAFETY: the contract of `HandlerFn`: the library is mapped while `library` lives; request and
         // reply live on this frame until the call returns.
-        library.code().inside(|| unsafe { (route.handler)(&view, &sink) })
+        library.code().inside_for(&running, || unsafe { (route.handler)(&view, &sink) })
     });
     outcome(status, reply)
 }
@@ -252,7 +254,7 @@ pub fn on_load(library: &Library) -> Result<(), HookError> {
     let sink = ErrorSink { data: (&raw mut text).cast(), report: Some(report) };
     let status = call::enter(hook_call(library, "on_load"), || {
         // SAFETY: the library is mapped while `library` lives; the sink lives until the call returns.
-        library.code().inside(|| unsafe { hook(&sink) })
+        library.code().inside_for(&Running { route: "on_load", request: "" }, || unsafe { hook(&sink) })
     });
     hook_outcome(status, text)
 }
@@ -266,7 +268,7 @@ pub fn on_unload(library: &Library, reason: u32) -> Result<(), HookError> {
     let Some(hook) = library.on_unload else { return Ok(()) };
     let status = call::enter(hook_call(library, "on_unload"), || {
         // SAFETY: the library is mapped while `library` lives.
-        library.code().inside(|| unsafe { hook(reason) })
+        library.code().inside_for(&Running { route: "on_unload", request: "" }, || unsafe { hook(reason) })
     });
     hook_outcome(status, String::new())
 }

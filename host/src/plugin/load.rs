@@ -23,7 +23,7 @@ use super::stage::BuildId;
 use super::worker::Plugin;
 use super::{Shared, descriptor, vetting};
 use crate::hostcall::{Caller, Handles};
-use crate::pins::Code;
+use crate::pins::{Code, Label};
 use crate::registry::Overlay;
 use crate::report::chain;
 
@@ -107,7 +107,14 @@ impl Shared {
             handles: Handles::default(),
             data_dir: self.settings.state_dir.join("data"),
             safe: self.safe.for_another(),
-            code: self.code_at(&staged.path),
+            code: self.code_at(
+                &staged.path,
+                Label {
+                    plugin: Arc::clone(&plugin.name),
+                    generation: number,
+                    build: build_id.to_string().into(),
+                },
+            ),
         });
         let (library, staged) = match steps.run("open", || self.open(&staged.path, &caller, &vetted.needs)) {
             Ok(library) => (library, staged),
@@ -157,13 +164,15 @@ impl Shared {
     }
 
     /// The code of a library that is about to be opened: the reaper gets word when it is free to go.
-    fn code_at(self: &Arc<Self>, path: &Path) -> Arc<Code> {
+    fn code_at(self: &Arc<Self>, path: &Path, label: Label) -> Arc<Code> {
         let shared = Arc::downgrade(self);
-        Code::new(path, move || {
+        let code = Code::new(path, move || {
             if let Some(shared) = shared.upgrade() {
                 shared.tell_reaper(Task::Freed);
             }
-        })
+        });
+        code.set_label(label);
+        code
     }
 
     /// Opens a library on a thread that ends with it, and so keeps nothing of what constructors leave behind.
