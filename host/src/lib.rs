@@ -32,6 +32,7 @@
 //! - [`registry`]: the process-wide map of values that outlive code.
 //! - [`db`]: drivers, connections, pools.
 //! - [`safe`]: each plugin's private durable key-value store.
+//! - [`share`]: what each plugin may take of the workers; numbers that serving and plugins both know.
 //! - [`admin`]: the host as JSON, on the admin listener and on the control socket.
 //!
 //! # Architecture invariants
@@ -57,5 +58,6 @@ pub mod plugin;
 pub mod registry;
 pub mod report;
 pub mod safe;
+pub mod share;
 pub mod supervisor;
 pub mod watch;

@@ -38,6 +38,8 @@ typedef struct ResponseView ResponseView;
 typedef struct LogView LogView;
 typedef struct PanicView PanicView;
 typedef struct ValueView ValueView;
+typedef struct PreviousView PreviousView;
+typedef struct MemoryStripe MemoryStripe;
 
 /* The version of this contract. */
 #define PLUGIN_ABI_VERSION 1
@@ -136,6 +138,8 @@ typedef int32_t Status;
 
 /* Stored bytes are not those that were written. */
 #define STATUS_CORRUPT ((Status)26)
+/* The connection broke during a commit; whether the transaction is lasting is unknown. */
+#define STATUS_OUTCOME_UNKNOWN ((Status)37)
 
 /* Why a call failed. */
 typedef struct ErrorView {
@@ -244,7 +248,36 @@ typedef struct PluginTable {
      *
      * `reason` is one of the `PLUGIN_UNLOAD_*` constants. THREAD: one of the host's. UNWINDS: never. */
     Status (*on_unload)(uint32_t reason);
+    /* Runs once, between `on_load` and `check`, where another generation of the plugin serves. Null: nothing to do.
+     *
+     * THREAD: that of `on_load`. BLOCKS: within its deadline. UNWINDS: never. RETURNS: as `on_load`. */
+    Status (*upgrade)(const PreviousView *from, const ErrorSink *error);
+    /* Runs once, the last thing before the generation is published. Null: nothing to do.
+     *
+     * THREAD: that of `on_load`. BLOCKS: within its deadline. UNWINDS: never. RETURNS: as `on_load`. */
+    Status (*check)(const ErrorSink *error);
+    /* What the library counts of its memory; null: nothing. LIFETIME: the library's mapping. */
+    const MemoryStripe *memory;
+    /* How many stripes. */
+    size_t memory_stripes;
 } PluginTable;
+
+/* The generation that a new one takes over from. OWNERSHIP: the host's. LIFETIME: the call. */
+struct PreviousView {
+    /* Size of this struct as the host knows it, in bytes. */
+    size_t size;
+    /* Its number. */
+    uint64_t generation;
+    /* The plugin's version as that generation states it, or empty. */
+    StrView version;
+};
+
+/* A part of the count of heap bytes: allocated less freed, modulo 2^64. Only the sum over all stripes means
+ * anything, and it may be negative: a generation frees what an earlier one has allocated. */
+struct MemoryStripe {
+    /* Written by the library, read by the host. Atomic on both sides. */
+    uint64_t bytes;
+} __attribute__((aligned(64)));
 
 /* A newer generation took over. */
 #define PLUGIN_UNLOAD_RELOADED 1

@@ -113,6 +113,8 @@ impl Status {
     pub const INDETERMINATE: Status = Status(25);
     /// Stored bytes are not those that were written.
     pub const CORRUPT: Status = Status(26);
+    /// The connection broke during a commit; whether the transaction is lasting is unknown.
+    pub const OUTCOME_UNKNOWN: Status = Status(37);
 }
 
 /// Why a call failed.
@@ -236,6 +238,39 @@ pub struct PluginTable {
     ///
     /// `reason` is one of the `UNLOAD_*` constants. THREAD: one of the host's. UNWINDS: never.
     pub on_unload: Option<unsafe extern "C" fn(reason: u32) -> Status>,
+    /// Runs once, between `on_load` and `check`, where another generation of the plugin serves. Null: nothing to do.
+    ///
+    /// THREAD: that of `on_load`. BLOCKS: within its deadline. UNWINDS: never. RETURNS: as `on_load`.
+    pub upgrade: Option<unsafe extern "C" fn(from: *const PreviousView, error: *const ErrorSink) -> Status>,
+    /// Runs once, the last thing before the generation is published. Null: nothing to do.
+    ///
+    /// THREAD: that of `on_load`. BLOCKS: within its deadline. UNWINDS: never. RETURNS: as `on_load`.
+    pub check: Option<unsafe extern "C" fn(error: *const ErrorSink) -> Status>,
+    /// What the library counts of its memory; null: nothing. LIFETIME: the library's mapping.
+    pub memory: *const MemoryStripe,
+    /// How many stripes.
+    pub memory_stripes: usize,
+}
+
+/// The generation that a new one takes over from. OWNERSHIP: the host's. LIFETIME: the call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct PreviousView {
+    /// Size of this struct as the host knows it, in bytes.
+    pub size: usize,
+    /// Its number.
+    pub generation: u64,
+    /// The plugin's version as that generation states it, or empty.
+    pub version: StrView,
+}
+
+/// A part of the count of heap bytes: allocated less freed, modulo 2^64. Only the sum over all stripes means
+/// anything, and it may be negative: a generation frees what an earlier one has allocated.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct MemoryStripe {
+    /// Written by the library, read by the host. Atomic on both sides.
+    pub bytes: AtomicU64,
 }
 
 /// A newer generation took over.
@@ -910,4 +945,6 @@ const _: () = {
     assert!(size_of::<SafeCheckView>() == 24);
     assert!(size_of::<SafeChangeView>() == 64);
     assert!(size_of::<SafeWriteView>() == 48);
+    assert!(size_of::<PreviousView>() == 32);
+    assert!(size_of::<MemoryStripe>() == 64);
 };

@@ -34,7 +34,10 @@ fn layouts() -> Vec<Layout> {
         BytesSink { data, write }
         HostTable { size, abi_version, generation, ctx, log, panicked, handle_clone, handle_drop, registry, db,
                     data, safe }
-        PluginTable { size, abi_version, descriptor, mount, routes, route_count, route_size, on_load, on_unload }
+        PluginTable { size, abi_version, descriptor, mount, routes, route_count, route_size, on_load, on_unload,
+                      upgrade, check, memory, memory_stripes }
+        PreviousView { size, generation, version }
+        MemoryStripe { bytes }
         RouteView { size, method, path, kind, handler }
         RequestView { size, id, method, path, mount, query, params, param_count, headers, header_count, body,
                       remote, deadline_ns }

@@ -8,10 +8,14 @@ mod cli;
 mod db;
 // Connections that outlive the code which opened them.
 mod db_handles;
+// Handlers that do not return cost their own plugin, and nobody else.
+mod deadlines;
 // Live values that become what their edited definition says.
 mod evolution;
 // The harness keeps its promises.
 mod harness;
+// Hooks at both ends of a generation's life.
+mod lifecycle;
 // One init per key, whatever happens in it.
 mod registry;
 // New code goes live, bad code changes nothing.

@@ -258,11 +258,14 @@ fn status(name: &str, routes: usize) -> PluginStatus {
         requests: 0,
         in_flight: 0,
         panics: 0,
+        missed_deadlines: 0,
+        degraded: None,
         loaded_at_ms: None,
         refused: None,
         last_outcome: None,
         parked: Vec::new(),
         unloaded: 0,
+        heap_bytes: None,
     }
 }
 
@@ -333,7 +336,7 @@ fn status_shows_troubles_and_what_is_parked() {
     });
     let held = |by: &str| json!({ "generation": 1, "held_by": [by] });
     let plugin = json!({
-        "name": "hello", "state": "serving", "generation": 4, "mount": "/hello", "requests": 12, "in_flight": 0,
+        "name": "hello", "state": "serving", "generation": 4, "mount": "/hello", "requests": 12, "in_flight": 0, "heap_bytes": 3481,
         "refused": "does not compile: x",
         "last_outcome": { "event": "refused", "failed_step": "build", "at_ms": 1000, "ms": 1500.0, "details": "error: x\n" },
         "parked": [held("a"), held("b"), held("a")],
@@ -344,8 +347,8 @@ fn status_shows_troubles_and_what_is_parked() {
 serving on http://127.0.0.1:80/, admin off
 1 request answered, 0 of them 5xx; 2 in flight on 3 connections
 
-PLUGIN  STATE    GENERATION  MOUNT   REQUESTS  IN FLIGHT  LAST OUTCOME
-hello   serving  4           /hello  12        0          refused at build 3 s ago in 1.5 s
+PLUGIN  STATE    GENERATION  MOUNT   REQUESTS  IN FLIGHT  HEAP     LAST OUTCOME
+hello   serving  4           /hello  12        0          3.4 KiB  refused at build 3 s ago in 1.5 s
 
 hello: newest code refused at build: does not compile: x; generation 4 still serves
     error: x

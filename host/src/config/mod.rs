@@ -191,6 +191,7 @@ impl FileConfig {
             "io_threads",
             "max_workers",
             "queue",
+            "max_late",
             "header_timeout_ms",
             "body_timeout_ms",
             "handler_timeout_ms",
@@ -205,6 +206,7 @@ impl FileConfig {
         limits.io_threads = section.count("io_threads", 1)?.and_then(NonZeroUsize::new);
         limits.max_workers = section.count("max_workers", 1)?.and_then(NonZeroUsize::new);
         set(&mut limits.queue, section.count("queue", 0)?);
+        limits.max_late = section.count("max_late", 1)?.and_then(NonZeroUsize::new);
         set(&mut limits.header_timeout, section.timeout("header_timeout_ms")?);
         set(&mut limits.body_timeout, section.timeout("body_timeout_ms")?);
         set(&mut limits.handler_timeout, section.timeout("handler_timeout_ms")?);

@@ -21,6 +21,7 @@ mod sqlite;
 
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 pub use plugin_api::db::Value;
 pub use plugin_api::db::rows::Block;
@@ -43,6 +44,21 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// The most connections that make sense; `None`: any number.
     fn max_connections(&self) -> Option<u32> {
         None
+    }
+
+    /// What several threads may share.
+    fn thread_safety(&self) -> ThreadSafety {
+        ThreadSafety::Connection
+    }
+
+    /// Whether [`Connection::is_valid`] asks the database.
+    fn has_ping(&self) -> bool {
+        true
+    }
+
+    /// Whether the data are gone once the connection is closed. No limit closes such a connection.
+    fn is_its_connection(&self) -> bool {
+        false
     }
 
     /// Makes a connection.
@@ -100,21 +116,62 @@ pub trait Connection: Send {
     /// Whether the connection is known to be broken. Instant: asks nobody.
     fn has_broken(&self) -> bool;
 
-    /// Asks the database whether the connection works.
-    fn is_valid(&mut self) -> bool;
+    /// Asks the database whether the connection works; no answer within `timeout` means that it does not.
+    fn is_valid(&mut self, timeout: Duration) -> bool;
+
+    /// Whether nothing would be lost with the connection: no transaction, no settings, no temporary
+    /// tables, as far as the texts that ran tell. Instant.
+    fn is_clean(&self) -> bool;
 
     /// Undoes what a borrower left behind: an open transaction, settings, temporary tables.
     fn reset(&mut self) -> Reset;
+
+    /// Makes the next [`reset`](Connection::reset) undo all that it can, whatever the texts told.
+    fn distrust(&mut self) {}
+
+    /// Says that what has run so far belongs to the session: a reset need not undo it.
+    fn settle(&mut self);
+
+    /// What became of a transaction, by the name that [`QueryError::OutcomeUnknown`] gave it.
+    fn outcome_of(&mut self, transaction: &str) -> Outcome {
+        let _ = transaction;
+        Outcome::Unknown
+    }
 
     /// The database's own number of this connection, such as PostgreSQL's process id.
     fn backend_id(&self) -> Option<u64>;
 }
 
+/// What several threads may share, in the order of what they may. A driver that not even several
+/// threads may use does not exist here: [`Driver`] is `Sync`.
+///
+/// (The levels 1 and 2 of Python's DB-API. Its 3 adds cursors, which do not exist here.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ThreadSafety {
+    /// The driver. A connection is used by one borrower at a time.
+    Driver,
+    /// A connection, too: statements of several borrowers may follow each other on it.
+    Connection,
+}
+
+/// What became of a transaction whose commit was not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is lasting.
+    Committed,
+    /// Nothing of it is.
+    RolledBack,
+    /// Nobody knows yet.
+    Unknown,
+}
+
 /// What became of a connection that was to be reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reset {
-    /// It is as good as new.
+    /// It is as good as when it was settled.
     Ready,
+    /// It is as good as when it was made: the settings of its session are to be made again.
+    Bare,
     /// What was left behind goes away only with the connection.
     Close,
 }

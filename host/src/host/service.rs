@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use http::Method;
 
@@ -10,6 +11,7 @@ use crate::http::{Found, Incoming, Reply, Route, Service};
 use crate::plugin::Plugins;
 use crate::plugin::invoke::{self, Invocation, Outcome};
 use crate::plugin::router::{self, Matched};
+use crate::share::Account;
 
 /// The plugins' current generations, as the serving room sees them.
 pub(super) struct PluginService {
@@ -54,6 +56,14 @@ impl Service for PluginService {
             router::Found::Nothing => Found::NotFound,
         }
     }
+
+    fn missed_deadline(&self, plugin: &str, generation: u64, began: Instant) {
+        self.plugins.note_missed_deadline(plugin, generation, began);
+    }
+
+    fn turned_away(&self, plugin: &str, generation: u64) {
+        self.plugins.note_turned_away(plugin, generation);
+    }
 }
 
 /// A handler, pinned for one request.
@@ -82,6 +92,10 @@ impl Route for PluginRoute {
 
     fn reload_failed(&self) -> Option<String> {
         self.matched.refusal.load().as_ref().map(|refusal| refusal.reason.clone())
+    }
+
+    fn account(&self) -> &Arc<Account> {
+        &self.matched.lease.generation().account
     }
 
     fn invoke(&self, request: &Incoming) -> Reply {

@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 use plugin_api::abi::UNLOAD_RELOADED;
@@ -26,6 +26,7 @@ use crate::hostcall::{Caller, Handles};
 use crate::pins::{Code, Label};
 use crate::registry::Overlay;
 use crate::report::chain;
+use crate::share::Account;
 
 /// How many generations may stay mapped when they are not, or cannot be, unmapped. Each costs one of the
 /// process's 1,024 pthread keys; a process that runs out of them aborts.
@@ -50,6 +51,24 @@ impl Refused {
     }
 }
 
+/// A hook that may refuse its generation.
+enum Hook {
+    OnLoad,
+    /// The number and version of the generation that serves.
+    Upgrade(u64, String),
+    Check,
+}
+
+impl Hook {
+    fn run(&self, library: &Library) -> Result<(), HookError> {
+        match self {
+            Hook::OnLoad => invoke::on_load(library),
+            Hook::Upgrade(number, version) => invoke::upgrade(library, *number, version),
+            Hook::Check => invoke::check(library),
+        }
+    }
+}
+
 /// What [`Shared::load`] did.
 pub(super) enum Loaded {
     /// A new generation serves.
@@ -68,7 +87,7 @@ impl Shared {
         steps: &mut Steps,
     ) -> Result<Loaded, Refused> {
         let serving = plugin.state.lock().current.clone();
-        if let Some(lease) = serving.filter(|lease| lease.generation().build_id == build_id) {
+        if let Some(lease) = serving.as_ref().filter(|lease| lease.generation().build_id == build_id) {
             return Ok(Loaded::Unchanged { number: lease.generation().number });
         }
         let (descriptor, vetted, staged) = steps.run("stage", || {
@@ -121,7 +140,7 @@ impl Shared {
             Err((refused, mapped)) => {
                 if let Some(mapped) = mapped {
                     let plugin = Arc::clone(&plugin.name);
-                    self.parked.add_code(&plugin, number, mapped.code(), Arc::default());
+                    self.parked.add_code(&plugin, number, mapped.code());
                     self.tell_reaper(Task::Mapped { plugin, generation: number, mapped, staged });
                 }
                 return Err(refused);
@@ -143,12 +162,13 @@ impl Shared {
             in_flight: Default::default(),
             requests: Default::default(),
             panics: Default::default(),
+            account: Account::of(Arc::clone(&plugin.share)),
             unload_reason: Mutex::new(None),
         });
         let outcome = mount
             .and_then(|_| router::index(&generation.library.routes))
             .map_err(|error| Refused::new("open", error.to_string()))
-            .and_then(|_| steps.run("init", || self.init(&generation)))
+            .and_then(|_| self.init(&generation, serving.as_deref(), steps))
             .and_then(|()| steps.run("publish", || self.publish(plugin, &generation)));
         match outcome {
             Ok(previous) => Ok(Loaded::Published { number, previous }),
@@ -208,31 +228,61 @@ impl Shared {
         }
     }
 
-    /// Runs `on_load` on a thread of its own, up to the load deadline.
-    fn init(&self, generation: &Arc<Generation>) -> Result<(), Refused> {
+    /// Runs `on_load`, `upgrade` if another generation serves, and `check`, on one thread of their own and within
+    /// one deadline.
+    fn init(
+        &self,
+        generation: &Arc<Generation>,
+        serving: Option<&Lease>,
+        steps: &mut Steps,
+    ) -> Result<(), Refused> {
+        let hooks = generation.library.hooks;
+        let previous = serving.map(|lease| {
+            let previous = lease.generation();
+            (previous.number, previous.descriptor.version.clone())
+        });
+        let mut named = vec![("init", "on_load", Hook::OnLoad)];
+        if let Some((number, version)) = previous
+            && hooks.upgrade.is_some()
+        {
+            named.push(("upgrade", "upgrade", Hook::Upgrade(number, version)));
+        }
+        if hooks.check.is_some() {
+            named.push(("check", "check", Hook::Check));
+        }
+        let words: Vec<_> = named.iter().map(|(step, name, _)| (*step, *name)).collect();
+
         let (done, outcome) = mpsc::channel();
         let of_thread = Arc::clone(generation);
-        let pin = generation.pin("`on_load`, which is still running");
-        let name = format!("load {} g{}", generation.plugin, generation.number);
-        let spawned = std::thread::Builder::new().name(name).spawn(move || {
-            let outcome = invoke::on_load(&of_thread.library);
-            drop(of_thread);
-            drop(pin);
-            // Nobody listens any more when the deadline has passed.
-            let _ = done.send(outcome);
+        let thread = format!("load {} g{}", generation.plugin, generation.number);
+        let spawned = std::thread::Builder::new().name(thread).spawn(move || {
+            for (_, name, hook) in named {
+                let pin = of_thread.pin(format!("`{name}`, which is still running"));
+                let outcome = hook.run(&of_thread.library);
+                drop(pin);
+                // Nobody listens any more when the deadline has passed: then the rest is not run either.
+                if outcome.is_err() | done.send(outcome).is_err() {
+                    return;
+                }
+            }
         });
         spawned.map_err(|error| Refused::new("init", format!("cannot start a thread: {error}")))?;
-        let deadline = self.settings.load_deadline;
-        match outcome.recv_timeout(deadline) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(HookError::Err(reason))) => {
-                Err(Refused::new("init", format!("`on_load` failed: {reason}")))
-            }
-            Ok(Err(HookError::Panicked(reason))) => {
-                Err(Refused::new("init", format!("`on_load` panicked: {reason}")))
-            }
-            Err(_) => Err(Refused::new("init", format!("`on_load` is still running after {deadline:?}"))),
+        let allowed = self.settings.load_deadline;
+        let deadline = Instant::now() + allowed;
+        for (step, name) in words {
+            let left = deadline.saturating_duration_since(Instant::now());
+            steps.run(step, || match outcome.recv_timeout(left) {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(HookError::Err(reason))) => {
+                    Err(Refused::new(step, format!("`{name}` failed: {reason}")))
+                }
+                Ok(Err(HookError::Panicked(reason))) => {
+                    Err(Refused::new(step, format!("`{name}` panicked: {reason}")))
+                }
+                Err(_) => Err(Refused::new(step, format!("`{name}` is still running after {allowed:?}"))),
+            })?;
         }
+        Ok(())
     }
 
     /// Makes a generation current: one pointer swap.
@@ -266,6 +316,7 @@ impl Shared {
             self.registry.note_reload(&plugin.name);
         }
         plugin.refusal.store(None);
+        caller.overlay.announce();
         self.router.store(Arc::new(router));
         // After the swap: who asks for upgraded data waits for this line, in old code and in new.
         caller.registry.commit(&caller.overlay);

@@ -15,6 +15,7 @@
 //! - Publish is one pointer swap; a request finds all plugins as they were at one moment.
 //! - The publish lock orders publications; it is not held while a plugin's code runs.
 
+mod degraded;
 pub mod descriptor;
 mod event;
 mod generation;
@@ -58,6 +59,7 @@ use crate::build::{Builder, Cargo, DescribeError, Package};
 use crate::hostcall::OwnSafe;
 use crate::pins::{self, Unsupported};
 use crate::registry::Registry;
+use crate::share::Shares;
 use crate::watch::scan::{Candidate, ScanError, scan};
 use crate::watch::{Change, Depth, WatchError, Watcher, is_ignored};
 
@@ -149,6 +151,8 @@ struct Shared {
     registry: Arc<Registry>,
     /// The way to the safes; each generation gets its own.
     safe: OwnSafe,
+    /// What each plugin may take of the workers.
+    shares: Shares,
     observer: Arc<dyn Observer>,
     events: Events,
     /// What serves. Written under `publish`.
@@ -209,6 +213,7 @@ impl Plugins {
             probe,
             registry,
             safe,
+            shares: Shares::default(),
             observer,
             events: Events::default(),
             router: ArcSwap::default(),
@@ -404,7 +409,8 @@ impl Shared {
             let first = other.plugin.source.path().to_owned();
             return Err(StartError::Duplicate { name, first, second });
         }
-        let worker = Worker::start(Arc::clone(self), Plugin::new(&name, source, &self.settings), package)?;
+        let plugin = Plugin::new(&name, source, &self.settings, self.shares.open());
+        let worker = Worker::start(Arc::clone(self), plugin, package)?;
         plugins.insert(name, worker);
         Ok(())
     }

@@ -29,6 +29,7 @@ use super::stage::BuildId;
 use super::{Settings, Shared};
 use crate::build::{BuildError, Cancel, DescribeError, Fingerprint, Inputs, Package};
 use crate::report::chain;
+use crate::share::Share;
 use crate::watch::scan::Candidate;
 use crate::watch::{Change, Depth};
 
@@ -92,6 +93,8 @@ pub struct Plugin {
     pub source: Source,
     /// Why the newest code does not serve. Written by the worker, read by every request's response.
     pub(super) refusal: Arc<ArcSwapOption<Refusal>>,
+    /// What it may take of the workers. Its generations' accounts are parts of it.
+    pub(super) share: Arc<Share>,
     /// Written by the worker, read by faces.
     pub(super) state: Mutex<State>,
     work: Mutex<Work>,
@@ -135,12 +138,13 @@ struct Work {
 }
 
 impl Plugin {
-    pub(super) fn new(name: &str, source: Source, settings: &Settings) -> Plugin {
+    pub(super) fn new(name: &str, source: Source, settings: &Settings, share: Arc<Share>) -> Plugin {
         let mount = settings.mounts.get(name).cloned().unwrap_or_else(|| format!("/{name}"));
         Plugin {
             name: name.into(),
             source,
             refusal: Arc::default(),
+            share,
             state: Mutex::new(State {
                 current: None,
                 mount: if mount == "/" { String::new() } else { mount },

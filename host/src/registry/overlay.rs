@@ -37,6 +37,8 @@ struct Open {
     upgrades: Vec<Staged>,
     /// Data of others that the generation has found, and takes over when it is published.
     seen: Vec<(Arc<Tenure>, DataType, Author)>,
+    /// Whether nothing can refuse the generation any more: what is staged becomes valid in a moment.
+    is_announced: bool,
 }
 
 /// What was staged.
@@ -66,6 +68,23 @@ impl Overlay {
     /// For who registers for everybody at once.
     pub fn committed() -> Overlay {
         Overlay(Mutex::new(Stage::Committed))
+    }
+
+    /// Says that what is staged will be committed in a moment: from now on requests may wait for it.
+    pub fn announce(&self) {
+        if let Stage::Open(open) = &mut *self.0.lock() {
+            open.is_announced = true;
+        }
+    }
+
+    /// Whether an upgrade of the slot is staged and about to become valid.
+    pub(super) fn is_about_to_upgrade(&self, slot: &Arc<Slot>) -> bool {
+        match &*self.0.lock() {
+            Stage::Open(open) => {
+                open.is_announced && open.upgrades.iter().any(|upgrade| upgrade.is_for(slot))
+            }
+            Stage::Committed | Stage::Abandoned => false,
+        }
     }
 
     pub(super) fn is_open(&self) -> bool {

@@ -40,6 +40,9 @@ pub const DEFAULT_CHECKOUT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Asking costs a round trip, which a busy pool never pays.
 pub const STALE_AFTER: Duration = Duration::from_secs(1);
 
+/// How long the database may take to say that it is there.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The settings of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolConfig {
@@ -206,7 +209,7 @@ impl Shared {
         let slot = Slot { shared: self };
         let Idle { mut physical, since } = idle;
         let is_dead = physical.conn.has_broken()
-            || (since.elapsed() >= self.config.stale_after && !physical.conn.is_valid());
+            || (since.elapsed() >= self.config.stale_after && !physical.conn.is_valid(PING_TIMEOUT));
         if !is_dead {
             slot.keep();
             return Ok(physical);
@@ -223,7 +226,7 @@ impl Shared {
         let slot = Slot { shared: self };
         let is_usable = !self.state.lock().is_closed
             && !physical.conn.has_broken()
-            && physical.conn.reset() == Reset::Ready
+            && physical.conn.reset() != Reset::Close
             && !physical.conn.has_broken();
         slot.keep();
         if is_usable {

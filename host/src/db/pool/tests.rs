@@ -123,7 +123,7 @@ impl Connection for Fake {
         self.is_broken
     }
 
-    fn is_valid(&mut self) -> bool {
+    fn is_valid(&mut self, _: Duration) -> bool {
         self.script.note(format!("ask {}", self.number));
         !self.script.are_dead.load(Ordering::SeqCst)
     }
@@ -134,6 +134,12 @@ impl Connection for Fake {
         }
         if self.script.reset_closes.load(Ordering::SeqCst) { Reset::Close } else { Reset::Ready }
     }
+
+    fn is_clean(&self) -> bool {
+        !self.is_in_transaction
+    }
+
+    fn settle(&mut self) {}
 
     fn backend_id(&self) -> Option<u64> {
         Some(self.number)
