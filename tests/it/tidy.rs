@@ -61,6 +61,8 @@ const UNCHECKED: &[&str] = &[
     "plugin-api/src/safe/call.rs",
     "plugin-api/src/view.rs",
     "tests/fixtures/abi_v1_frozen/lib.rs",
+    "tests/fixtures/crashes/lib.rs",
+    "tests/fixtures/crashes_on_load/lib.rs",
     "tests/fixtures/no_descriptor/lib.rs",
     "tests/fixtures/wrong_abi/lib.rs",
 ];

@@ -102,7 +102,7 @@ fn host(args: &RunArgs, supervised: Option<(&mut Handover, &Line)>) -> Result<Ex
                 let _ = tell.send(Told::of(order));
             };
             line.listen(pass_on).map_err(CliError::system("start a thread"))?;
-            config.restarts = handover.restarts;
+            config.plugins.is_after_crash = handover.restarts > 0;
             (Sockets::inherit(&config, handover)?, Some(line.clone()))
         }
     };
@@ -177,7 +177,7 @@ fn serve(
     config: &HostConfig,
     line: Option<&Line>,
 ) -> Result<Told, CliError> {
-    if let Some(path) = args.ready_file.as_ref().filter(|_| config.restarts == 0) {
+    if let Some(path) = args.ready_file.as_ref().filter(|_| !config.plugins.is_after_crash) {
         // One that a killed host left behind would tell of that host.
         let _ = fs::remove_file(path);
     }
@@ -241,7 +241,7 @@ fn became_ready(
         Some(line) => line.ready(),
         None => notify("READY=1"),
     }
-    if !args.quiet && config.restarts == 0 {
+    if !args.quiet && !config.plugins.is_after_crash {
         // A screen that cannot be written is no reason to stop serving.
         let _ = print(&outcome.screen());
     }

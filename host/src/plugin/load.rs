@@ -90,6 +90,9 @@ impl Shared {
         if let Some(lease) = serving.as_ref().filter(|lease| lease.generation().build_id == build_id) {
             return Ok(Loaded::Unchanged { number: lease.generation().number });
         }
+        if let Some(reason) = self.quarantine.reason(&plugin.name, build_id) {
+            return Err(Refused::new("quarantine", reason));
+        }
         let (descriptor, vetted, staged) = steps.run("stage", || {
             let descriptor =
                 descriptor::read(bytes).map_err(|error| Refused::new("stage", error.to_string()))?;
@@ -102,9 +105,11 @@ impl Shared {
                 self.stage.put(&plugin.name, bytes).map_err(|error| Refused::new("stage", chain(&error)))?;
             Ok::<_, Refused>((descriptor, vetted, staged))
         })?;
-        steps
-            .run("probe", || self.probe.run(&staged.path))
-            .map_err(|error| Refused::new("probe", chain(&error)))?;
+        if !self.proven.lock().contains(&build_id) {
+            steps
+                .run("probe", || self.probe.run(&staged.path))
+                .map_err(|error| Refused::new("probe", chain(&error)))?;
+        }
         if self.parked.len() >= MOST_PARKED {
             let words = format!(
                 "{MOST_PARKED} earlier generations are still mapped, and the process cannot take more; restart the host"

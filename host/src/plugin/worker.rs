@@ -22,8 +22,9 @@ use plugin_api::abi::{UNLOAD_REMOVED, UNLOAD_SHUTDOWN};
 use super::descriptor::{self, DescriptorError};
 use super::event::{Event, EventKind, Steps};
 use super::generation::Lease;
+use super::kept::Kept;
 use super::load::{Loaded, Refused};
-use super::rollback::{Kept, OnProbation, Order, OrderError};
+use super::rollback::{OnProbation, Order, OrderError};
 use super::router::Refusal;
 use super::stage::BuildId;
 use super::{Settings, Shared};
@@ -314,9 +315,24 @@ impl Worker {
         let of_thread = Arc::clone(&plugin);
         let thread =
             std::thread::Builder::new().name(format!("plugin {}", plugin.name)).spawn(move || {
-                let kept = Kept::of(&of_thread.name, &shared.settings);
-                let (tried, tried_library, asked) = (None, None, Vec::new());
-                Attempts { shared, plugin: of_thread, package, tried, tried_library, kept, asked }.run();
+                let settings = &shared.settings;
+                let is_resuming = settings.is_after_crash || shared.quarantine.concerns(&of_thread.name);
+                let source = of_thread.source.path();
+                let kept = Kept::of(&of_thread.name, source, &settings.state_dir, is_resuming);
+                let mut attempts = Attempts {
+                    shared,
+                    plugin: of_thread,
+                    package,
+                    tried: None,
+                    tried_library: None,
+                    resumed: None,
+                    kept,
+                    asked: Vec::new(),
+                };
+                if is_resuming {
+                    attempts.resume();
+                }
+                attempts.run();
             })?;
         Ok(Worker { plugin, thread: Some(thread) })
     }
@@ -343,6 +359,8 @@ pub(super) struct Attempts {
     tried: Option<Fingerprint>,
     /// The library of the last attempt.
     tried_library: Option<BuildId>,
+    /// What the process that crashed had made of the source; its outcome stands. Asked for once.
+    pub(super) resumed: Option<BuildId>,
     /// What can be gone back to.
     pub(super) kept: Kept,
     /// Who waits for the outcome of the next attempt.
@@ -394,6 +412,7 @@ impl Attempts {
         self.package = None;
         self.tried = None;
         self.tried_library = None;
+        self.resumed = None;
     }
 
     /// Whether the source stays away.
@@ -599,6 +618,9 @@ impl Attempts {
 
     /// The pipeline behind the build.
     fn load(&mut self, mut steps: Steps, bytes: &[u8], build_id: BuildId) {
+        if self.resumed.take() == Some(build_id) {
+            return;
+        }
         match self.shared.load(&self.plugin, bytes, build_id, &mut steps) {
             Ok(loaded) => {
                 let gone_live = match &loaded {
@@ -614,7 +636,7 @@ impl Attempts {
         }
     }
 
-    fn refuse(&self, steps: Steps, refused: Refused) {
+    pub(super) fn refuse(&self, steps: Steps, refused: Refused) {
         let serving = self.plugin.current_number();
         self.plugin.refusal.store(Some(Arc::new(Refusal {
             reason: refused.reason.clone(),
