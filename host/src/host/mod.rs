@@ -48,9 +48,6 @@ pub struct HostConfig {
     pub limits: Limits,
     /// What the plugins room has to know.
     pub plugins: Settings,
-    /// How many processes have served from these sockets before this one and crashed. After a crash,
-    /// clients wait until plugins serve again; at a first start they are told that these are being built.
-    pub restarts: u64,
     /// How long stopping may take, in-flight requests and `on_unload` hooks each.
     pub drain_timeout: Duration,
 }
@@ -153,8 +150,10 @@ impl Host {
         let registry = Arc::new(Registry::new());
         let safes = Arc::new(Safes::new(state_dir.join("safe")));
         let safe = OwnSafe::new(Arc::clone(&safes));
+        let is_after_crash = config.plugins.is_after_crash;
         let plugins = Arc::new(Plugins::start(config.plugins, Arc::clone(&registry), safe, observer)?);
-        if config.restarts > 0 {
+        if is_after_crash {
+            // Who connected meanwhile waits a little longer, and gets an answer of the plugin.
             plugins.wait_first_outcomes_for(RESUME_PATIENCE);
         }
         let shared = Arc::new(Shared {

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use super::descriptor::{self, DescriptorError};
 use super::event::{Event, EventKind, Steps};
+use super::generation::Lease;
 use super::load::{Loaded, Prepared, Refused};
 use super::record::Waited;
 use super::router::Refusal;
@@ -270,6 +271,13 @@ impl Attempts {
 
     /// The pipeline behind the build.
     fn load(&mut self, mut steps: Steps, bytes: &[u8], build_id: BuildId) {
+        if self.resumed.take() == Some(build_id) {
+            let serves = |lease: &Arc<Lease>| lease.generation().build_id == build_id;
+            if self.plugin.state.lock().current.as_ref().is_some_and(serves) {
+                self.served.clone_from(&self.tried);
+            }
+            return;
+        }
         match self.shared.load(&self.plugin, bytes, build_id, &mut steps) {
             Ok(loaded) => self.loaded(loaded, steps),
             Err(refused) => self.refuse(steps, refused),
@@ -369,7 +377,7 @@ impl Attempts {
         }
     }
 
-    fn refuse(&self, steps: Steps, refused: Refused) {
+    pub(super) fn refuse(&self, steps: Steps, refused: Refused) {
         let serving = self.plugin.current_number();
         self.plugin.refusal.store(Some(Arc::new(Refusal {
             reason: refused.reason.clone(),

@@ -23,7 +23,7 @@ use super::router::{self, Entry, Router};
 use super::stage::BuildId;
 use super::{Shared, descriptor, vetting};
 use crate::hostcall::Caller;
-use crate::pins::Code;
+use crate::pins::{Code, Label};
 use crate::registry::Overlay;
 use crate::report::chain;
 use crate::share::Account;
@@ -120,6 +120,9 @@ impl Shared {
         if let Some(lease) = serving.as_ref().filter(|lease| lease.generation().build_id == build_id) {
             return Ok(Prepared::Unchanged { number: lease.generation().number });
         }
+        if let Some(reason) = self.quarantine.reason(&plugin.name, build_id) {
+            return Err(Refused::new("quarantine", reason));
+        }
         let (descriptor, vetted, staged) = steps.run("stage", || {
             let descriptor =
                 descriptor::read(bytes).map_err(|error| Refused::new("stage", error.to_string()))?;
@@ -132,9 +135,11 @@ impl Shared {
                 self.stage.put(&plugin.name, bytes).map_err(|error| Refused::new("stage", chain(&error)))?;
             Ok::<_, Refused>((descriptor, vetted, staged))
         })?;
-        steps
-            .run("probe", || self.probe.run(&staged.path))
-            .map_err(|error| Refused::new("probe", chain(&error)))?;
+        if !self.proven.lock().contains(&build_id) {
+            steps
+                .run("probe", || self.probe.run(&staged.path))
+                .map_err(|error| Refused::new("probe", chain(&error)))?;
+        }
         if self.parked.len() >= MOST_PARKED {
             let words = format!(
                 "{MOST_PARKED} earlier generations are still mapped, and the process cannot take more; restart the host"
@@ -156,7 +161,14 @@ impl Shared {
             handles: Arc::default(),
             data_dir: self.settings.state_dir.join("data"),
             safe: self.safe.for_another(),
-            code: self.code_at(&staged.path),
+            code: self.code_at(
+                &staged.path,
+                Label {
+                    plugin: Arc::clone(&plugin.name),
+                    generation: number,
+                    build: build_id.to_string().into(),
+                },
+            ),
         });
         let (library, staged) = match steps.run("open", || self.open(&staged.path, &caller, &vetted.needs)) {
             Ok(library) => (library, staged),
@@ -211,13 +223,15 @@ impl Shared {
     }
 
     /// The code of a library that is about to be opened: the reaper gets word when it is free to go.
-    fn code_at(self: &Arc<Self>, path: &Path) -> Arc<Code> {
+    fn code_at(self: &Arc<Self>, path: &Path, label: Label) -> Arc<Code> {
         let shared = Arc::downgrade(self);
-        Code::new(path, move || {
+        let code = Code::new(path, move || {
             if let Some(shared) = shared.upgrade() {
                 shared.tell_reaper(Task::Freed);
             }
-        })
+        });
+        code.set_label(label);
+        code
     }
 
     /// Opens a library on a thread that ends with it, and so keeps nothing of what constructors leave behind.
