@@ -22,6 +22,7 @@
 //! # Code map, in reading order
 //!
 //! - [`cli`], [`config`]: the command line, the screen, the log; `host.toml`.
+//! - [`supervisor`]: the process that holds the sockets and starts the one that serves.
 //! - [`host`]: owns every part; start order and, reversed, stop order.
 //! - [`plugin`]: plugins, their generations, and the pipeline from a library's bytes to publish.
 //! - [`pins`]: what holds a generation's code: threads, thread-local destructors, pthread keys.
@@ -58,4 +59,5 @@ pub mod registry;
 pub mod report;
 pub mod safe;
 pub mod share;
+pub mod supervisor;
 pub mod watch;

@@ -29,6 +29,7 @@ typedef struct RegistryTable RegistryTable;
 typedef struct DbTable DbTable;
 typedef struct DataTable DataTable;
 typedef struct SafeTable SafeTable;
+typedef struct ServiceTable ServiceTable;
 typedef struct OldDataView OldDataView;
 typedef struct UpgradeView UpgradeView;
 typedef struct RouteView RouteView;
@@ -38,6 +39,8 @@ typedef struct ResponseView ResponseView;
 typedef struct LogView LogView;
 typedef struct PanicView PanicView;
 typedef struct ValueView ValueView;
+typedef struct PreviousView PreviousView;
+typedef struct MemoryStripe MemoryStripe;
 
 /* The version of this contract. */
 #define PLUGIN_ABI_VERSION 1
@@ -128,6 +131,9 @@ typedef int32_t Status;
 /* The layouts of a value and of the caller's type differ, and the value was not upgraded. */
 #define STATUS_OUTDATED ((Status)17)
 
+/* The key holds a service of the expected name with other methods. */
+#define STATUS_INTERFACE ((Status)27)
+
 /* A check of a write did not hold; nothing is changed. */
 #define STATUS_CONFLICT ((Status)24)
 
@@ -136,6 +142,8 @@ typedef int32_t Status;
 
 /* Stored bytes are not those that were written. */
 #define STATUS_CORRUPT ((Status)26)
+/* The connection broke during a commit; whether the transaction is lasting is unknown. */
+#define STATUS_OUTCOME_UNKNOWN ((Status)37)
 
 /* Why a call failed. */
 typedef struct ErrorView {
@@ -217,6 +225,8 @@ typedef struct HostTable {
     const DataTable *data;
     /* The safe. LIFETIME: as this table. */
     const SafeTable *safe;
+    /* Services. LIFETIME: as this table. */
+    const ServiceTable *services;
 } HostTable;
 
 /* What a library offers the host. Static data of the library. */
@@ -244,7 +254,36 @@ typedef struct PluginTable {
      *
      * `reason` is one of the `PLUGIN_UNLOAD_*` constants. THREAD: one of the host's. UNWINDS: never. */
     Status (*on_unload)(uint32_t reason);
+    /* Runs once, between `on_load` and `check`, where another generation of the plugin serves. Null: nothing to do.
+     *
+     * THREAD: that of `on_load`. BLOCKS: within its deadline. UNWINDS: never. RETURNS: as `on_load`. */
+    Status (*upgrade)(const PreviousView *from, const ErrorSink *error);
+    /* Runs once, the last thing before the generation is published. Null: nothing to do.
+     *
+     * THREAD: that of `on_load`. BLOCKS: within its deadline. UNWINDS: never. RETURNS: as `on_load`. */
+    Status (*check)(const ErrorSink *error);
+    /* What the library counts of its memory; null: nothing. LIFETIME: the library's mapping. */
+    const MemoryStripe *memory;
+    /* How many stripes. */
+    size_t memory_stripes;
 } PluginTable;
+
+/* The generation that a new one takes over from. OWNERSHIP: the host's. LIFETIME: the call. */
+struct PreviousView {
+    /* Size of this struct as the host knows it, in bytes. */
+    size_t size;
+    /* Its number. */
+    uint64_t generation;
+    /* The plugin's version as that generation states it, or empty. */
+    StrView version;
+};
+
+/* A part of the count of heap bytes: allocated less freed, modulo 2^64. Only the sum over all stripes means
+ * anything, and it may be negative: a generation frees what an earlier one has allocated. */
+struct MemoryStripe {
+    /* Written by the library, read by the host. Atomic on both sides. */
+    uint64_t bytes;
+} __attribute__((aligned(64)));
 
 /* A newer generation took over. */
 #define PLUGIN_UNLOAD_RELOADED 1
@@ -780,6 +819,67 @@ typedef struct SafeTable {
         HostCtx ctx, HandleId safe, const SafeWriteView *write, uint64_t *version, int64_t *results,
         const ErrorSink *error);
 } SafeTable;
+
+/* What a service can be asked, as far as a caller has to agree with it. */
+typedef struct ServiceTypeView {
+    /* Size of this struct as the plugin knows it, in bytes. */
+    size_t size;
+    /* The trait's name. */
+    StrView name;
+    /* Its methods, one a line, in the order of their numbers. Equal texts mean: the same on the wire. */
+    StrView methods;
+    /* What becomes of a service of the same name with other methods: `PLUGIN_ON_CHANGE_KEEP` or
+     * `PLUGIN_ON_CHANGE_RESTART`. */
+    uint32_t on_change;
+} ServiceTypeView;
+
+/* A service, on its way to the host. Its library stays mapped until `drop_value` has returned. */
+typedef struct ServiceView {
+    /* Size of this struct as the plugin knows it, in bytes. */
+    size_t size;
+    /* First argument of the functions below. */
+    void *value;
+    /* Runs the method of that number and writes its answer at most once.
+     *
+     * THREAD: any, several at a time. UNWINDS: never. RETURNS: `OK`; `PANICKED`; `INVALID` for arguments that
+     * are not the method's; any other status for an error that the method returned. */
+    Status (*call)(void *value, uint32_t method, BytesView arguments, const BytesSink *answer,
+                   const ErrorSink *error);
+    /* Drops the service. Called once, when nobody holds it and no call runs. THREAD: any. UNWINDS: never. */
+    void (*drop_value)(void *value);
+} ServiceView;
+
+/* The functions of services: values that keep running the code which made them. None of them unwinds.
+ *
+ * Arguments and answers are bytes in the format of `plugin-api/src/service/wire.rs`. */
+typedef struct ServiceTable {
+    /* Size of this struct as the host knows it, in bytes. */
+    size_t size;
+    /* Hands a service to the host, for an init to return or for `replace`. OWNERSHIP: after `OK` the value is
+     * the host's.
+     *
+     * THREAD: any. BLOCKS: no. */
+    Status (*create)(HostCtx ctx, const ServiceTypeView *of, const ServiceView *service, HandleId *out,
+                     const ErrorSink *error);
+    /* Finds the service of a key, makes it if the slot is empty and `init` is not null.
+     *
+     * THREAD: any. BLOCKS: while it is made. RETURNS: `OK` and `*out`; `INTERFACE`; else as `get_or_init`. */
+    Status (*find)(HostCtx ctx, const KeyView *key, const ServiceTypeView *expected, const InitView *init,
+                   HandleId *out, const ErrorSink *error);
+    /* Puts a service in the place of the one under a key, or where there is none. Who holds the old one keeps
+     * it. OWNERSHIP: after `OK` the handle is the host's.
+     *
+     * While the generation is loading it happens when it is published. THREAD: any. BLOCKS: while the old one
+     * is dropped, if nobody else holds it. RETURNS: `OK`; `WRONG_TYPE` where there is anything but a service of
+     * that name. */
+    Status (*replace)(HostCtx ctx, const KeyView *key, HandleId service, const ErrorSink *error);
+    /* Calls a method, in the code that made the service.
+     *
+     * THREAD: any. BLOCKS: as the method does. RETURNS: what the method does; `CLOSED` when the host is
+     * shutting down. */
+    Status (*call)(HostCtx ctx, HandleId service, uint32_t method, BytesView arguments,
+                   const BytesSink *answer, const ErrorSink *error);
+} ServiceTable;
 
 /* What a library in C exports, under PLUGIN_ENTRY_SYMBOL. */
 __attribute__((visibility("default"))) const PluginTable *plugin_entry_v1(const HostTable *host);

@@ -107,12 +107,16 @@ impl Status {
     pub const INIT_PANICKED: Status = Status(16);
     /// The layouts of a value and of the caller's type differ, and the value was not upgraded.
     pub const OUTDATED: Status = Status(17);
+    /// The key holds a service of the expected name with other methods.
+    pub const INTERFACE: Status = Status(27);
     /// A check of a write did not hold; nothing is changed.
     pub const CONFLICT: Status = Status(24);
     /// The disk failed during a write, which may or may not have been made.
     pub const INDETERMINATE: Status = Status(25);
     /// Stored bytes are not those that were written.
     pub const CORRUPT: Status = Status(26);
+    /// The connection broke during a commit; whether the transaction is lasting is unknown.
+    pub const OUTCOME_UNKNOWN: Status = Status(37);
 }
 
 /// Why a call failed.
@@ -207,6 +211,8 @@ pub struct HostTable {
     pub data: *const DataTable,
     /// The safe. LIFETIME: as this table.
     pub safe: *const SafeTable,
+    /// Services. LIFETIME: as this table.
+    pub services: *const ServiceTable,
 }
 
 /// What a library offers the host. Static data of the library.
@@ -236,6 +242,39 @@ pub struct PluginTable {
     ///
     /// `reason` is one of the `UNLOAD_*` constants. THREAD: one of the host's. UNWINDS: never.
     pub on_unload: Option<unsafe extern "C" fn(reason: u32) -> Status>,
+    /// Runs once, between `on_load` and `check`, where another generation of the plugin serves. Null: nothing to do.
+    ///
+    /// THREAD: that of `on_load`. BLOCKS: within its deadline. UNWINDS: never. RETURNS: as `on_load`.
+    pub upgrade: Option<unsafe extern "C" fn(from: *const PreviousView, error: *const ErrorSink) -> Status>,
+    /// Runs once, the last thing before the generation is published. Null: nothing to do.
+    ///
+    /// THREAD: that of `on_load`. BLOCKS: within its deadline. UNWINDS: never. RETURNS: as `on_load`.
+    pub check: Option<unsafe extern "C" fn(error: *const ErrorSink) -> Status>,
+    /// What the library counts of its memory; null: nothing. LIFETIME: the library's mapping.
+    pub memory: *const MemoryStripe,
+    /// How many stripes.
+    pub memory_stripes: usize,
+}
+
+/// The generation that a new one takes over from. OWNERSHIP: the host's. LIFETIME: the call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct PreviousView {
+    /// Size of this struct as the host knows it, in bytes.
+    pub size: usize,
+    /// Its number.
+    pub generation: u64,
+    /// The plugin's version as that generation states it, or empty.
+    pub version: StrView,
+}
+
+/// A part of the count of heap bytes: allocated less freed, modulo 2^64. Only the sum over all stripes means
+/// anything, and it may be negative: a generation frees what an earlier one has allocated.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct MemoryStripe {
+    /// Written by the library, read by the host. Atomic on both sides.
+    pub bytes: AtomicU64,
 }
 
 /// A newer generation took over.
@@ -879,6 +918,98 @@ pub struct SafeTable {
     ) -> Status,
 }
 
+/// What a service can be asked, as far as a caller has to agree with it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceTypeView {
+    /// Size of this struct as the plugin knows it, in bytes.
+    pub size: usize,
+    /// The trait's name.
+    pub name: StrView,
+    /// Its methods, one a line, in the order of their numbers. Equal texts mean: the same on the wire.
+    pub methods: StrView,
+    /// What becomes of a service of the same name with other methods: `ON_CHANGE_KEEP` or `ON_CHANGE_RESTART`.
+    pub on_change: u32,
+}
+
+/// A service, on its way to the host. Its library stays mapped until `drop_value` has returned.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceView {
+    /// Size of this struct as the plugin knows it, in bytes.
+    pub size: usize,
+    /// First argument of the functions below.
+    pub value: *mut c_void,
+    /// Runs the method of that number and writes its answer at most once.
+    ///
+    /// THREAD: any, several at a time. UNWINDS: never. RETURNS: `OK`; `PANICKED`; `INVALID` for arguments that
+    /// are not the method's; any other status for an error that the method returned.
+    pub call: unsafe extern "C" fn(
+        value: *mut c_void,
+        method: u32,
+        arguments: BytesView,
+        answer: *const BytesSink,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Drops the service. Called once, when nobody holds it and no call runs. THREAD: any. UNWINDS: never.
+    pub drop_value: unsafe extern "C" fn(value: *mut c_void),
+}
+
+/// The functions of services: values that keep running the code which made them. None of them unwinds.
+///
+/// Arguments and answers are bytes in the format of `plugin-api/src/service/wire.rs`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct ServiceTable {
+    /// Size of this struct as the host knows it, in bytes.
+    pub size: usize,
+    /// Hands a service to the host, for an init to return or for `replace`. OWNERSHIP: after `OK` the value is the
+    /// host's.
+    ///
+    /// THREAD: any. BLOCKS: no.
+    pub create: unsafe extern "C" fn(
+        ctx: HostCtx,
+        of: *const ServiceTypeView,
+        service: *const ServiceView,
+        out: *mut HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Finds the service of a key, makes it if the slot is empty and `init` is not null.
+    ///
+    /// THREAD: any. BLOCKS: while it is made. RETURNS: `OK` and `*out`; `INTERFACE`; else as `get_or_init`.
+    pub find: unsafe extern "C" fn(
+        ctx: HostCtx,
+        key: *const KeyView,
+        expected: *const ServiceTypeView,
+        init: *const InitView,
+        out: *mut HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Puts a service in the place of the one under a key, or where there is none. Who holds the old one keeps it.
+    /// OWNERSHIP: after `OK` the handle is the host's.
+    ///
+    /// While the generation is loading it happens when it is published. THREAD: any. BLOCKS: while the old one is
+    /// dropped, if nobody else holds it. RETURNS: `OK`; `WRONG_TYPE` where there is anything but a service of that
+    /// name.
+    pub replace: unsafe extern "C" fn(
+        ctx: HostCtx,
+        key: *const KeyView,
+        service: HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Calls a method, in the code that made the service.
+    ///
+    /// THREAD: any. BLOCKS: as the method does. RETURNS: what the method does; `CLOSED` when the host is shutting down.
+    pub call: unsafe extern "C" fn(
+        ctx: HostCtx,
+        service: HandleId,
+        method: u32,
+        arguments: BytesView,
+        answer: *const BytesSink,
+        error: *const ErrorSink,
+    ) -> Status,
+}
+
 /// The layout of version 1, on the platforms that plugins exist for. What stands here is released: a
 /// line may be added, none may be changed but those of tables, which grow.
 #[cfg(target_pointer_width = "64")]
@@ -910,4 +1041,8 @@ const _: () = {
     assert!(size_of::<SafeCheckView>() == 24);
     assert!(size_of::<SafeChangeView>() == 64);
     assert!(size_of::<SafeWriteView>() == 48);
+    assert!(size_of::<PreviousView>() == 32);
+    assert!(size_of::<MemoryStripe>() == 64);
+    assert!(size_of::<ServiceTypeView>() == 48);
+    assert!(size_of::<ServiceView>() == 32);
 };

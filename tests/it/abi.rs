@@ -33,8 +33,11 @@ fn layouts() -> Vec<Layout> {
         ErrorSink { data, report }
         BytesSink { data, write }
         HostTable { size, abi_version, generation, ctx, log, panicked, handle_clone, handle_drop, registry, db,
-                    data, safe }
-        PluginTable { size, abi_version, descriptor, mount, routes, route_count, route_size, on_load, on_unload }
+                    data, safe, services }
+        PluginTable { size, abi_version, descriptor, mount, routes, route_count, route_size, on_load, on_unload,
+                      upgrade, check, memory, memory_stripes }
+        PreviousView { size, generation, version }
+        MemoryStripe { bytes }
         RouteView { size, method, path, kind, handler }
         RequestView { size, id, method, path, mount, query, params, param_count, headers, header_count, body,
                       remote, deadline_ns }
@@ -61,6 +64,9 @@ fn layouts() -> Vec<Layout> {
         SafeChangeView { kind, encoding, key, value, delta, initial, expires_in_ms }
         SafeWriteView { size, checks, check_count, changes, change_count, timeout_ns }
         SafeTable { size, get, list, len, commit }
+        ServiceTypeView { size, name, methods, on_change }
+        ServiceView { size, value, call, drop_value }
+        ServiceTable { size, create, find, replace, call }
     }
 }
 

@@ -16,6 +16,8 @@ mod deadlines;
 mod evolution;
 // The harness keeps its promises.
 mod harness;
+// Hooks at both ends of a generation's life.
+mod lifecycle;
 // One init per key, whatever happens in it.
 mod registry;
 // New code goes live, bad code changes nothing.
@@ -26,10 +28,16 @@ mod rollback;
 mod resident;
 // A plugin's own durable store.
 mod safe;
+// Code that outlives its generation, because somebody calls it.
+mod services;
 // What a client gets, from good handlers and bad ones.
 mod serving;
+// Checked code cannot reach what is gone.
+mod soundness;
 // Plugins that the host builds itself.
 mod source;
+// A process that crashes is started again, and nobody is refused.
+mod supervisor;
 // Old code leaves the process, and only when nothing leads into it.
 mod unload;
 // The sources keep to the house's rules.

@@ -72,7 +72,9 @@ pub enum Command {
 #[derive(Debug, Default, Args)]
 #[command(after_help = "\
 SIGTERM and SIGINT (Ctrl-C) answer what was asked and stop; a second one stops at once.
-SIGHUP looks at every source again.")]
+SIGHUP looks at every source again. A process that crashes is started again, with the last
+code that served well; clients wait meanwhile. Sockets passed by systemd are used, and it
+is told when the host is ready.")]
 pub struct RunArgs {
     /// Directory of the plugins: cargo packages and .so files. Required, here or in host.toml
     #[arg(long, value_name = "DIR", env = "HOST_PLUGINS")]
@@ -119,6 +121,12 @@ pub struct RunArgs {
     /// No progress and no start-up screen; the log stays
     #[arg(long, env = "HOST_QUIET", value_parser = FalseyValueParser::new())]
     pub quiet: bool,
+    /// One process only: code that crashes ends the host, and nobody starts it again
+    #[arg(long, env = "HOST_NO_SUPERVISOR", value_parser = FalseyValueParser::new())]
+    pub no_supervisor: bool,
+    /// What the supervisor hands over to the process that serves
+    #[arg(long, hide = true, value_name = "DESCRIPTORS")]
+    pub supervised: Option<String>,
 }
 
 /// `host new`.

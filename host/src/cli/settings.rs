@@ -66,6 +66,7 @@ impl RunSettings {
                 probation: probation(args, watch, file.probation, file.budget),
                 program: program()?,
             },
+            restarts: 0,
             drain_timeout: file.drain_timeout.unwrap_or(DRAIN_TIMEOUT),
         };
         check_addresses(&host)?;

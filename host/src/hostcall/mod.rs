@@ -18,6 +18,7 @@ mod handles;
 mod log;
 mod registry;
 mod safe;
+mod service;
 mod table;
 pub(crate) mod view;
 
@@ -44,7 +45,7 @@ pub struct Caller {
     /// What `on_load` registers, until the generation is published.
     pub overlay: Arc<Overlay>,
     /// What this generation holds.
-    pub handles: Handles,
+    pub handles: Arc<Handles>,
     /// Where relative paths of databases lead.
     pub data_dir: PathBuf,
     /// Its plugin's safe.

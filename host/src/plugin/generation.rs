@@ -130,7 +130,7 @@ impl Drop for Lease {
             && let Some(generation) = self.generation.take()
         {
             // Without a reaper the process is ending, and nobody retires anything any more.
-            let _ = self.reaper.send(Task::Drained(generation));
+            let _ = self.reaper.send(Task::Drained(generation, self.reaper.clone()));
         }
     }
 }

@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 use plugin_api::abi::UNLOAD_RELOADED;
@@ -22,7 +22,7 @@ use super::record::Plugin;
 use super::router::{self, Entry, Router};
 use super::stage::BuildId;
 use super::{Shared, descriptor, vetting};
-use crate::hostcall::{Caller, Handles};
+use crate::hostcall::Caller;
 use crate::pins::Code;
 use crate::registry::Overlay;
 use crate::report::chain;
@@ -48,6 +48,24 @@ pub(super) struct Refused {
 impl Refused {
     pub(super) fn new(step: &'static str, reason: impl Into<String>) -> Refused {
         Refused { step, reason: reason.into(), details: None, rendered: None }
+    }
+}
+
+/// A hook that may refuse its generation.
+enum Hook {
+    OnLoad,
+    /// The number and version of the generation that serves.
+    Upgrade(u64, String),
+    Check,
+}
+
+impl Hook {
+    fn run(&self, library: &Library) -> Result<(), HookError> {
+        match self {
+            Hook::OnLoad => invoke::on_load(library),
+            Hook::Upgrade(number, version) => invoke::upgrade(library, *number, version),
+            Hook::Check => invoke::check(library),
+        }
     }
 }
 
@@ -99,7 +117,7 @@ impl Shared {
         steps: &mut Steps,
     ) -> Result<Prepared, Refused> {
         let serving = plugin.state.lock().current.clone();
-        if let Some(lease) = serving.filter(|lease| lease.generation().build_id == build_id) {
+        if let Some(lease) = serving.as_ref().filter(|lease| lease.generation().build_id == build_id) {
             return Ok(Prepared::Unchanged { number: lease.generation().number });
         }
         let (descriptor, vetted, staged) = steps.run("stage", || {
@@ -135,7 +153,7 @@ impl Shared {
             generation: number,
             registry: Arc::clone(&self.registry),
             overlay: Arc::new(Overlay::open()),
-            handles: Handles::default(),
+            handles: Arc::default(),
             data_dir: self.settings.state_dir.join("data"),
             safe: self.safe.for_another(),
             code: self.code_at(&staged.path),
@@ -145,7 +163,7 @@ impl Shared {
             Err((refused, mapped)) => {
                 if let Some(mapped) = mapped {
                     let plugin = Arc::clone(&plugin.name);
-                    self.parked.add_code(&plugin, number, mapped.code(), Arc::default());
+                    self.parked.add_code(&plugin, number, mapped.code());
                     self.tell_reaper(Task::Mapped { plugin, generation: number, mapped, staged });
                 }
                 return Err(refused);
@@ -173,7 +191,7 @@ impl Shared {
         let outcome = mount
             .and_then(|_| router::index(&generation.library.routes))
             .map_err(|error| Refused::new("open", error.to_string()))
-            .and_then(|_| steps.run("init", || self.init(&generation)));
+            .and_then(|_| self.init(&generation, serving.as_deref(), steps));
         match outcome {
             Ok(()) => Ok(Prepared::Ready(generation)),
             Err(refused) => {
@@ -187,7 +205,7 @@ impl Shared {
     pub(super) fn abandon(&self, generation: Arc<Generation>) {
         let caller = generation.library.caller();
         caller.registry.abandon(&caller.overlay);
-        caller.handles.clear();
+        caller.handles.retire();
         self.parked.add(&generation);
         self.tell_reaper(Task::Refused(generation));
     }
@@ -235,31 +253,61 @@ impl Shared {
         }
     }
 
-    /// Runs `on_load` on a thread of its own, up to the load deadline.
-    fn init(&self, generation: &Arc<Generation>) -> Result<(), Refused> {
+    /// Runs `on_load`, `upgrade` if another generation serves, and `check`, on one thread of their own and within
+    /// one deadline.
+    fn init(
+        &self,
+        generation: &Arc<Generation>,
+        serving: Option<&Lease>,
+        steps: &mut Steps,
+    ) -> Result<(), Refused> {
+        let hooks = generation.library.hooks;
+        let previous = serving.map(|lease| {
+            let previous = lease.generation();
+            (previous.number, previous.descriptor.version.clone())
+        });
+        let mut named = vec![("init", "on_load", Hook::OnLoad)];
+        if let Some((number, version)) = previous
+            && hooks.upgrade.is_some()
+        {
+            named.push(("upgrade", "upgrade", Hook::Upgrade(number, version)));
+        }
+        if hooks.check.is_some() {
+            named.push(("check", "check", Hook::Check));
+        }
+        let words: Vec<_> = named.iter().map(|(step, name, _)| (*step, *name)).collect();
+
         let (done, outcome) = mpsc::channel();
         let of_thread = Arc::clone(generation);
-        let pin = generation.pin("`on_load`, which is still running");
-        let name = format!("load {} g{}", generation.plugin, generation.number);
-        let spawned = std::thread::Builder::new().name(name).spawn(move || {
-            let outcome = invoke::on_load(&of_thread.library);
-            drop(of_thread);
-            drop(pin);
-            // Nobody listens any more when the deadline has passed.
-            let _ = done.send(outcome);
+        let thread = format!("load {} g{}", generation.plugin, generation.number);
+        let spawned = std::thread::Builder::new().name(thread).spawn(move || {
+            for (_, name, hook) in named {
+                let pin = of_thread.pin(format!("`{name}`, which is still running"));
+                let outcome = hook.run(&of_thread.library);
+                drop(pin);
+                // Nobody listens any more when the deadline has passed: then the rest is not run either.
+                if outcome.is_err() | done.send(outcome).is_err() {
+                    return;
+                }
+            }
         });
         spawned.map_err(|error| Refused::new("init", format!("cannot start a thread: {error}")))?;
-        let deadline = self.settings.load_deadline;
-        match outcome.recv_timeout(deadline) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(HookError::Err(reason))) => {
-                Err(Refused::new("init", format!("`on_load` failed: {reason}")))
-            }
-            Ok(Err(HookError::Panicked(reason))) => {
-                Err(Refused::new("init", format!("`on_load` panicked: {reason}")))
-            }
-            Err(_) => Err(Refused::new("init", format!("`on_load` is still running after {deadline:?}"))),
+        let allowed = self.settings.load_deadline;
+        let deadline = Instant::now() + allowed;
+        for (step, name) in words {
+            let left = deadline.saturating_duration_since(Instant::now());
+            steps.run(step, || match outcome.recv_timeout(left) {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(HookError::Err(reason))) => {
+                    Err(Refused::new(step, format!("`{name}` failed: {reason}")))
+                }
+                Ok(Err(HookError::Panicked(reason))) => {
+                    Err(Refused::new(step, format!("`{name}` panicked: {reason}")))
+                }
+                Err(_) => Err(Refused::new(step, format!("`{name}` is still running after {allowed:?}"))),
+            })?;
         }
+        Ok(())
     }
 
     /// Makes generations current, each of another plugin: one pointer swap for all. Returns the numbers of
@@ -303,6 +351,9 @@ impl Shared {
                 self.registry.note_reload(&plugin.name);
             }
             plugin.refusal.store(None);
+        }
+        for (_, generation) in members {
+            generation.library.caller().overlay.announce();
         }
         self.router.store(Arc::new(router));
         // After the swap: who asks for upgraded data waits for this line, in old code and in new.

@@ -94,6 +94,9 @@ pub struct Settings {
     pub program: PathBuf,
 }
 
+/// Where in the state directory the supervisor leaves the record of a crash.
+pub const CRASH_FILE: &str = "crash.json";
+
 /// How long the probe may take.
 const PROBE_DEADLINE: Duration = Duration::from_secs(10);
 

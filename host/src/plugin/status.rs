@@ -45,6 +45,9 @@ pub struct PluginStatus {
     pub parked: Vec<ParkedStatus>,
     /// How many earlier generations have been unmapped.
     pub unloaded: u64,
+    /// Heap bytes that its code, of all generations, has allocated and not freed; `null` where the current
+    /// generation does not count.
+    pub heap_bytes: Option<i64>,
 }
 
 /// What a plugin is at.
@@ -117,6 +120,7 @@ impl Shared {
     fn status_of(&self, plugin: &Plugin) -> PluginStatus {
         let parked = self.parked.status_of(&plugin.name);
         let unloaded = self.parked.unloaded(&plugin.name);
+        let earlier = self.parked.bytes(&plugin.name);
         let state = plugin.state.lock();
         let generation = state.current.as_ref().map(|lease| lease.generation());
         let refused = plugin.refusal.load();
@@ -149,6 +153,9 @@ impl Shared {
             last_outcome: state.last_outcome.as_ref().map(Outcome::from),
             parked,
             unloaded,
+            heap_bytes: generation
+                .and_then(|g| g.library.heap_bytes())
+                .map(|bytes| bytes.wrapping_add(earlier)),
         }
     }
 }

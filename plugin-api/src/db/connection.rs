@@ -127,7 +127,7 @@ impl<'a> Transaction<'a> {
     /// # Errors
     ///
     /// When it is not: a commit that ended as a rollback, say because an error was swallowed, is an
-    /// error too. [`QueryError::Unreachable`] means that the outcome is unknown.
+    /// error too. [`QueryError::OutcomeUnknown`] means what it says.
     pub fn commit(mut self) -> Result<(), QueryError> {
         self.is_open = false;
         Ok(call::step(&self.conn.handle, Step::Commit)?)

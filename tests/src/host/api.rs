@@ -82,6 +82,11 @@ impl PluginStatus {
         parked.iter().map(|one| (one["generation"].as_u64().unwrap_or(0), holders(one))).collect()
     }
 
+    /// Heap bytes of all its generations; `None` where it does not count.
+    pub fn heap_bytes(&self) -> Option<i64> {
+        self.0["heap_bytes"].as_i64()
+    }
+
     /// What is wrong with the current generation; empty when nothing is.
     pub fn degraded(&self) -> String {
         text(&self.0["degraded"])

@@ -91,6 +91,10 @@ impl Driver for Sqlite {
         matches!(self.place, Place::Memory).then_some(1)
     }
 
+    fn is_its_connection(&self) -> bool {
+        matches!(self.place, Place::Memory)
+    }
+
     fn connect(&self) -> Result<Box<dyn Connection>, ConnectError> {
         if let Place::File(path) = &self.place
             && let Some(directory) = path.parent()
@@ -249,7 +253,7 @@ impl Connection for Open {
         self.is_broken
     }
 
-    fn is_valid(&mut self) -> bool {
+    fn is_valid(&mut self, _: Duration) -> bool {
         // The file has to be read for this; `SELECT 1` would not touch it.
         self.db.query_row("PRAGMA schema_version", [], |row| row.get::<_, i64>(0)).is_ok()
     }
@@ -260,6 +264,14 @@ impl Connection for Open {
             return Reset::Close;
         }
         if dirt != Dirt::None && !self.is_memory { Reset::Close } else { Reset::Ready }
+    }
+
+    fn settle(&mut self) {
+        self.session = Session::default();
+    }
+
+    fn is_clean(&self) -> bool {
+        self.session.is_clean() && self.db.is_autocommit()
     }
 
     fn backend_id(&self) -> Option<u64> {
