@@ -43,6 +43,7 @@ impl HostApi {
             db: &db::DB_TABLE,
             data: &data::TABLE,
             safe: &safe::SAFE_TABLE,
+            pool: &db::POOL_TABLE,
         });
         HostApi { table, caller }
     }
