@@ -45,6 +45,7 @@ impl HostApi {
             safe: &safe::SAFE_TABLE,
             services: &service::TABLE,
             tx: &tx::TX_TABLE,
+            pool: &db::POOL_TABLE,
         });
         HostApi { table, caller }
     }
