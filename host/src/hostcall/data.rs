@@ -65,7 +65,9 @@ unsafe extern "C" fn find(
             let tenure = match init {
                 _ if is_hasty => match ready(caller, &key, &ty)? {
                     Value::Data(tenure) => tenure,
-                    Value::Host(_) => return Err(Failure::invalid("the key holds a host handle")),
+                    Value::Host(_) | Value::Service(_) => {
+                        return Err(Failure::invalid("the key holds something that is not data"));
+                    }
                 },
                 Some(init) => {
                     // SAFETY: `init` belongs to the caller, who is inside this call and keeps it alive.

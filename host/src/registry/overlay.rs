@@ -33,16 +33,21 @@ enum Stage {
 #[derive(Debug, Default)]
 struct Open {
     slots: HashMap<Key, Arc<Slot>>,
+    /// Services that take the place of others with the generation.
+    over: HashMap<Key, Arc<Slot>>,
     /// Upgraded data that becomes valid with the generation.
     upgrades: Vec<Staged>,
     /// Data of others that the generation has found, and takes over when it is published.
     seen: Vec<(Arc<Tenure>, DataType, Author)>,
+    /// Whether nothing can refuse the generation any more: what is staged becomes valid in a moment.
+    is_announced: bool,
 }
 
 /// What was staged.
 #[derive(Debug, Default)]
 pub(super) struct Ended {
     pub(super) slots: Vec<Arc<Slot>>,
+    pub(super) over: Vec<Arc<Slot>>,
     pub(super) upgrades: Vec<Staged>,
     pub(super) seen: Vec<(Arc<Tenure>, DataType, Author)>,
 }
@@ -68,6 +73,23 @@ impl Overlay {
         Overlay(Mutex::new(Stage::Committed))
     }
 
+    /// Says that what is staged will be committed in a moment: from now on requests may wait for it.
+    pub fn announce(&self) {
+        if let Stage::Open(open) = &mut *self.0.lock() {
+            open.is_announced = true;
+        }
+    }
+
+    /// Whether an upgrade of the slot is staged and about to become valid.
+    pub(super) fn is_about_to_upgrade(&self, slot: &Arc<Slot>) -> bool {
+        match &*self.0.lock() {
+            Stage::Open(open) => {
+                open.is_announced && open.upgrades.iter().any(|upgrade| upgrade.is_for(slot))
+            }
+            Stage::Committed | Stage::Abandoned => false,
+        }
+    }
+
     pub(super) fn is_open(&self) -> bool {
         matches!(*self.0.lock(), Stage::Open(_))
     }
@@ -87,6 +109,25 @@ impl Overlay {
     pub(super) fn get(&self, key: &Key) -> Option<Arc<Slot>> {
         match &*self.0.lock() {
             Stage::Open(open) => open.slots.get(key).cloned(),
+            Stage::Committed | Stage::Abandoned => None,
+        }
+    }
+
+    /// The slot in which a service waits to take the place of another.
+    pub(super) fn over(&self, key: &Key) -> Option<Arc<Slot>> {
+        match &*self.0.lock() {
+            Stage::Open(open) => open.over.get(key).cloned(),
+            Stage::Committed | Stage::Abandoned => None,
+        }
+    }
+
+    /// As `over`; made if there is none. `None`: the generation is not loading.
+    pub(super) fn place_over(&self, key: &Key) -> Option<Arc<Slot>> {
+        match &mut *self.0.lock() {
+            Stage::Open(open) => {
+                let slot = open.over.entry(key.clone()).or_insert_with(|| Arc::new(Slot::new(key.clone())));
+                Some(Arc::clone(slot))
+            }
             Stage::Committed | Stage::Abandoned => None,
         }
     }
@@ -141,9 +182,12 @@ impl Overlay {
         let end = if published { Stage::Committed } else { Stage::Abandoned };
         let mut stage = self.0.lock();
         match std::mem::replace(&mut *stage, end) {
-            Stage::Open(open) => {
-                Ended { slots: open.slots.into_values().collect(), upgrades: open.upgrades, seen: open.seen }
-            }
+            Stage::Open(open) => Ended {
+                slots: open.slots.into_values().collect(),
+                over: open.over.into_values().collect(),
+                upgrades: open.upgrades,
+                seen: open.seen,
+            },
             ended => {
                 *stage = ended;
                 Ended::default()
