@@ -242,7 +242,7 @@ impl Shared {
         needs: &[String],
     ) -> Result<Library, (Refused, Option<Mapped>)> {
         let refused = |reason: String| Refused::new("open", reason);
-        let is_known = |address| !self.entries.lock().insert(address);
+        let is_known = |address| self.entries.lock().contains(&address);
         let opened = std::thread::scope(|scope| {
             let name = format!("open {} g{}", caller.plugin, caller.generation);
             let opener = std::thread::Builder::new().name(name);
@@ -262,7 +262,11 @@ impl Shared {
             thread.join().map_err(|_| refused("the host panicked while opening it".to_owned()))
         });
         match opened {
-            Ok(Ok(library)) => Ok(library),
+            Ok(Ok(library)) => {
+                // Not earlier: the address of what is refused is free for others once that is unmapped.
+                self.entries.lock().insert(library.entry_address);
+                Ok(library)
+            }
             Ok(Err(failure)) => Err((refused(chain(&failure.error)), failure.mapped)),
             Err(refused) => Err((refused, None)),
         }

@@ -232,6 +232,10 @@ impl Reaper {
         let (mapped, _staged, entry) = match body {
             Body::Mapped(mapped, staged) => (mapped, staged, None),
             Body::Generation(generation) => match Arc::try_unwrap(generation) {
+                // Whoever let go of it a moment ago may have left a pin.
+                Ok(generation) if code.pins() > 0 => {
+                    return Attempt::Held(again(Body::Generation(Arc::new(generation))));
+                }
                 Ok(generation) => {
                     self.shared.parked.note_bytes(&plugin, generation.library.heap_bytes().unwrap_or(0));
                     let entry = generation.library.entry_address;
