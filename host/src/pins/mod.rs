@@ -41,5 +41,5 @@ pub use self::crash::{Recorder, Running, record_crashes};
 pub use self::interpose::{Unsupported, self_test};
 pub use self::record::Crash;
 pub use self::signals::handlers_in;
-pub use self::thread::{attend, drain_if_due, is_due};
+pub use self::thread::{DrainOnDrop, attend, drain_if_due, is_due};
 pub use self::tombstone::bury;

@@ -23,7 +23,7 @@ use super::router::{self, Entry, Router};
 use super::stage::BuildId;
 use super::{Shared, descriptor, vetting};
 use crate::hostcall::Caller;
-use crate::pins::{Code, Label};
+use crate::pins::{Code, DrainOnDrop, Label};
 use crate::registry::Overlay;
 use crate::report::chain;
 use crate::share::Account;
@@ -248,6 +248,7 @@ impl Shared {
             let opener = std::thread::Builder::new().name(name);
             let thread = opener
                 .spawn_scoped(scope, || {
+                    let _drain = DrainOnDrop;
                     let opened = Library::open(path, Arc::clone(caller), is_known);
                     let mut kept = self.kept.lock();
                     for library in needs {
@@ -295,6 +296,7 @@ impl Shared {
         let of_thread = Arc::clone(generation);
         let thread = format!("load {} g{}", generation.plugin, generation.number);
         let spawned = std::thread::Builder::new().name(thread).spawn(move || {
+            let _drain = DrainOnDrop;
             for (_, name, hook) in named {
                 let pin = of_thread.pin(format!("`{name}`, which is still running"));
                 let outcome = hook.run(&of_thread.library);
