@@ -60,7 +60,7 @@ fn layouts() -> Vec<Layout> {
         SafeCheckView { key, version }
         SafeChangeView { kind, encoding, key, value, delta, initial, expires_in_ms }
         SafeWriteView { size, checks, check_count, changes, change_count, timeout_ns }
-        SafeTable { size, get, list, len, commit }
+        SafeTable { size, get, list, len, commit, submit, settle, watch, watch_next, open_shared }
     }
 }
 

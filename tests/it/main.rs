@@ -22,6 +22,8 @@ mod rollback;
 mod resident;
 // A plugin's own durable store.
 mod safe;
+// Writes that the response waits for, waiting for changes, queues, shared safes.
+mod safe_later;
 // What a client gets, from good handlers and bad ones.
 mod serving;
 // Plugins that the host builds itself.

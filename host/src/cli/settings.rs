@@ -65,6 +65,7 @@ impl RunSettings {
                 program: program()?,
             },
             drain_timeout: file.drain_timeout.unwrap_or(DRAIN_TIMEOUT),
+            safe: file.safe,
         };
         check_addresses(&host)?;
         Ok(RunSettings { host, log: args.log.or(file.log).unwrap_or(LogLevel(LevelFilter::INFO)) })

@@ -16,6 +16,7 @@ use plugin_api::abi::HandleId;
 use crate::db;
 use crate::registry::Resource;
 use crate::registry::data::{Data, Tenure};
+use crate::safe::{Safe, Watch};
 
 /// An object that a plugin holds.
 #[derive(Clone)]
@@ -26,6 +27,10 @@ pub enum Held {
     Connection(Arc<db::Lease>),
     /// Data that was just made, on its way into a slot.
     Data(Arc<Tenure>),
+    /// A safe that plugins share.
+    Safe(Arc<Safe>),
+    /// A watch on a range of a safe.
+    Watch(Arc<Watch>),
 }
 
 /// The table of one generation.
@@ -77,7 +82,7 @@ impl Handles {
                 let any: Arc<dyn Any + Send + Sync> = resource;
                 any.downcast().ok()
             }
-            Held::Connection(_) | Held::Data(_) => None,
+            Held::Connection(_) | Held::Data(_) | Held::Safe(_) | Held::Watch(_) => None,
         }
     }
 
@@ -85,7 +90,7 @@ impl Handles {
     pub fn connection(&self, id: HandleId) -> Option<Arc<db::Lease>> {
         match self.get(id)? {
             Held::Connection(lease) => Some(lease),
-            Held::Resource(_) | Held::Data(_) => None,
+            Held::Resource(_) | Held::Data(_) | Held::Safe(_) | Held::Watch(_) => None,
         }
     }
 

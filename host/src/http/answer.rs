@@ -149,14 +149,25 @@ impl<S: Service> Front<S> {
         let mut incoming =
             Incoming { id, method, uri, headers, body, remote: flight.0.remote, deadline: None };
         if route.is_inline() {
-            let (reply, must_tell) = match run(&route, &incoming) {
-                reply @ (Reply::Failed { .. } | Reply::Unavailable { .. } | Reply::Panicked { .. }) => {
-                    (reply, true)
-                }
-                reply => (reply, is_traced || self.limits.development),
-            };
+            let reply = run(&route, &incoming);
+            let must_tell = is_traced
+                || self.limits.development
+                || !matches!(reply, Reply::Response(_) | Reply::HttpError(_));
             let origin = must_tell.then(|| Origin::of(&route));
             drop(route);
+            let reply = match (reply, &origin) {
+                (reply @ Reply::Gated { .. }, Some(origin)) => {
+                    let settled = tokio::time::timeout(self.limits.handler_timeout, reply.settled());
+                    match settled.await {
+                        Ok(reply) => reply,
+                        Err(_) => {
+                            let response = Err(self.too_late(&incoming.id, origin));
+                            return Outcome { response, origin: None };
+                        }
+                    }
+                }
+                (reply, _) => reply,
+            };
             return conclude(reply, &incoming.method, &incoming.id, origin);
         }
         incoming.deadline = Instant::now().checked_add(self.limits.handler_timeout);
@@ -184,9 +195,15 @@ impl<S: Service> Front<S> {
             trouble.retry_after = Some(1);
             return Outcome { response: Err(trouble), origin: Some(origin) };
         }
+        let settled = async {
+            match (&mut answer).await {
+                Ok(reply) => Ok(reply.settled().await),
+                Err(lost) => Err(lost),
+            }
+        };
         let reply = match deadline {
-            None => (&mut answer).await,
-            Some(deadline) => match tokio::time::timeout_at(deadline.into(), &mut answer).await {
+            None => settled.await,
+            Some(deadline) => match tokio::time::timeout_at(deadline.into(), settled).await {
                 Ok(reply) => reply,
                 Err(_) => {
                     return Outcome { response: Err(self.too_late(&id, &origin)), origin: Some(origin) };
@@ -265,6 +282,7 @@ fn conclude(reply: Reply, method: &Method, id: &str, origin: Option<Origin>) -> 
         Reply::Failed { message } => ("handler failed", message),
         Reply::Unavailable { message } => ("handler lacks what it needs", message),
         Reply::Panicked { message } => ("handler panicked", message),
+        Reply::Gated { .. } => ("handler failed", "its answer was not waited for".to_owned()),
     };
     tracing::error!(
         plugin = origin.as_ref().map(|origin| &*origin.plugin),

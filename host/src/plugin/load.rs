@@ -148,6 +148,7 @@ impl Shared {
             Err(refused) => {
                 let caller = generation.library.caller();
                 caller.registry.abandon(&caller.overlay);
+                caller.safe.cancel_watches();
                 caller.handles.clear();
                 self.parked.add(&generation);
                 self.tell_reaper(Task::Refused(generation));
@@ -267,6 +268,8 @@ impl Shared {
     pub(super) fn end(&self, lease: &Lease, reason: u32) {
         let generation = lease.generation();
         *generation.unload_reason.lock() = Some(reason);
+        // Who waits for a change of the safe would keep it in use.
+        generation.library.caller().safe.cancel_watches();
         self.parked.add(generation);
     }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Response};
 
-use super::{Found, Incoming, Limits, Listener, Reply, Route, Server, Service};
+use super::{Found, Gate, Incoming, Limits, Listener, Reply, Route, Server, Service};
 
 /// Longer than anything here takes; a test that waits for it has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
