@@ -30,6 +30,8 @@ mod resident;
 mod safe;
 // Code that outlives its generation, because somebody calls it.
 mod services;
+// Writes that the response waits for, waiting for changes, queues, shared safes.
+mod safe_later;
 // What a client gets, from good handlers and bad ones.
 mod serving;
 // Checked code cannot reach what is gone.

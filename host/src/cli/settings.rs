@@ -68,6 +68,7 @@ impl RunSettings {
                 is_after_crash: false,
             },
             drain_timeout: file.drain_timeout.unwrap_or(DRAIN_TIMEOUT),
+            safe: file.safe,
         };
         check_addresses(&host)?;
         Ok(RunSettings { host, log: args.log.or(file.log).unwrap_or(LogLevel(LevelFilter::INFO)) })

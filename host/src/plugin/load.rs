@@ -217,6 +217,7 @@ impl Shared {
     pub(super) fn abandon(&self, generation: Arc<Generation>) {
         let caller = generation.library.caller();
         caller.registry.abandon(&caller.overlay);
+        caller.safe.cancel_watches();
         caller.handles.retire();
         self.parked.add(&generation);
         self.tell_reaper(Task::Refused(generation));
@@ -384,6 +385,8 @@ impl Shared {
     pub(super) fn end(&self, lease: &Lease, reason: u32) {
         let generation = lease.generation();
         *generation.unload_reason.lock() = Some(reason);
+        // Who waits for a change of the safe would keep it in use.
+        generation.library.caller().safe.cancel_watches();
         self.parked.add(generation);
     }
 

@@ -9,9 +9,11 @@
 
 use redb::{Database, ReadableTable as _, StorageError, Table};
 
+use super::backend::Fault;
 use super::envelope::{self, EntryRef};
 use super::error::{WriteError, printable};
 use super::number;
+use super::snapshot::verify_absence;
 use super::store::{ENTRIES, EXPIRIES, META, text};
 use super::write::{Change, Commit, Write};
 
@@ -122,7 +124,13 @@ impl Tables<'_> {
 
     /// The entry of a key, if it is there and alive.
     fn present(&self, key: &[u8]) -> Result<Result<Option<Present>, WriteError>, StorageError> {
-        let Some(bytes) = self.entries.get(key)? else { return Ok(Ok(None)) };
+        let Some(bytes) = self.entries.get(key)? else {
+            return match verify_absence(&self.entries, key) {
+                Ok(()) => Ok(Ok(None)),
+                Err(Fault::Corrupt(key)) => Ok(Err(WriteError::Corrupt { key })),
+                Err(Fault::Engine(reason)) => Err(StorageError::Corrupted(reason)),
+            };
+        };
         let Some(entry) = envelope::open(key, bytes.value()) else {
             return Ok(Err(WriteError::Corrupt { key: printable(key) }));
         };
@@ -139,8 +147,12 @@ impl Tables<'_> {
         let (key, delta, initial, encoding, expiry) = match change {
             Change::Put { .. } => return Ok(Ok(Plan { result: 0, expires_at: 0, encoding: 0 })),
             Change::Delete { key } => {
-                // A damaged entry may be deleted: that is how one gets rid of it.
-                let is_there = !matches!(self.present(key)?, Ok(None));
+                let is_there = match self.present(key)? {
+                    Ok(present) => present.is_some(),
+                    // A damaged entry may be deleted: that is how one gets rid of it.
+                    Err(_) if self.entries.get(key.as_slice())?.is_some() => true,
+                    Err(error) => return Ok(Err(error)),
+                };
                 return Ok(Ok(Plan { result: i64::from(is_there), expires_at: 0, encoding: 0 }));
             }
             Change::Add { key, delta, initial, encoding, expiry } => (key, delta, initial, encoding, expiry),

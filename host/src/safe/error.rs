@@ -21,6 +21,14 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
+    /// The database server cannot be used.
+    #[error("cannot open the safe in {place}: {reason}")]
+    Server {
+        /// Its address, without secrets.
+        place: String,
+        /// The driver's words.
+        reason: String,
+    },
     /// The file is not a safe, or is damaged beyond what a crash can do.
     #[error("the safe {} is damaged: {reason}; put a backup in its place, or move it away to begin anew", path.display())]
     Corrupt {

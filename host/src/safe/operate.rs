@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::backend::Report;
 use super::disk::FileDisk;
-use super::store::{self, Fault};
 use super::{
-    Change, Commit, EntryRef, Expiry, OpenError, ReadError, Safe, SafeStatus, Safes, Write, WriteError,
+    Change, Commit, EntryRef, Expiry, OpenError, ReadError, Safe, SafeStatus, Safes, Write, WriteError, copy,
+    store,
 };
 
 /// The boundary's number for MessagePack.
@@ -284,13 +285,22 @@ fn change(safe: &Safe, change: Change) -> Result<(u64, i64), WriteError> {
     }
 }
 
+fn verify(safe: &Safe) -> Result<Report, ReadError> {
+    let mut report = None;
+    safe.core.backend.read(&mut |view| {
+        report = Some(view.verify()?);
+        Ok(())
+    })?;
+    Ok(report.expect("a read that succeeded has shown its view"))
+}
+
 fn check(safe: &Safe) -> Result<Value, OperateError> {
-    let report = safe.store.read(store::Snapshot::verify)?;
+    let report = verify(safe)?;
     Ok(json!({
         "name": safe.name(),
         "entries": report.entries,
         "damaged": report.damaged,
-        "is_sound": report.damaged.is_empty() && report.is_index_right,
+        "is_sound": report.damaged.is_empty() && report.is_structure_right,
     }))
 }
 
@@ -305,7 +315,7 @@ fn restore(file: &Path, path: &Path) -> Result<u64, OperateError> {
     let verified = Safe::on("restored", Box::new(FileDisk::open(&fresh)?))
         .map_err(|error| failed(error.to_string()))
         .and_then(|copy| {
-            let report = copy.store.read(store::Snapshot::verify)?;
+            let report = verify(&copy)?;
             copy.close();
             match report.damaged.first() {
                 None => Ok(report.entries),
@@ -328,8 +338,14 @@ fn backup(safe: &Safe, file: &Path) -> Result<u64, String> {
         return Err("there is such a file already".to_owned());
     }
     let fresh = file.with_extension("partial");
-    let copied = safe.store.read(|snapshot| snapshot.copy_to(&fresh).map_err(Fault::Engine));
-    let done = copied.map_err(|error| error.to_string()).and_then(|entries| {
+    let mut entries = 0;
+    let copied = safe.core.backend.read(&mut |view| {
+        // What an attempt before this one may have left.
+        let _ = std::fs::remove_file(&fresh);
+        entries = copy::to_file(view, &fresh)?;
+        Ok(())
+    });
+    let done = copied.map_err(|error| error.to_string()).and_then(|()| {
         std::fs::rename(&fresh, file).map_err(store::text)?;
         let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
         File::open(directory.unwrap_or(Path::new(".")))
