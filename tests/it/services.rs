@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use tests::host::{Launch, TestHost};
 use tests::load::Load;
+use tests::stress::run_state;
 use tests::wait::{SOON, eventually};
 
 const FIXTURE: &str = "service_probe";
@@ -286,6 +287,14 @@ fn client_with_a_thread_of_its_own_lives_over_reloads() {
         }
     });
     assert_eq!(host.plugin("visits").unloaded(), 4);
+}
+
+/// The stress command with data and a service in a short form: eight clients, nothing lost, nothing counted twice.
+#[test]
+fn data_and_service_lose_nothing_in_reloads_under_load() {
+    let outcome = run_state(60, 8);
+    assert!(outcome.wrong.is_empty(), "{outcome:#?}");
+    assert_eq!((outcome.reloads, outcome.unmapped, outcome.parked), (60, 59, 1), "{outcome:#?}");
 }
 
 /// At the end of the host the value is dropped by its own code, before the process ends.
