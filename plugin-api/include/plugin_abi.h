@@ -30,6 +30,7 @@ typedef struct DbTable DbTable;
 typedef struct DataTable DataTable;
 typedef struct SafeTable SafeTable;
 typedef struct ServiceTable ServiceTable;
+typedef struct TxTable TxTable;
 typedef struct OldDataView OldDataView;
 typedef struct UpgradeView UpgradeView;
 typedef struct RouteView RouteView;
@@ -39,6 +40,8 @@ typedef struct ResponseView ResponseView;
 typedef struct LogView LogView;
 typedef struct PanicView PanicView;
 typedef struct ValueView ValueView;
+typedef struct PreviousView PreviousView;
+typedef struct MemoryStripe MemoryStripe;
 
 /* The version of this contract. */
 #define PLUGIN_ABI_VERSION 1
@@ -140,6 +143,8 @@ typedef int32_t Status;
 
 /* Stored bytes are not those that were written. */
 #define STATUS_CORRUPT ((Status)26)
+/* The connection broke during a commit; whether the transaction is lasting is unknown. */
+#define STATUS_OUTCOME_UNKNOWN ((Status)37)
 
 /* Why a call failed. */
 typedef struct ErrorView {
@@ -223,6 +228,8 @@ typedef struct HostTable {
     const SafeTable *safe;
     /* Services. LIFETIME: as this table. */
     const ServiceTable *services;
+    /* The transactions of a request. LIFETIME: as this table. */
+    const TxTable *tx;
 } HostTable;
 
 /* What a library offers the host. Static data of the library. */
@@ -250,7 +257,36 @@ typedef struct PluginTable {
      *
      * `reason` is one of the `PLUGIN_UNLOAD_*` constants. THREAD: one of the host's. UNWINDS: never. */
     Status (*on_unload)(uint32_t reason);
+    /* Runs once, between `on_load` and `check`, where another generation of the plugin serves. Null: nothing to do.
+     *
+     * THREAD: that of `on_load`. BLOCKS: within its deadline. UNWINDS: never. RETURNS: as `on_load`. */
+    Status (*upgrade)(const PreviousView *from, const ErrorSink *error);
+    /* Runs once, the last thing before the generation is published. Null: nothing to do.
+     *
+     * THREAD: that of `on_load`. BLOCKS: within its deadline. UNWINDS: never. RETURNS: as `on_load`. */
+    Status (*check)(const ErrorSink *error);
+    /* What the library counts of its memory; null: nothing. LIFETIME: the library's mapping. */
+    const MemoryStripe *memory;
+    /* How many stripes. */
+    size_t memory_stripes;
 } PluginTable;
+
+/* The generation that a new one takes over from. OWNERSHIP: the host's. LIFETIME: the call. */
+struct PreviousView {
+    /* Size of this struct as the host knows it, in bytes. */
+    size_t size;
+    /* Its number. */
+    uint64_t generation;
+    /* The plugin's version as that generation states it, or empty. */
+    StrView version;
+};
+
+/* A part of the count of heap bytes: allocated less freed, modulo 2^64. Only the sum over all stripes means
+ * anything, and it may be negative: a generation frees what an earlier one has allocated. */
+struct MemoryStripe {
+    /* Written by the library, read by the host. Atomic on both sides. */
+    uint64_t bytes;
+} __attribute__((aligned(64)));
 
 /* A newer generation took over. */
 #define PLUGIN_UNLOAD_RELOADED 1
@@ -286,6 +322,8 @@ typedef struct RouteView {
     uint32_t kind;
     /* Answers a request. */
     HandlerFn handler;
+    /* 0, or `PLUGIN_ROUTE_IDEMPOTENT`. */
+    uint32_t flags;
 } RouteView;
 
 /* The handler may block: it runs on a worker thread. */
@@ -293,6 +331,9 @@ typedef struct RouteView {
 
 /* The handler never blocks: it runs on the I/O thread, and everything on that thread waits for it. */
 #define PLUGIN_ROUTE_INLINE 1
+
+/* The handler may be run again when its transaction collided with another one and was rolled back. */
+#define PLUGIN_ROUTE_IDEMPOTENT 1
 
 /* A request. OWNERSHIP: the host's. LIFETIME: the handler's call. */
 typedef struct RequestView {
@@ -847,6 +888,32 @@ typedef struct ServiceTable {
     Status (*call)(HostCtx ctx, HandleId service, uint32_t method, BytesView arguments,
                    const BytesSink *answer, const ErrorSink *error);
 } ServiceTable;
+
+/* Keep what a request did if its handler answers, be it with an error of HTTP's. */
+#define PLUGIN_TX_KEEP_ANSWERS 0
+
+/* Keep what a request did if its handler answers with a status below 400. */
+#define PLUGIN_TX_KEEP_SUCCESSES 1
+
+/* The functions of request transactions. None of them unwinds.
+ *
+ * A transaction's handle stands for a connection in the functions of `DbTable`, where `begin`,
+ * `commit` and `rollback` are those of savepoints. The host ends the transaction when the handler has
+ * returned and before the client is answered; the plugin only releases the handle. */
+typedef struct TxTable {
+    /* Size of this struct as the host knows it, in bytes. */
+    size_t size;
+    /* The calling request's transaction on a pool, which begins with its first statement.
+     *
+     * `rule` is one of the `PLUGIN_TX_KEEP_*` constants; of several for one pool the strictest holds.
+     * THREAD: the handler's. BLOCKS: no. RETURNS: `OK` and `*out`; `NOT_FOUND`: no pool; `INVALID`:
+     * no request. */
+    Status (*join)(HostCtx ctx, HandleId pool, uint32_t rule, HandleId *out, const ErrorSink *error);
+    /* Has all transactions of the calling request rolled back at its end, whatever its answer.
+     *
+     * THREAD: the handler's. BLOCKS: no. RETURNS: `OK`; `INVALID`: no request. */
+    Status (*doom)(HostCtx ctx, const ErrorSink *error);
+} TxTable;
 
 /* What a library in C exports, under PLUGIN_ENTRY_SYMBOL. */
 __attribute__((visibility("default"))) const PluginTable *plugin_entry_v1(const HostTable *host);

@@ -115,6 +115,8 @@ impl Status {
     pub const INDETERMINATE: Status = Status(25);
     /// Stored bytes are not those that were written.
     pub const CORRUPT: Status = Status(26);
+    /// The connection broke during a commit; whether the transaction is lasting is unknown.
+    pub const OUTCOME_UNKNOWN: Status = Status(37);
 }
 
 /// Why a call failed.
@@ -211,6 +213,8 @@ pub struct HostTable {
     pub safe: *const SafeTable,
     /// Services. LIFETIME: as this table.
     pub services: *const ServiceTable,
+    /// The transactions of a request. LIFETIME: as this table.
+    pub tx: *const TxTable,
 }
 
 /// What a library offers the host. Static data of the library.
@@ -240,6 +244,39 @@ pub struct PluginTable {
     ///
     /// `reason` is one of the `UNLOAD_*` constants. THREAD: one of the host's. UNWINDS: never.
     pub on_unload: Option<unsafe extern "C" fn(reason: u32) -> Status>,
+    /// Runs once, between `on_load` and `check`, where another generation of the plugin serves. Null: nothing to do.
+    ///
+    /// THREAD: that of `on_load`. BLOCKS: within its deadline. UNWINDS: never. RETURNS: as `on_load`.
+    pub upgrade: Option<unsafe extern "C" fn(from: *const PreviousView, error: *const ErrorSink) -> Status>,
+    /// Runs once, the last thing before the generation is published. Null: nothing to do.
+    ///
+    /// THREAD: that of `on_load`. BLOCKS: within its deadline. UNWINDS: never. RETURNS: as `on_load`.
+    pub check: Option<unsafe extern "C" fn(error: *const ErrorSink) -> Status>,
+    /// What the library counts of its memory; null: nothing. LIFETIME: the library's mapping.
+    pub memory: *const MemoryStripe,
+    /// How many stripes.
+    pub memory_stripes: usize,
+}
+
+/// The generation that a new one takes over from. OWNERSHIP: the host's. LIFETIME: the call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct PreviousView {
+    /// Size of this struct as the host knows it, in bytes.
+    pub size: usize,
+    /// Its number.
+    pub generation: u64,
+    /// The plugin's version as that generation states it, or empty.
+    pub version: StrView,
+}
+
+/// A part of the count of heap bytes: allocated less freed, modulo 2^64. Only the sum over all stripes means
+/// anything, and it may be negative: a generation frees what an earlier one has allocated.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct MemoryStripe {
+    /// Written by the library, read by the host. Atomic on both sides.
+    pub bytes: AtomicU64,
 }
 
 /// A newer generation took over.
@@ -270,12 +307,17 @@ pub struct RouteView {
     pub kind: u32,
     /// Answers a request.
     pub handler: HandlerFn,
+    /// 0, or [`ROUTE_IDEMPOTENT`].
+    pub flags: u32,
 }
 
 /// The handler may block: it runs on a worker thread.
 pub const ROUTE_BLOCKING: u32 = 0;
 /// The handler never blocks: it runs on the I/O thread, and everything on that thread waits for it.
 pub const ROUTE_INLINE: u32 = 1;
+
+/// The handler may be run again when its transaction collided with another one and was rolled back.
+pub const ROUTE_IDEMPOTENT: u32 = 1;
 
 /// Answers a request by calling `respond` or `fail` of the reply, once.
 ///
@@ -975,6 +1017,39 @@ pub struct ServiceTable {
     ) -> Status,
 }
 
+/// Keep what a request did if its handler answers, be it with an error of HTTP's.
+pub const TX_KEEP_ANSWERS: u32 = 0;
+/// Keep what a request did if its handler answers with a status below 400.
+pub const TX_KEEP_SUCCESSES: u32 = 1;
+
+/// The functions of request transactions. None of them unwinds.
+///
+/// A transaction's handle stands for a connection in the functions of [`DbTable`], where `begin`,
+/// `commit` and `rollback` are those of savepoints. The host ends the transaction when the handler has
+/// returned and before the client is answered; the plugin only releases the handle.
+#[repr(C)]
+#[derive(Debug)]
+pub struct TxTable {
+    /// Size of this struct as the host knows it, in bytes.
+    pub size: usize,
+    /// The calling request's transaction on a pool, which begins with its first statement.
+    ///
+    /// `rule` is one of the `TX_KEEP_*` constants; of several for one pool the strictest holds.
+    /// THREAD: the handler's. BLOCKS: no. RETURNS: `OK` and `*out`; `NOT_FOUND`: no pool; `INVALID`:
+    /// no request.
+    pub join: unsafe extern "C" fn(
+        ctx: HostCtx,
+        pool: HandleId,
+        rule: u32,
+        out: *mut HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Has all transactions of the calling request rolled back at its end, whatever its answer.
+    ///
+    /// THREAD: the handler's. BLOCKS: no. RETURNS: `OK`; `INVALID`: no request.
+    pub doom: unsafe extern "C" fn(ctx: HostCtx, error: *const ErrorSink) -> Status,
+}
+
 /// The layout of version 1, on the platforms that plugins exist for. What stands here is released: a
 /// line may be added, none may be changed but those of tables, which grow.
 #[cfg(target_pointer_width = "64")]
@@ -985,7 +1060,7 @@ const _: () = {
     assert!(size_of::<ErrorView>() == 48);
     assert!(size_of::<ErrorSink>() == 16);
     assert!(size_of::<BytesSink>() == 16);
-    assert!(size_of::<RouteView>() == 56);
+    assert!(size_of::<RouteView>() == 64);
     assert!(size_of::<RequestView>() == 160);
     assert!(size_of::<ReplyView>() == 32);
     assert!(size_of::<ResponseView>() == 48);
@@ -1006,6 +1081,8 @@ const _: () = {
     assert!(size_of::<SafeCheckView>() == 24);
     assert!(size_of::<SafeChangeView>() == 64);
     assert!(size_of::<SafeWriteView>() == 48);
+    assert!(size_of::<PreviousView>() == 32);
+    assert!(size_of::<MemoryStripe>() == 64);
     assert!(size_of::<ServiceTypeView>() == 48);
     assert!(size_of::<ServiceView>() == 32);
 };

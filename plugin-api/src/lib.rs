@@ -57,7 +57,7 @@ pub use tracing;
 pub use plugin_api_macros::{Resident, resident};
 
 pub use self::alloc::Alloc;
-pub use self::entry::UnloadReason;
+pub use self::entry::{Previous, UnloadReason};
 pub use self::env::{EnvError, env_or};
 pub use self::error::{Context, Error, HttpError, Result};
 pub use self::request::Request;
@@ -72,15 +72,16 @@ pub mod prelude {
     pub use crate::Json;
     pub use crate::http::{Method, StatusCode};
     pub use crate::{
-        Context, Error, Html, HttpError, IntoResponse, Redirect, Request, Resident, Response, Result,
-        UnloadReason, db, env_or, escape_html, plugin, registry, safe, tracing,
+        Context, Error, Html, HttpError, IntoResponse, Previous, Redirect, Request, Resident, Response,
+        Result, UnloadReason, db, env_or, escape_html, plugin, registry, safe, tracing,
     };
 }
 
 /// For `plugin!` and `#[resident]` alone.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::entry::{entry, handle, on_load, on_unload};
+    pub use crate::alloc::MEMORY;
+    pub use crate::entry::{check, entry, handle, on_load, on_unload, upgrade};
     pub use crate::host::Owned;
     pub use crate::plugin::{NO_MOUNT, descriptor, descriptor_len, records};
     pub use crate::registry::prepare;

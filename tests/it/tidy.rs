@@ -14,7 +14,10 @@ const UNCHECKED: &[&str] = &[
     "host/src/build/tests.rs",
     "host/src/hostcall/data.rs",
     "host/src/hostcall/db.rs",
+    "host/src/hostcall/db/pool.rs",
+    "host/src/hostcall/db/statement.rs",
     "host/src/hostcall/db/tests.rs",
+    "host/src/hostcall/db/transaction.rs",
     "host/src/hostcall/log.rs",
     "host/src/hostcall/mod.rs",
     "host/src/hostcall/registry.rs",
@@ -22,6 +25,7 @@ const UNCHECKED: &[&str] = &[
     "host/src/hostcall/safe/tests.rs",
     "host/src/hostcall/service.rs",
     "host/src/hostcall/table.rs",
+    "host/src/hostcall/tx.rs",
     "host/src/hostcall/view.rs",
     "host/src/pins/code.rs",
     "host/src/pins/interpose.rs",
@@ -35,10 +39,12 @@ const UNCHECKED: &[&str] = &[
     "host/src/plugin/probe.rs",
     "host/src/plugin/reaper.rs",
     "host/src/registry/data.rs",
+    "host/src/supervisor/handover.rs",
     "host/src/registry/service.rs",
     "plugin-api/macros/src/expand.rs",
     "plugin-api/src/alloc.rs",
     "plugin-api/src/db/call.rs",
+    "plugin-api/src/db/tx_call.rs",
     "plugin-api/src/entry.rs",
     "plugin-api/src/host.rs",
     "plugin-api/src/log.rs",
@@ -68,8 +74,26 @@ const UNCHECKED: &[&str] = &[
 ///
 /// The state that outlives code (`registry`, `db`, `safe`, `tx`) knows nothing of the rest.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("cli", &["host", "http", "plugin", "tx", "build", "watch", "hostcall", "registry", "db", "safe"]),
-    ("host", &["http", "plugin", "tx", "build", "hostcall", "registry", "db", "safe"]),
+    (
+        "cli",
+        &[
+            "host",
+            "http",
+            "plugin",
+            "tx",
+            "build",
+            "watch",
+            "hostcall",
+            "registry",
+            "db",
+            "safe",
+            "supervisor",
+            "pins",
+        ],
+    ),
+    ("host", &["http", "plugin", "tx", "build", "hostcall", "registry", "db", "safe", "supervisor", "pins"]),
+    // It reads what a signal handler has written, and knows nothing else of the rest.
+    ("supervisor", &["pins"]),
     // Threads that run plugin code have a drain point.
     ("http", &["plugin", "tx", "pins"]),
     // Publishing commits what a generation's init has registered.
@@ -80,7 +104,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("registry", &[]),
     ("db", &[]),
     ("safe", &[]),
-    ("tx", &[]),
+    // A request's transactions are of databases, and of nothing else.
+    ("tx", &["db"]),
     ("pins", &[]),
 ];
 

@@ -110,7 +110,7 @@ impl Observer for Screen {
                 }
                 tracing::error!("{words}");
             }
-            EventKind::RolledBack => tracing::warn!("{words}"),
+            EventKind::RolledBack | EventKind::Degraded => tracing::warn!("{words}"),
             EventKind::Retired if event.reason.is_some() => tracing::warn!("{words}"),
             EventKind::Unchanged | EventKind::Unloaded => tracing::debug!("{words}"),
             _ => tracing::info!("{words}"),
@@ -149,6 +149,7 @@ pub(super) fn sentence(event: &Event) -> String {
         EventKind::Retired if reason.is_empty() => format!("retired {plugin}: generation {generation}"),
         EventKind::Retired => format!("retired {plugin}: generation {generation}, but {reason}"),
         EventKind::Unloaded => format!("unloaded {plugin}: generation {generation} {time}"),
+        EventKind::Degraded => format!("degraded {plugin}: generation {generation}: {reason}"),
         EventKind::Removed => format!("removed {plugin}: {reason}"),
     }
 }

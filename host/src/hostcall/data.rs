@@ -79,6 +79,7 @@ unsafe extern "C" fn find(
             // Waiting for the end of an upgrade must not keep the old value in its slot's place.
             let data = Arc::clone(tenure.data());
             drop(tenure);
+            data.touch(&author, ty.keeper());
             match data.begin(flags & FIND_JOIN != 0, deadline) {
                 Begun::Using(cell) => {
                     if flags & FIND_KEEP != 0 {

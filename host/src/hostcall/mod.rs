@@ -20,6 +20,7 @@ mod registry;
 mod safe;
 mod service;
 mod table;
+mod tx;
 pub(crate) mod view;
 
 use std::path::PathBuf;

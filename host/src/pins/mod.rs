@@ -26,6 +26,7 @@ mod code;
 mod holders;
 mod interpose;
 mod real;
+mod record;
 mod signals;
 mod thread;
 mod tombstone;
@@ -35,6 +36,7 @@ mod tests;
 
 pub use self::code::{Code, Pin};
 pub use self::interpose::{Unsupported, self_test};
+pub use self::record::Crash;
 pub use self::signals::handlers_in;
 pub use self::thread::{attend, drain_if_due, is_due};
 pub use self::tombstone::bury;

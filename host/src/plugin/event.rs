@@ -29,6 +29,9 @@ pub enum EventKind {
     Retired,
     /// The code of a generation that served, or was refused, has been unmapped.
     Unloaded,
+    /// A handler of the current generation has passed its deadline, or so many have that its requests are
+    /// turned away. It serves on.
+    Degraded,
     /// A plugin was deleted.
     Removed,
 }

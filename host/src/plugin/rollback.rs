@@ -23,9 +23,10 @@ use std::time::{Duration, Instant};
 use super::event::{Event, EventKind, Steps};
 use super::generation::Generation;
 use super::load::{Loaded, Refused};
+use super::record::Plugin;
 use super::router::Refusal;
 use super::stage::BuildId;
-use super::worker::{Attempts, Plugin};
+use super::worker::Attempts;
 use super::{Plugins, Settings};
 
 /// How many libraries of a plugin are kept, the current one included.
@@ -98,6 +99,11 @@ pub enum OrderError {
         /// Why.
         reason: String,
     },
+    /// The host serves what it was started with.
+    #[error(
+        "reloading is switched off, as the host was started with --freeze; restart it to serve other code"
+    )]
+    Frozen,
     /// It takes longer than a client waits.
     #[error("`{plugin}` is still at it after {PATIENCE:?}; `host events` will tell what came of it")]
     StillRunning {
@@ -134,20 +140,39 @@ pub(super) struct OnProbation {
 }
 
 impl Plugin {
+    /// Has the generation taken back if a failure of a request that came at `began` was one too many.
+    pub(super) fn note_failure(&self, generation: &Generation, began: Instant) {
+        if let Some(reason) = self.exceeded(generation, began) {
+            self.order(Order::Exceeded { generation: generation.number, reason });
+        }
+    }
+
     /// Tells why the generation with this number has to go, the first time that is so.
-    fn exceeded(&self, generation: &Generation) -> Option<String> {
+    ///
+    /// `began`: when the request came that has just failed; one of the probation may miss its deadline later.
+    fn exceeded(&self, generation: &Generation, began: Instant) -> Option<String> {
         let mut state = self.state.lock();
         let on_probation = state.on_probation.as_mut()?;
-        let panics = generation.panics.load(Ordering::Relaxed);
+        let (panics, missed) = (generation.panics.load(Ordering::Relaxed), generation.account.missed());
         let rule = on_probation.rule;
         let is_due = !on_probation.is_over
             && on_probation.generation == generation.number
-            && panics >= rule.budget
-            && on_probation.since.elapsed() <= rule.lasts;
+            && panics + missed >= rule.budget
+            && began.saturating_duration_since(on_probation.since) <= rule.lasts;
         on_probation.is_over |= is_due;
-        let noun = if panics == 1 { "panic" } else { "panics" };
-        is_due.then(|| format!("{panics} {noun} within {} of going live", words_of(rule.lasts)))
+        is_due.then(|| format!("{} within {} of going live", failures(panics, missed), words_of(rule.lasts)))
     }
+}
+
+/// `2 panics and 1 missed deadline`.
+fn failures(panics: u64, missed: u64) -> String {
+    let count = |number: u64, noun: &str| match number {
+        0 => None,
+        1 => Some(format!("1 {noun}")),
+        _ => Some(format!("{number} {noun}s")),
+    };
+    let both = [count(panics, "panic"), count(missed, "missed deadline")];
+    both.into_iter().flatten().collect::<Vec<_>>().join(" and ")
 }
 
 /// `10 s` or `250 ms`.
@@ -175,6 +200,9 @@ impl Plugins {
     ///
     /// [`OrderError`]; a refusal is an outcome and no error.
     pub fn reload(&self, plugin: &str) -> Result<Event, OrderError> {
+        if self.shared.settings.freeze {
+            return Err(OrderError::Frozen);
+        }
         self.give(plugin, |answer| Order::Reload { answer })
     }
 
@@ -182,9 +210,7 @@ impl Plugins {
     pub fn note_panic(&self, generation: &Generation) {
         let of_name = |worker: &super::worker::Worker| Arc::clone(&worker.plugin);
         let Some(plugin) = self.shared.plugins.lock().get(&*generation.plugin).map(of_name) else { return };
-        if let Some(reason) = plugin.exceeded(generation) {
-            plugin.order(Order::Exceeded { generation: generation.number, reason });
-        }
+        plugin.note_failure(generation, Instant::now());
     }
 
     fn give(
@@ -375,9 +401,7 @@ impl Attempts {
             is_over: false,
         });
         // It has served for a moment already.
-        if let Some(reason) = self.plugin.exceeded(generation) {
-            self.plugin.order(Order::Exceeded { generation: generation.number, reason });
-        }
+        self.plugin.note_failure(generation, Instant::now());
     }
 
     /// Takes a kept library through the pipeline, from `stage` on.
@@ -414,6 +438,8 @@ impl Attempts {
             }
         };
         self.kept.went_to(at, number);
+        // It is older than what its files are now: who edits something shared does not wait for it.
+        self.served = None;
         let reason = format!("{reason}, back to the code of generation {origin}");
         plugin
             .refusal

@@ -241,12 +241,14 @@ impl Registry {
         init: impl FnOnce() -> Result<Value, InitFailure>,
     ) -> Result<Value, RegistryError> {
         let expected = expected.into();
-        let slot = self.slot(overlay, key)?;
-        let value = match slot.turn(author, expected, timeout, &self.waits)? {
-            Turn::Ready(value) => value,
-            Turn::Init(attempt) => {
-                let outcome = attempt.run(init);
-                attempt.finish(outcome, expected, self.serial.fetch_add(1, Ordering::Relaxed))?
+        let value = loop {
+            match self.slot(overlay, key)?.turn(author, expected, timeout, &self.waits)? {
+                Turn::Ready(value) => break value,
+                Turn::Init(attempt) => {
+                    let outcome = attempt.run(init);
+                    break attempt.finish(outcome, expected, self.serial.fetch_add(1, Ordering::Relaxed))?;
+                }
+                Turn::Gone => {}
             }
         };
         note_user(&value, expected, author, overlay);
@@ -278,17 +280,25 @@ impl Registry {
         Err(RegistryError::NotFound { key: key.clone() })
     }
 
-    /// Empties the slot of `key`. Who holds the value keeps it.
+    /// Empties the slot of `key`. Who holds the value keeps it; a value that is being made stays to come.
     ///
     /// # Errors
     ///
-    /// [`RegistryError::NotFound`] when it was empty.
+    /// [`RegistryError::NotFound`] when there was no value.
     pub fn remove(&self, overlay: &Overlay, key: &Key) -> Result<(), RegistryError> {
-        let published = self.slots.write().remove(key);
+        let published = {
+            let mut slots = self.slots.write();
+            let left = slots.get(key).and_then(|slot| slot.leave());
+            if left.is_some() {
+                slots.remove(key);
+            }
+            left.flatten()
+        };
         let staged = overlay.take(key);
+        let is_empty = published.is_none() && staged.is_none();
         // Dropped here, after both locks: the last reference to a pool closes connections.
-        let values = [published, staged].into_iter().flatten().filter_map(|slot| slot.take()).count();
-        if values == 0 { Err(RegistryError::NotFound { key: key.clone() }) } else { Ok(()) }
+        drop((published, staged));
+        if is_empty { Err(RegistryError::NotFound { key: key.clone() }) } else { Ok(()) }
     }
 
     /// Publishes what a generation registered while it was loading. Where another filled a key in the
@@ -308,7 +318,7 @@ impl Registry {
             let mut slots = self.slots.write();
             for slot in staged {
                 match slots.get(slot.key()) {
-                    Some(there) if there.is_taken() => lost.push(slot),
+                    Some(there) if !there.leave_if_empty() => lost.push(slot),
                     _ => {
                         slots.insert(slot.key().clone(), slot);
                     }

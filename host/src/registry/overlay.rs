@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::data::{DataType, Tenure};
 use super::slot::Slot;
 use super::upgrade::Staged;
-use super::{Author, Key};
+use super::{Author, Key, Value};
 
 /// The staged slots of one generation.
 #[derive(Debug)]
@@ -39,6 +39,8 @@ struct Open {
     upgrades: Vec<Staged>,
     /// Data of others that the generation has found, and takes over when it is published.
     seen: Vec<(Arc<Tenure>, DataType, Author)>,
+    /// Whether nothing can refuse the generation any more: what is staged becomes valid in a moment.
+    is_announced: bool,
 }
 
 /// What was staged.
@@ -69,6 +71,23 @@ impl Overlay {
     /// For who registers for everybody at once.
     pub fn committed() -> Overlay {
         Overlay(Mutex::new(Stage::Committed))
+    }
+
+    /// Says that what is staged will be committed in a moment: from now on requests may wait for it.
+    pub fn announce(&self) {
+        if let Stage::Open(open) = &mut *self.0.lock() {
+            open.is_announced = true;
+        }
+    }
+
+    /// Whether an upgrade of the slot is staged and about to become valid.
+    pub(super) fn is_about_to_upgrade(&self, slot: &Arc<Slot>) -> bool {
+        match &*self.0.lock() {
+            Stage::Open(open) => {
+                open.is_announced && open.upgrades.iter().any(|upgrade| upgrade.is_for(slot))
+            }
+            Stage::Committed | Stage::Abandoned => false,
+        }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -113,9 +132,14 @@ impl Overlay {
         }
     }
 
-    pub(super) fn take(&self, key: &Key) -> Option<Arc<Slot>> {
+    /// Takes out the value that is staged under `key`, for the caller to drop without the lock.
+    pub(super) fn take(&self, key: &Key) -> Option<Value> {
         match &mut *self.0.lock() {
-            Stage::Open(open) => open.slots.remove(key),
+            Stage::Open(open) => {
+                let left = open.slots.get(key)?.leave()?;
+                open.slots.remove(key);
+                left
+            }
             Stage::Committed | Stage::Abandoned => None,
         }
     }

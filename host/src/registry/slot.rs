@@ -4,6 +4,7 @@
 //!
 //! - One attempt at a time. An attempt has a number; only the attempt that the slot is at may fill it,
 //!   so a late result of one that was given up is dropped.
+//! - A slot that has left the registry is never filled: whoever still holds it looks for the key again.
 //! - The state's lock is held for a few assignments, never while an init runs or a value is dropped.
 //! - Every way out of an attempt (value, error, panic, given up) wakes all who wait for it.
 
@@ -40,6 +41,8 @@ pub(super) struct Slot {
 #[derive(Debug)]
 struct State {
     content: Content,
+    /// Set once, when the slot leaves the registry. It is empty then.
+    is_gone: bool,
     /// Number of the last attempt that began.
     attempts: u64,
     /// The last failure, until a value is made.
@@ -84,6 +87,8 @@ pub(super) enum Turn {
     Ready(Value),
     /// Make the value.
     Init(Attempt),
+    /// Look for the key again: this slot has left the registry.
+    Gone,
 }
 
 /// The right, and the duty, to fill a slot. Dropped without a result it counts as a failure.
@@ -176,6 +181,7 @@ impl Slot {
             key,
             state: Mutex::new(State {
                 content: Content::Empty,
+                is_gone: false,
                 attempts: 0,
                 failed: None,
                 last_failure: None,
@@ -188,6 +194,29 @@ impl Slot {
 
     pub(super) fn key(&self) -> &Key {
         &self.key
+    }
+
+    /// Leaves the registry, unless it is being filled: then `None`. Else the value, if there is one.
+    pub(super) fn leave(&self) -> Option<Option<Value>> {
+        let mut state = self.state.lock();
+        let value = match std::mem::replace(&mut state.content, Content::Empty) {
+            Content::Opening { author, thread, since, deadline, timeout } => {
+                state.content = Content::Opening { author, thread, since, deadline, timeout };
+                return None;
+            }
+            Content::Ready(ready) => Some(ready.value),
+            Content::Empty => None,
+        };
+        state.is_gone = true;
+        Some(value)
+    }
+
+    /// Leaves the registry if it is empty; tells whether it did.
+    pub(super) fn leave_if_empty(&self) -> bool {
+        let mut state = self.state.lock();
+        let is_empty = matches!(state.content, Content::Empty);
+        state.is_gone |= is_empty;
+        is_empty
     }
 
     /// Whether the slot holds a value or is being filled.
@@ -213,6 +242,9 @@ impl Slot {
         waits: &Graph,
     ) -> Result<Turn, RegistryError> {
         let mut state = self.state.lock();
+        if state.is_gone {
+            return Ok(Turn::Gone);
+        }
         match &mut state.content {
             Content::Ready(ready) => return self.found(ready, author, expected).map(Turn::Ready),
             Content::Opening { .. } => {}

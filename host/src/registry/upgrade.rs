@@ -94,7 +94,7 @@ impl Registry {
                 Err(error @ RegistryError::Outdated { .. }) => {
                     last = error.clone();
                     if let Some(slot) = self.published(key)
-                        && overlay.has_staged(&slot)
+                        && overlay.is_about_to_upgrade(&slot)
                         && let Some(old) = slot.data()
                     {
                         // Published a moment ago, and the upgrade becomes valid in a moment.

@@ -37,6 +37,10 @@ impl Connection {
         Connection { handle, one_thread: PhantomData }
     }
 
+    pub(crate) fn handle(&self) -> &Owned {
+        &self.handle
+    }
+
     /// Runs a statement and returns its rows. Placeholders are `$1`, `$2`, ... for every database.
     ///
     /// # Errors
@@ -127,7 +131,7 @@ impl<'a> Transaction<'a> {
     /// # Errors
     ///
     /// When it is not: a commit that ended as a rollback, say because an error was swallowed, is an
-    /// error too. [`QueryError::Unreachable`] means that the outcome is unknown.
+    /// error too. [`QueryError::OutcomeUnknown`] means what it says.
     pub fn commit(mut self) -> Result<(), QueryError> {
         self.is_open = false;
         Ok(call::step(&self.conn.handle, Step::Commit)?)

@@ -132,7 +132,10 @@ impl<T: Resident + Send + Sync> Keep for T {
             unsafe { (table.create)(host.ctx, &view, value.cast::<c_void>(), &mut id, error) }
         });
         match created {
-            Ok(()) => Ok(Owned::new(id)),
+            Ok(()) => {
+                crate::alloc::handed_over(size_of::<T>());
+                Ok(Owned::new(id))
+            }
             Err(error) => {
                 // SAFETY: the host did not take it.
                 drop(unsafe { Box::from_raw(value) });
