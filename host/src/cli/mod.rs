@@ -20,6 +20,7 @@
 mod args;
 mod ask;
 mod check;
+mod itself;
 mod log;
 mod new;
 mod order;
