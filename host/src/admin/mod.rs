@@ -117,8 +117,7 @@ impl Admin {
         }
     }
 
-    /// Has something done to a plugin, and answers with the event that came of it. It occupies this side
-    /// server, and no other.
+    /// Has something done to a plugin, and answers with the event that came of it.
     fn plugin_order(&self, plugin: &str, what: PluginOrder, body: &Bytes) -> Response<Bytes> {
         let outcome = match what {
             PluginOrder::Reload => self.plugins.reload(plugin),
@@ -143,7 +142,7 @@ impl Admin {
         }
     }
 
-    /// Carries an operator's order out. It occupies this side server, and no other.
+    /// Carries an operator's order out.
     fn order(&self, body: &Bytes) -> Response<Bytes> {
         match serde_json::from_slice::<Order>(body) {
             Err(error) => text(StatusCode::BAD_REQUEST, &format!("no order: {error}")),

@@ -97,6 +97,9 @@ pub struct RunArgs {
     /// Do not follow edits, and switch development mode off
     #[arg(long, env = "HOST_NO_WATCH", value_parser = FalseyValueParser::new())]
     pub no_watch: bool,
+    /// Serve the code there is at the start for good: no edit, no SIGHUP and no `host reload` brings other code
+    #[arg(long, env = "HOST_FREEZE", value_parser = FalseyValueParser::new(), conflicts_with = "watch")]
+    pub freeze: bool,
     /// Switch development mode off, also when following edits: clients learn only that it failed
     #[arg(long, env = "HOST_PRODUCTION", value_parser = FalseyValueParser::new())]
     pub production: bool,
@@ -109,10 +112,10 @@ pub struct RunArgs {
     /// How much to log: off, error, warn, info, debug (with requests), trace; times are UTC [default: info]
     #[arg(long, value_name = "LEVEL", env = "HOST_LOG")]
     pub log: Option<LogLevel>,
-    /// How long panics of new code count, or `off` [default: off when following edits, else 10s]
+    /// How long panics and missed deadlines of new code count, or `off` [default: off when following edits, else 10s]
     #[arg(long, value_name = "TIME|off", env = "HOST_PROBATION")]
     pub probation: Option<OffOr>,
-    /// Panics within the probation that take the plugin back to earlier code [default: 3]
+    /// Panics and missed deadlines within the probation that take the plugin back to earlier code [default: 3]
     #[arg(long, value_name = "N", env = "HOST_BUDGET")]
     pub budget: Option<NonZeroU64>,
     /// No progress and no start-up screen; the log stays

@@ -79,7 +79,7 @@ fn settings(args: &RunArgs) -> Result<RunSettings, CliError> {
     })?;
     if candidates.is_empty() && !config.plugins.watch {
         return Err(CliError::Usage(format!(
-            "no plugins in {0}, and none can come without watching; make one with `{1} new hello --plugins {0}`, or leave --no-watch away",
+            "no plugins in {0}, and none can come without watching; make one with `{1} new hello --plugins {0}`, or leave --no-watch or --freeze away",
             directory.display(),
             program_name()
         )));

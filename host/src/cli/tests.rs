@@ -81,6 +81,17 @@ fn development_mode_is_on_when_watching_unless_production() {
     assert_eq!(mode(&[], "[host]\nwatch = false\n"), (false, false));
     assert_eq!(mode(&["--watch"], "[host]\nwatch = false\n"), (true, true));
     assert_eq!(mode(&[], "[host]\nproduction = true\n"), (true, false));
+    assert_eq!(mode(&["--freeze"], "[host]\nwatch = true\n"), (false, false));
+}
+
+#[test]
+fn freezing_is_off_unless_it_is_asked_for() {
+    let frozen = |words: &[&str], file: &str| {
+        settings(&[&["--plugins", "p"], words].concat(), file).host.plugins.freeze
+    };
+    assert!(!frozen(&[], "") && !frozen(&["--no-watch"], ""));
+    assert!(frozen(&["--freeze"], "") && frozen(&[], "[host]\nfreeze = true\n"));
+    assert!(!frozen(&["--watch"], "[host]\nfreeze = true\n"));
 }
 
 /// Following edits, only whoever says so has new code taken back; otherwise only `off` prevents it.

@@ -42,6 +42,8 @@ pub struct FileConfig {
     pub state: Option<PathBuf>,
     /// `[host] watch`.
     pub watch: Option<bool>,
+    /// `[host] freeze`.
+    pub freeze: Option<bool>,
     /// `[host] profile`.
     pub profile: Option<String>,
     /// `[host] production`.
@@ -158,6 +160,7 @@ impl FileConfig {
             "plugins",
             "state",
             "watch",
+            "freeze",
             "profile",
             "production",
             "log",
@@ -169,6 +172,7 @@ impl FileConfig {
         self.plugins = section.text("plugins")?.map(|path| directory.join(path));
         self.state = section.text("state")?.map(|path| directory.join(path));
         self.watch = section.boolean("watch")?;
+        self.freeze = section.boolean("freeze")?;
         self.profile = section.text("profile")?.map(str::to_owned);
         self.production = section.boolean("production")?;
         self.probation = section.timeout("probation_ms")?.map(|time| match time {

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::interrupt::Reason;
+
 /// Why a URL or a setting was refused. Nothing was opened.
 #[derive(Clone, Debug, Error)]
 pub enum ConfigError {
@@ -79,6 +81,27 @@ pub enum ConnectError {
     },
 }
 
+impl ConnectError {
+    /// Whether the database is there and refuses, other than because it is starting or stopping.
+    pub(super) fn is_refusal(&self) -> bool {
+        match self {
+            ConnectError::Unreachable { sqlstate, .. } => {
+                sqlstate.as_ref().is_some_and(|code| !code.starts_with("57P"))
+            }
+            ConnectError::Down { .. } => false,
+            ConnectError::Session { .. } | ConnectError::Directory { .. } => true,
+        }
+    }
+
+    /// What went wrong, without the address.
+    pub(super) fn reason(&self) -> String {
+        match self {
+            ConnectError::Unreachable { reason, .. } | ConnectError::Down { reason, .. } => reason.clone(),
+            ConnectError::Session { .. } | ConnectError::Directory { .. } => self.to_string(),
+        }
+    }
+}
+
 /// Why a pool was not opened. Nothing is left behind.
 #[derive(Clone, Debug, Error)]
 pub enum OpenError {
@@ -126,6 +149,12 @@ pub enum OpenError {
     PingBits {
         /// What was given.
         bits: u32,
+    },
+    /// A connection for each thread would be a database for each thread.
+    #[error("{address} is one connection: a connection for each thread would be a database for each")]
+    OneConnection {
+        /// The address.
+        address: String,
     },
     /// Connections of this driver cannot be shared.
     #[error("`max_shared` is {max_shared}, but a connection of {driver} has one user at a time")]
@@ -273,6 +302,12 @@ pub enum QueryError {
         column: String,
         /// Why not.
         reason: String,
+    },
+    /// Nobody waits for the outcome any more, so the statement was cancelled or not begun.
+    #[error("{reason}, so the statement was not run to its end")]
+    Interrupted {
+        /// Why nobody waits.
+        reason: Reason,
     },
     /// Another thread uses the connection at this moment.
     #[error("another thread is using this connection: check one out for each thread")]

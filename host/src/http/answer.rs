@@ -24,6 +24,7 @@ use super::limits::{Limits, size};
 use super::request_id::{RequestId, X_REQUEST_ID};
 use super::service::{Found, Incoming, Reply, Route, Service};
 use super::trouble::{Format, Trouble};
+use super::waiting::Waiting;
 use super::workers::{GivenUp, Refused, Workers};
 use crate::share::Account;
 
@@ -148,10 +149,10 @@ impl<S: Service> Front<S> {
                 return Outcome { response: Err(self.unread(&error)), origin: Some(Origin::of(&route)) };
             }
         };
-        let Parts { method, uri, headers, .. } = parts;
+        let Parts { method, uri, headers, version, .. } = parts;
         let id = Arc::clone(&id.text);
         let mut incoming =
-            Incoming { id, method, uri, headers, body, remote: flight.0.remote, deadline: None };
+            Incoming { id, method, uri, headers, body, remote: flight.0.remote, scope: None, deadline: None };
         if route.is_inline() {
             let (reply, must_tell) = match run(&route, &incoming) {
                 reply @ (Reply::Failed { .. } | Reply::Unavailable { .. } | Reply::Panicked { .. }) => {
@@ -165,14 +166,22 @@ impl<S: Service> Front<S> {
         }
         let began = Instant::now();
         incoming.deadline = began.checked_add(self.limits.handler_timeout);
-        self.hand_off(route, incoming, began).await
+        let waiting = Waiting::begin(&flight.0, version, &incoming.headers);
+        self.hand_off(route, incoming, waiting, began).await
     }
 
     /// Runs a blocking handler on a worker.
-    async fn hand_off(&self, route: S::Route, incoming: Incoming, began: Instant) -> Outcome {
+    async fn hand_off(
+        &self,
+        route: S::Route,
+        mut incoming: Incoming,
+        mut waiting: Waiting<'_>,
+        began: Instant,
+    ) -> Outcome {
         let origin = Origin::of(&route);
         let account = Arc::clone(route.account());
         let (id, method, deadline) = (Arc::clone(&incoming.id), incoming.method.clone(), incoming.deadline);
+        incoming.scope = Some(waiting.scope());
         let (answers, mut answer) = oneshot::channel();
         let job = Box::new(move || {
             let reply = run(&route, &incoming);
@@ -184,15 +193,12 @@ impl<S: Service> Front<S> {
             Ok(ticket) => ticket,
             Err(refused) => return self.not_taken(refused, &account, origin),
         };
-        let reply = match deadline {
-            None => (&mut answer).await,
-            Some(deadline) => match tokio::time::timeout_at(deadline.into(), &mut answer).await {
-                Ok(reply) => reply,
-                Err(_) => match self.workers.give_up(&ticket) {
-                    GivenUp::Ended => answer.await,
-                    GivenUp::Waiting => return self.never_begun(&id, origin),
-                    GivenUp::Running => return self.too_late(&id, origin, began),
-                },
+        let reply = match waiting.answer(&mut answer, deadline).await {
+            Some(reply) => reply,
+            None => match self.workers.give_up(&ticket) {
+                GivenUp::Ended => answer.await,
+                GivenUp::Waiting => return self.never_begun(&id, origin),
+                GivenUp::Running => return self.too_late(&id, origin, began),
             },
         };
         let reply = reply.unwrap_or_else(|_| Reply::Panicked {

@@ -32,6 +32,7 @@ mod server;
 mod service;
 pub mod side;
 mod trouble;
+mod waiting;
 mod wire;
 pub mod workers;
 

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Response, Uri};
 
 use crate::share::Account;
+use crate::tx::Scope;
 
 /// What serves requests: the plugins' current generations.
 pub trait Service: Send + Sync + 'static {
@@ -106,6 +107,8 @@ pub struct Incoming {
     pub body: Bytes,
     /// The client's address.
     pub remote: SocketAddr,
+    /// Where its database transactions are; `None` for inline handlers.
+    pub scope: Option<Arc<Scope>>,
     /// When the client gets a 504; `None` for inline handlers and when there is no limit.
     pub deadline: Option<Instant>,
 }

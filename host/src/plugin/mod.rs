@@ -4,8 +4,9 @@
 //! save -> watch -> build -> stage -> probe -> open -> init -> publish -> retire -> drain -> unload or park
 //! ```
 //!
-//! Every plugin has a thread of its own (`worker`) that takes it through the pipeline, so a plugin
-//! that builds for a minute delays no other. `load` is the pipeline from the library's bytes to
+//! Every plugin has a `record` and a thread of its own (`worker`) that takes it through the pipeline, an
+//! `attempt` at a time, so a plugin that builds for a minute delays no other but those that must go live
+//! `together` with it. `load` is the pipeline from the library's bytes to
 //! publish, `reaper` what comes after the last request, `rollback` the way back to earlier code.
 //!
 //! # Invariants
@@ -15,6 +16,7 @@
 //! - Publish is one pointer swap; a request finds all plugins as they were at one moment.
 //! - The publish lock orders publications; it is not held while a plugin's code runs.
 
+mod attempt;
 mod degraded;
 pub mod descriptor;
 mod event;
@@ -27,11 +29,14 @@ mod parked;
 pub mod probe;
 mod quarantine;
 mod reaper;
+mod record;
 mod resume;
 mod rollback;
 pub mod router;
+mod source;
 pub mod stage;
 mod status;
+mod together;
 pub mod vetting;
 mod worker;
 
@@ -53,12 +58,15 @@ use self::parked::ParkedList;
 use self::probe::Probe;
 use self::quarantine::Quarantine;
 use self::reaper::Task;
+pub use self::record::Plugin;
 pub use self::rollback::{OrderError, Probation};
 use self::router::Router;
+pub use self::source::Source;
 use self::stage::{BuildId, Stage};
 pub use self::status::{ParkedStatus, PluginState, PluginStatus, RouteStatus, SourceStatus};
+use self::together::Rounds;
 use self::worker::Worker;
-pub use self::worker::{Plugin, Source};
+
 use crate::build::{Builder, Cargo, DescribeError, Package};
 use crate::hostcall::OwnSafe;
 use crate::pins::{self, Unsupported};
@@ -78,6 +86,8 @@ pub struct Settings {
     pub mounts: BTreeMap<String, String>,
     /// Whether edits are looked for.
     pub watch: bool,
+    /// Whether the code that each plugin starts with is served for good.
+    pub freeze: bool,
     /// cargo profile of source plugins; without one, the profile made for turnaround.
     pub profile: Option<String>,
     /// How long `on_load` may take.
@@ -178,6 +188,8 @@ struct Shared {
     quarantine: Quarantine,
     /// Content that has served in the process that has crashed: it needs no probe.
     proven: Mutex<HashSet<BuildId>>,
+    /// Plugins that are about to go live together.
+    rounds: Rounds,
     /// Sources that lost to another plugin of their name, so that it is said once.
     duplicates: Mutex<HashSet<PathBuf>>,
     watcher: Mutex<Option<Watcher>>,
@@ -236,6 +248,7 @@ impl Plugins {
             kept: Mutex::new(HashSet::new()),
             parked: ParkedList::default(),
             unmapping,
+            rounds: Rounds::default(),
             duplicates: Mutex::new(HashSet::new()),
             watcher: Mutex::new(None),
             reaper: Mutex::new(Some(reaper)),
@@ -283,8 +296,13 @@ impl Plugins {
         self.shared.events.newest()
     }
 
-    /// Looks at the directory and at every source, as if something had changed.
+    /// Looks at the directory and at every source, as if something had changed. Does nothing where reloading
+    /// is switched off.
     pub fn rescan(&self) {
+        if self.shared.settings.freeze {
+            tracing::warn!("nothing is looked at again: the host was started with --freeze");
+            return;
+        }
         self.shared.on_change(&Change::Rescan);
     }
 

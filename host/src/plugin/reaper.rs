@@ -263,7 +263,7 @@ impl Reaper {
 
     /// Releases what a generation holds of the host, after its `on_unload`.
     fn retire(&mut self, generation: Arc<Generation>, begun: Instant, problem: Option<String>) {
-        let leaked = generation.library.caller().handles.clear();
+        let leaked = generation.library.caller().handles.retire();
         if leaked > 0 {
             tracing::debug!(plugin = %generation.plugin, generation = generation.number, leaked, "released the handles it held");
         }

@@ -21,8 +21,9 @@ use super::Plugins;
 use super::event::{Event, EventKind, Steps};
 use super::generation::Generation;
 use super::load::{Loaded, Refused};
+use super::record::Plugin;
 use super::router::Refusal;
-use super::worker::{Attempts, Plugin};
+use super::worker::Attempts;
 
 /// How long an operator's order is waited for. Less than the patience of the control socket's client.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -91,6 +92,11 @@ pub enum OrderError {
         /// Why.
         reason: String,
     },
+    /// The host serves what it was started with.
+    #[error(
+        "reloading is switched off, as the host was started with --freeze; restart it to serve other code"
+    )]
+    Frozen,
     /// It takes longer than a client waits.
     #[error("`{plugin}` is still at it after {PATIENCE:?}; `host events` will tell what came of it")]
     StillRunning {
@@ -187,6 +193,9 @@ impl Plugins {
     ///
     /// [`OrderError`]; a refusal is an outcome and no error.
     pub fn reload(&self, plugin: &str) -> Result<Event, OrderError> {
+        if self.shared.settings.freeze {
+            return Err(OrderError::Frozen);
+        }
         self.give(plugin, |answer| Order::Reload { answer })
     }
 
@@ -314,6 +323,8 @@ impl Attempts {
                 return Err(error);
             }
         };
+        // It is older than what its files are now: who edits something shared does not wait for it.
+        self.served = None;
         let reason = format!("{reason}, back to the code of generation {origin}");
         let refusal = format!("rolled back: {reason}");
         if let Err(error) = self.kept.went_to(at, number, Some(&refusal)) {

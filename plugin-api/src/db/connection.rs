@@ -37,6 +37,10 @@ impl Connection {
         Connection { handle, one_thread: PhantomData }
     }
 
+    pub(crate) fn handle(&self) -> &Owned {
+        &self.handle
+    }
+
     /// Runs a statement and returns its rows. Placeholders are `$1`, `$2`, ... for every database.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 //!
 //! # Invariants
 //!
-//! - `unsafe` is in `call.rs` only.
+//! - `unsafe` is in `call.rs` and `tx_call.rs` only.
 
 mod call;
 mod connection;
@@ -13,12 +13,15 @@ mod error;
 mod pool;
 mod row;
 pub mod rows;
+mod transaction;
+mod tx_call;
 mod value;
 
 pub use self::connection::{Connection, Transaction};
 pub use self::error::{CheckoutError, OpenError, QueryError};
 pub use self::pool::{Builder, Pool};
 pub use self::row::{Column, ColumnError, ColumnIndex, Iter, OwnedRow, Row, Rows};
+pub use self::transaction::{Keep, PoolTransaction, RequestTransaction};
 pub use self::value::{FromValue, Mismatch, OutOfRange, ToValue, Value};
 
 #[cfg(test)]

@@ -8,9 +8,11 @@ use plugin_api::db::rows::BlockWriter;
 use postgres::fallible_iterator::FallibleIterator;
 use postgres::{Client, SimpleQueryMessage, Statement};
 
+use super::cancel::Canceller;
 use super::cells::{Cells, Plan};
 use super::error::{is_broken, is_stale, query_error};
 use super::params::params as convert;
+use crate::db::interrupt::{Cancel, running};
 use crate::db::sql::{Dialect, Dirt, Effect, Session, effect};
 use crate::db::{Connection, Outcome, QueryError, Reset, Value};
 
@@ -23,6 +25,11 @@ const PROOF: &str = "SELECT 1; ";
 
 /// Fails in a spoilt transaction too, and names the one that is about to be committed, if it wrote.
 const NAME: &str = "SELECT txid_current_if_assigned()";
+
+/// Who is at the other end: the backend, and the timeline on which it numbers transactions. A server
+/// that was promoted in another's place has another timeline, and may use a number twice.
+const IDENTITY: &str = "SELECT pg_backend_pid(), CASE WHEN pg_is_in_recovery() THEN '' \
+                        ELSE substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END";
 
 /// What `DISCARD ALL` does, except that it keeps prepared statements: the driver holds some of its own.
 const RESET: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; UNLISTEN *; \
@@ -38,7 +45,10 @@ struct Prepared {
 /// An open connection.
 pub(super) struct Open {
     client: Client,
+    canceller: Arc<Canceller>,
     backend: Option<u64>,
+    /// Empty where nothing can be written.
+    timeline: String,
     session: Session,
     /// Set by the first error that says so, read by the pool.
     is_broken: bool,
@@ -50,19 +60,37 @@ pub(super) struct Open {
 
 impl Open {
     pub(super) fn new(mut client: Client) -> Result<Open, postgres::Error> {
-        let answer = client.simple_query("SELECT pg_backend_pid()")?;
-        let backend = answer.iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
-            _ => None,
-        });
+        let answer = client.simple_query(IDENTITY)?;
+        let cell = |index| {
+            answer.iter().find_map(|message| match message {
+                SimpleQueryMessage::Row(row) => row.get(index),
+                _ => None,
+            })
+        };
+        let backend = cell(0).and_then(|pid| pid.parse().ok());
+        let timeline = cell(1).unwrap_or_default().to_owned();
         let cache = HashMap::with_capacity(CACHED_STATEMENTS);
-        Ok(Open { client, backend, session: Session::default(), is_broken: false, cache, clock: 0 })
+        let canceller = Arc::new(Canceller::new(client.cancel_token()));
+        Ok(Open {
+            client,
+            canceller,
+            backend,
+            timeline,
+            session: Session::default(),
+            is_broken: false,
+            cache,
+            clock: 0,
+        })
     }
 
     /// Turns the driver's error into ours, and remembers a broken connection.
     fn failed(&mut self, error: &postgres::Error) -> QueryError {
         self.is_broken |= is_broken(error);
         query_error(error)
+    }
+
+    fn cancel(&self) -> Arc<dyn Cancel> {
+        Arc::clone(&self.canceller) as Arc<dyn Cancel>
     }
 
     fn first_cell(&mut self, text: &str) -> Result<Option<String>, QueryError> {
@@ -73,9 +101,10 @@ impl Open {
         }))
     }
 
-    /// The server's number of the open transaction; empty if it has written nothing.
+    /// The server's number of the open transaction, and its timeline; empty if it has written nothing.
     fn transaction_name(&mut self) -> Result<String, QueryError> {
-        Ok(self.first_cell(NAME)?.unwrap_or_default())
+        let number = self.first_cell(NAME)?;
+        Ok(number.map_or_else(String::new, |number| format!("{number}@{}", self.timeline)))
     }
 
     fn batch(&mut self, text: &str) -> Result<(), QueryError> {
@@ -169,22 +198,26 @@ fn no_nul(sql: &str) -> Result<(), QueryError> {
 
 impl Connection for Open {
     fn query(&mut self, sql: &str, params: &[Value<'_>]) -> Result<Vec<u8>, QueryError> {
-        self.with_prepared(sql, |open, prepared| open.rows(prepared, params))
+        let cancel = self.cancel();
+        running(&cancel, || self.with_prepared(sql, |open, prepared| open.rows(prepared, params)))
     }
 
     fn execute(&mut self, sql: &str, params: &[Value<'_>]) -> Result<u64, QueryError> {
-        self.with_prepared(sql, |open, prepared| open.affected(prepared, params))
+        let cancel = self.cancel();
+        running(&cancel, || self.with_prepared(sql, |open, prepared| open.affected(prepared, params)))
     }
 
     fn batch_execute(&mut self, sql: &str) -> Result<(), QueryError> {
         no_nul(sql)?;
         self.session.admit(effect(Dialect::Postgres, sql))?;
-        self.batch(sql)
+        let cancel = self.cancel();
+        running(&cancel, || self.batch(sql))
     }
 
     fn begin(&mut self) -> Result<(), QueryError> {
         let text = self.session.begin_text("BEGIN");
-        self.batch(&text)?;
+        let cancel = self.cancel();
+        running(&cancel, || self.batch(&text))?;
         self.session.depth += 1;
         Ok(())
     }
@@ -228,7 +261,8 @@ impl Connection for Open {
     }
 
     fn has_broken(&self) -> bool {
-        self.is_broken || self.client.is_closed()
+        // A cancellation may arrive late, and would stop the next borrower's statement.
+        self.is_broken || self.canceller.was_used() || self.client.is_closed()
     }
 
     fn is_valid(&mut self, timeout: Duration) -> bool {
@@ -265,8 +299,11 @@ impl Connection for Open {
     }
 
     fn outcome_of(&mut self, transaction: &str) -> Outcome {
-        // Digits, from the server itself; a parameter would need its type.
-        let answer = self.first_cell(&format!("SELECT txid_status({transaction})")).unwrap_or_default();
+        let Some((number, timeline)) = transaction.split_once('@') else { return Outcome::Unknown };
+        if timeline.is_empty() || timeline != self.timeline || number.parse::<u64>().is_err() {
+            return Outcome::Unknown;
+        }
+        let answer = self.first_cell(&format!("SELECT txid_status({number})")).unwrap_or_default();
         match answer.as_deref() {
             Some("committed") => Outcome::Committed,
             Some("aborted") => Outcome::RolledBack,

@@ -15,7 +15,7 @@ use crate::registry::Resource;
 
 /// A pool as the registry keeps it.
 #[derive(Debug)]
-struct PoolResource(Pool);
+pub(in crate::hostcall) struct PoolResource(pub(in crate::hostcall) Pool);
 
 impl Resource for PoolResource {
     fn type_name(&self) -> &'static str {

@@ -6,9 +6,9 @@ use plugin_api::abi::{
     VALUE_BYTES, VALUE_FLOAT, VALUE_INT, VALUE_NULL, VALUE_TEXT, ValueView,
 };
 
+use super::super::tx::Target;
 use super::super::view::{bytes, slice, text};
 use super::super::{Caller, Failure, guard};
-use super::connection;
 use crate::db::Value;
 
 pub(super) unsafe extern "C" fn query(
@@ -19,10 +19,10 @@ pub(super) unsafe extern "C" fn query(
     error: *const ErrorSink,
 ) -> Status {
     let body = |caller: &Caller| {
-        let lease = connection(caller, conn)?;
+        let target = Target::of(caller, conn)?;
         // SAFETY: by the table's contract `statement` is null or valid for this call.
         let (sql, params) = unsafe { read(statement) }?;
-        let block = lease.query(sql, &params)?;
+        let block = target.run(|lease| lease.query(sql, &params))?;
         // SAFETY: by the table's contract `rows` is null or valid for this call.
         if let Some(BytesSink { data, write: Some(write) }) = unsafe { rows.as_ref() } {
             // SAFETY: `write` and `data` belong together; the view lives until the call returns.
@@ -42,10 +42,10 @@ pub(super) unsafe extern "C" fn execute(
     error: *const ErrorSink,
 ) -> Status {
     let body = |caller: &Caller| {
-        let lease = connection(caller, conn)?;
+        let target = Target::of(caller, conn)?;
         // SAFETY: by the table's contract `statement` is null or valid for this call.
         let (sql, params) = unsafe { read(statement) }?;
-        let number = lease.execute(sql, &params)?;
+        let number = target.run(|lease| lease.execute(sql, &params))?;
         if !affected.is_null() {
             // SAFETY: non-null by the check above, and writable during this call by the table's contract.
             unsafe { affected.write(number) };
@@ -63,10 +63,10 @@ pub(super) unsafe extern "C" fn batch_execute(
     error: *const ErrorSink,
 ) -> Status {
     let body = |caller: &Caller| {
-        let lease = connection(caller, conn)?;
+        let target = Target::of(caller, conn)?;
         // SAFETY: the view is valid for this call.
         let sql = unsafe { text(sql, "the statement") }?;
-        Ok(lease.batch_execute(sql)?)
+        target.run(|lease| lease.batch_execute(sql))
     };
     // SAFETY: `ctx` and `error` by the table's contract.
     unsafe { guard(ctx, error, body) }
