@@ -42,6 +42,7 @@ const UNCHECKED: &[&str] = &[
     "host/src/registry/service.rs",
     "plugin-api/macros/src/expand.rs",
     "plugin-api/src/alloc.rs",
+    "plugin-api/src/alloc/arena.rs",
     "plugin-api/src/db/call.rs",
     "plugin-api/src/entry.rs",
     "plugin-api/src/host.rs",
