@@ -47,6 +47,7 @@ const UNCHECKED: &[&str] = &[
     "host/src/registry/service.rs",
     "plugin-api/macros/src/expand.rs",
     "plugin-api/src/alloc.rs",
+    "plugin-api/src/alloc/arena.rs",
     "plugin-api/src/db/call.rs",
     "plugin-api/src/db/tx_call.rs",
     "plugin-api/src/db/open.rs",
