@@ -29,6 +29,8 @@ typedef struct RegistryTable RegistryTable;
 typedef struct DbTable DbTable;
 typedef struct DataTable DataTable;
 typedef struct SafeTable SafeTable;
+typedef struct ServiceTable ServiceTable;
+typedef struct TxTable TxTable;
 typedef struct PoolTable PoolTable;
 typedef struct OldDataView OldDataView;
 typedef struct UpgradeView UpgradeView;
@@ -39,6 +41,8 @@ typedef struct ResponseView ResponseView;
 typedef struct LogView LogView;
 typedef struct PanicView PanicView;
 typedef struct ValueView ValueView;
+typedef struct PreviousView PreviousView;
+typedef struct MemoryStripe MemoryStripe;
 
 /* The version of this contract. */
 #define PLUGIN_ABI_VERSION 1
@@ -128,6 +132,9 @@ typedef int32_t Status;
 #define STATUS_INIT_PANICKED ((Status)16)
 /* The layouts of a value and of the caller's type differ, and the value was not upgraded. */
 #define STATUS_OUTDATED ((Status)17)
+
+/* The key holds a service of the expected name with other methods. */
+#define STATUS_INTERFACE ((Status)27)
 
 /* A check of a write did not hold; nothing is changed. */
 #define STATUS_CONFLICT ((Status)24)
@@ -220,6 +227,10 @@ typedef struct HostTable {
     const DataTable *data;
     /* The safe. LIFETIME: as this table. */
     const SafeTable *safe;
+    /* Services. LIFETIME: as this table. */
+    const ServiceTable *services;
+    /* The transactions of a request. LIFETIME: as this table. */
+    const TxTable *tx;
     /* Steady connections, and pools with all their settings. LIFETIME: as this table. */
     const PoolTable *pool;
 } HostTable;
@@ -249,7 +260,36 @@ typedef struct PluginTable {
      *
      * `reason` is one of the `PLUGIN_UNLOAD_*` constants. THREAD: one of the host's. UNWINDS: never. */
     Status (*on_unload)(uint32_t reason);
+    /* Runs once, between `on_load` and `check`, where another generation of the plugin serves. Null: nothing to do.
+     *
+     * THREAD: that of `on_load`. BLOCKS: within its deadline. UNWINDS: never. RETURNS: as `on_load`. */
+    Status (*upgrade)(const PreviousView *from, const ErrorSink *error);
+    /* Runs once, the last thing before the generation is published. Null: nothing to do.
+     *
+     * THREAD: that of `on_load`. BLOCKS: within its deadline. UNWINDS: never. RETURNS: as `on_load`. */
+    Status (*check)(const ErrorSink *error);
+    /* What the library counts of its memory; null: nothing. LIFETIME: the library's mapping. */
+    const MemoryStripe *memory;
+    /* How many stripes. */
+    size_t memory_stripes;
 } PluginTable;
+
+/* The generation that a new one takes over from. OWNERSHIP: the host's. LIFETIME: the call. */
+struct PreviousView {
+    /* Size of this struct as the host knows it, in bytes. */
+    size_t size;
+    /* Its number. */
+    uint64_t generation;
+    /* The plugin's version as that generation states it, or empty. */
+    StrView version;
+};
+
+/* A part of the count of heap bytes: allocated less freed, modulo 2^64. Only the sum over all stripes means
+ * anything, and it may be negative: a generation frees what an earlier one has allocated. */
+struct MemoryStripe {
+    /* Written by the library, read by the host. Atomic on both sides. */
+    uint64_t bytes;
+} __attribute__((aligned(64)));
 
 /* A newer generation took over. */
 #define PLUGIN_UNLOAD_RELOADED 1
@@ -285,6 +325,8 @@ typedef struct RouteView {
     uint32_t kind;
     /* Answers a request. */
     HandlerFn handler;
+    /* 0, or `PLUGIN_ROUTE_IDEMPOTENT`. */
+    uint32_t flags;
 } RouteView;
 
 /* The handler may block: it runs on a worker thread. */
@@ -292,6 +334,9 @@ typedef struct RouteView {
 
 /* The handler never blocks: it runs on the I/O thread, and everything on that thread waits for it. */
 #define PLUGIN_ROUTE_INLINE 1
+
+/* The handler may be run again when its transaction collided with another one and was rolled back. */
+#define PLUGIN_ROUTE_IDEMPOTENT 1
 
 /* A request. OWNERSHIP: the host's. LIFETIME: the handler's call. */
 typedef struct RequestView {
@@ -792,6 +837,93 @@ typedef struct SafeTable {
         HostCtx ctx, HandleId safe, const SafeWriteView *write, uint64_t *version, int64_t *results,
         const ErrorSink *error);
 } SafeTable;
+
+/* What a service can be asked, as far as a caller has to agree with it. */
+typedef struct ServiceTypeView {
+    /* Size of this struct as the plugin knows it, in bytes. */
+    size_t size;
+    /* The trait's name. */
+    StrView name;
+    /* Its methods, one a line, in the order of their numbers. Equal texts mean: the same on the wire. */
+    StrView methods;
+    /* What becomes of a service of the same name with other methods: `PLUGIN_ON_CHANGE_KEEP` or
+     * `PLUGIN_ON_CHANGE_RESTART`. */
+    uint32_t on_change;
+} ServiceTypeView;
+
+/* A service, on its way to the host. Its library stays mapped until `drop_value` has returned. */
+typedef struct ServiceView {
+    /* Size of this struct as the plugin knows it, in bytes. */
+    size_t size;
+    /* First argument of the functions below. */
+    void *value;
+    /* Runs the method of that number and writes its answer at most once.
+     *
+     * THREAD: any, several at a time. UNWINDS: never. RETURNS: `OK`; `PANICKED`; `INVALID` for arguments that
+     * are not the method's; any other status for an error that the method returned. */
+    Status (*call)(void *value, uint32_t method, BytesView arguments, const BytesSink *answer,
+                   const ErrorSink *error);
+    /* Drops the service. Called once, when nobody holds it and no call runs. THREAD: any. UNWINDS: never. */
+    void (*drop_value)(void *value);
+} ServiceView;
+
+/* The functions of services: values that keep running the code which made them. None of them unwinds.
+ *
+ * Arguments and answers are bytes in the format of `plugin-api/src/service/wire.rs`. */
+typedef struct ServiceTable {
+    /* Size of this struct as the host knows it, in bytes. */
+    size_t size;
+    /* Hands a service to the host, for an init to return or for `replace`. OWNERSHIP: after `OK` the value is
+     * the host's.
+     *
+     * THREAD: any. BLOCKS: no. */
+    Status (*create)(HostCtx ctx, const ServiceTypeView *of, const ServiceView *service, HandleId *out,
+                     const ErrorSink *error);
+    /* Finds the service of a key, makes it if the slot is empty and `init` is not null.
+     *
+     * THREAD: any. BLOCKS: while it is made. RETURNS: `OK` and `*out`; `INTERFACE`; else as `get_or_init`. */
+    Status (*find)(HostCtx ctx, const KeyView *key, const ServiceTypeView *expected, const InitView *init,
+                   HandleId *out, const ErrorSink *error);
+    /* Puts a service in the place of the one under a key, or where there is none. Who holds the old one keeps
+     * it. OWNERSHIP: after `OK` the handle is the host's.
+     *
+     * While the generation is loading it happens when it is published. THREAD: any. BLOCKS: while the old one
+     * is dropped, if nobody else holds it. RETURNS: `OK`; `WRONG_TYPE` where there is anything but a service of
+     * that name. */
+    Status (*replace)(HostCtx ctx, const KeyView *key, HandleId service, const ErrorSink *error);
+    /* Calls a method, in the code that made the service.
+     *
+     * THREAD: any. BLOCKS: as the method does. RETURNS: what the method does; `CLOSED` when the host is
+     * shutting down. */
+    Status (*call)(HostCtx ctx, HandleId service, uint32_t method, BytesView arguments,
+                   const BytesSink *answer, const ErrorSink *error);
+} ServiceTable;
+
+/* Keep what a request did if its handler answers, be it with an error of HTTP's. */
+#define PLUGIN_TX_KEEP_ANSWERS 0
+
+/* Keep what a request did if its handler answers with a status below 400. */
+#define PLUGIN_TX_KEEP_SUCCESSES 1
+
+/* The functions of request transactions. None of them unwinds.
+ *
+ * A transaction's handle stands for a connection in the functions of `DbTable`, where `begin`,
+ * `commit` and `rollback` are those of savepoints. The host ends the transaction when the handler has
+ * returned and before the client is answered; the plugin only releases the handle. */
+typedef struct TxTable {
+    /* Size of this struct as the host knows it, in bytes. */
+    size_t size;
+    /* The calling request's transaction on a pool, which begins with its first statement.
+     *
+     * `rule` is one of the `PLUGIN_TX_KEEP_*` constants; of several for one pool the strictest holds.
+     * THREAD: the handler's. BLOCKS: no. RETURNS: `OK` and `*out`; `NOT_FOUND`: no pool; `INVALID`:
+     * no request. */
+    Status (*join)(HostCtx ctx, HandleId pool, uint32_t rule, HandleId *out, const ErrorSink *error);
+    /* Has all transactions of the calling request rolled back at its end, whatever its answer.
+     *
+     * THREAD: the handler's. BLOCKS: no. RETURNS: `OK`; `INVALID`: no request. */
+    Status (*doom)(HostCtx ctx, const ErrorSink *error);
+} TxTable;
 
 /* Opens a pool. */
 #define PLUGIN_OPEN_POOL 0

@@ -107,6 +107,8 @@ impl Status {
     pub const INIT_PANICKED: Status = Status(16);
     /// The layouts of a value and of the caller's type differ, and the value was not upgraded.
     pub const OUTDATED: Status = Status(17);
+    /// The key holds a service of the expected name with other methods.
+    pub const INTERFACE: Status = Status(27);
     /// A check of a write did not hold; nothing is changed.
     pub const CONFLICT: Status = Status(24);
     /// The disk failed during a write, which may or may not have been made.
@@ -209,6 +211,10 @@ pub struct HostTable {
     pub data: *const DataTable,
     /// The safe. LIFETIME: as this table.
     pub safe: *const SafeTable,
+    /// Services. LIFETIME: as this table.
+    pub services: *const ServiceTable,
+    /// The transactions of a request. LIFETIME: as this table.
+    pub tx: *const TxTable,
     /// Steady connections, and pools with all their settings. LIFETIME: as this table.
     pub pool: *const PoolTable,
 }
@@ -240,6 +246,39 @@ pub struct PluginTable {
     ///
     /// `reason` is one of the `UNLOAD_*` constants. THREAD: one of the host's. UNWINDS: never.
     pub on_unload: Option<unsafe extern "C" fn(reason: u32) -> Status>,
+    /// Runs once, between `on_load` and `check`, where another generation of the plugin serves. Null: nothing to do.
+    ///
+    /// THREAD: that of `on_load`. BLOCKS: within its deadline. UNWINDS: never. RETURNS: as `on_load`.
+    pub upgrade: Option<unsafe extern "C" fn(from: *const PreviousView, error: *const ErrorSink) -> Status>,
+    /// Runs once, the last thing before the generation is published. Null: nothing to do.
+    ///
+    /// THREAD: that of `on_load`. BLOCKS: within its deadline. UNWINDS: never. RETURNS: as `on_load`.
+    pub check: Option<unsafe extern "C" fn(error: *const ErrorSink) -> Status>,
+    /// What the library counts of its memory; null: nothing. LIFETIME: the library's mapping.
+    pub memory: *const MemoryStripe,
+    /// How many stripes.
+    pub memory_stripes: usize,
+}
+
+/// The generation that a new one takes over from. OWNERSHIP: the host's. LIFETIME: the call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct PreviousView {
+    /// Size of this struct as the host knows it, in bytes.
+    pub size: usize,
+    /// Its number.
+    pub generation: u64,
+    /// The plugin's version as that generation states it, or empty.
+    pub version: StrView,
+}
+
+/// A part of the count of heap bytes: allocated less freed, modulo 2^64. Only the sum over all stripes means
+/// anything, and it may be negative: a generation frees what an earlier one has allocated.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct MemoryStripe {
+    /// Written by the library, read by the host. Atomic on both sides.
+    pub bytes: AtomicU64,
 }
 
 /// A newer generation took over.
@@ -270,12 +309,17 @@ pub struct RouteView {
     pub kind: u32,
     /// Answers a request.
     pub handler: HandlerFn,
+    /// 0, or [`ROUTE_IDEMPOTENT`].
+    pub flags: u32,
 }
 
 /// The handler may block: it runs on a worker thread.
 pub const ROUTE_BLOCKING: u32 = 0;
 /// The handler never blocks: it runs on the I/O thread, and everything on that thread waits for it.
 pub const ROUTE_INLINE: u32 = 1;
+
+/// The handler may be run again when its transaction collided with another one and was rolled back.
+pub const ROUTE_IDEMPOTENT: u32 = 1;
 
 /// Answers a request by calling `respond` or `fail` of the reply, once.
 ///
@@ -890,6 +934,131 @@ pub struct SafeTable {
     ) -> Status,
 }
 
+/// What a service can be asked, as far as a caller has to agree with it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceTypeView {
+    /// Size of this struct as the plugin knows it, in bytes.
+    pub size: usize,
+    /// The trait's name.
+    pub name: StrView,
+    /// Its methods, one a line, in the order of their numbers. Equal texts mean: the same on the wire.
+    pub methods: StrView,
+    /// What becomes of a service of the same name with other methods: `ON_CHANGE_KEEP` or `ON_CHANGE_RESTART`.
+    pub on_change: u32,
+}
+
+/// A service, on its way to the host. Its library stays mapped until `drop_value` has returned.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceView {
+    /// Size of this struct as the plugin knows it, in bytes.
+    pub size: usize,
+    /// First argument of the functions below.
+    pub value: *mut c_void,
+    /// Runs the method of that number and writes its answer at most once.
+    ///
+    /// THREAD: any, several at a time. UNWINDS: never. RETURNS: `OK`; `PANICKED`; `INVALID` for arguments that
+    /// are not the method's; any other status for an error that the method returned.
+    pub call: unsafe extern "C" fn(
+        value: *mut c_void,
+        method: u32,
+        arguments: BytesView,
+        answer: *const BytesSink,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Drops the service. Called once, when nobody holds it and no call runs. THREAD: any. UNWINDS: never.
+    pub drop_value: unsafe extern "C" fn(value: *mut c_void),
+}
+
+/// The functions of services: values that keep running the code which made them. None of them unwinds.
+///
+/// Arguments and answers are bytes in the format of `plugin-api/src/service/wire.rs`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct ServiceTable {
+    /// Size of this struct as the host knows it, in bytes.
+    pub size: usize,
+    /// Hands a service to the host, for an init to return or for `replace`. OWNERSHIP: after `OK` the value is the
+    /// host's.
+    ///
+    /// THREAD: any. BLOCKS: no.
+    pub create: unsafe extern "C" fn(
+        ctx: HostCtx,
+        of: *const ServiceTypeView,
+        service: *const ServiceView,
+        out: *mut HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Finds the service of a key, makes it if the slot is empty and `init` is not null.
+    ///
+    /// THREAD: any. BLOCKS: while it is made. RETURNS: `OK` and `*out`; `INTERFACE`; else as `get_or_init`.
+    pub find: unsafe extern "C" fn(
+        ctx: HostCtx,
+        key: *const KeyView,
+        expected: *const ServiceTypeView,
+        init: *const InitView,
+        out: *mut HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Puts a service in the place of the one under a key, or where there is none. Who holds the old one keeps it.
+    /// OWNERSHIP: after `OK` the handle is the host's.
+    ///
+    /// While the generation is loading it happens when it is published. THREAD: any. BLOCKS: while the old one is
+    /// dropped, if nobody else holds it. RETURNS: `OK`; `WRONG_TYPE` where there is anything but a service of that
+    /// name.
+    pub replace: unsafe extern "C" fn(
+        ctx: HostCtx,
+        key: *const KeyView,
+        service: HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Calls a method, in the code that made the service.
+    ///
+    /// THREAD: any. BLOCKS: as the method does. RETURNS: what the method does; `CLOSED` when the host is shutting down.
+    pub call: unsafe extern "C" fn(
+        ctx: HostCtx,
+        service: HandleId,
+        method: u32,
+        arguments: BytesView,
+        answer: *const BytesSink,
+        error: *const ErrorSink,
+    ) -> Status,
+}
+
+/// Keep what a request did if its handler answers, be it with an error of HTTP's.
+pub const TX_KEEP_ANSWERS: u32 = 0;
+/// Keep what a request did if its handler answers with a status below 400.
+pub const TX_KEEP_SUCCESSES: u32 = 1;
+
+/// The functions of request transactions. None of them unwinds.
+///
+/// A transaction's handle stands for a connection in the functions of [`DbTable`], where `begin`,
+/// `commit` and `rollback` are those of savepoints. The host ends the transaction when the handler has
+/// returned and before the client is answered; the plugin only releases the handle.
+#[repr(C)]
+#[derive(Debug)]
+pub struct TxTable {
+    /// Size of this struct as the host knows it, in bytes.
+    pub size: usize,
+    /// The calling request's transaction on a pool, which begins with its first statement.
+    ///
+    /// `rule` is one of the `TX_KEEP_*` constants; of several for one pool the strictest holds.
+    /// THREAD: the handler's. BLOCKS: no. RETURNS: `OK` and `*out`; `NOT_FOUND`: no pool; `INVALID`:
+    /// no request.
+    pub join: unsafe extern "C" fn(
+        ctx: HostCtx,
+        pool: HandleId,
+        rule: u32,
+        out: *mut HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Has all transactions of the calling request rolled back at its end, whatever its answer.
+    ///
+    /// THREAD: the handler's. BLOCKS: no. RETURNS: `OK`; `INVALID`: no request.
+    pub doom: unsafe extern "C" fn(ctx: HostCtx, error: *const ErrorSink) -> Status,
+}
+
 /// Opens a pool.
 pub const OPEN_POOL: u32 = 0;
 /// Opens a connection that is nobody else's.
@@ -1013,7 +1182,7 @@ const _: () = {
     assert!(size_of::<ErrorView>() == 48);
     assert!(size_of::<ErrorSink>() == 16);
     assert!(size_of::<BytesSink>() == 16);
-    assert!(size_of::<RouteView>() == 56);
+    assert!(size_of::<RouteView>() == 64);
     assert!(size_of::<RequestView>() == 160);
     assert!(size_of::<ReplyView>() == 32);
     assert!(size_of::<ResponseView>() == 48);
@@ -1034,5 +1203,9 @@ const _: () = {
     assert!(size_of::<SafeCheckView>() == 24);
     assert!(size_of::<SafeChangeView>() == 64);
     assert!(size_of::<SafeWriteView>() == 48);
+    assert!(size_of::<PreviousView>() == 32);
+    assert!(size_of::<MemoryStripe>() == 64);
+    assert!(size_of::<ServiceTypeView>() == 48);
+    assert!(size_of::<ServiceView>() == 32);
     assert!(size_of::<OpenView>() == 168);
 };

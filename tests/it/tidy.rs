@@ -24,12 +24,16 @@ const UNCHECKED: &[&str] = &[
     "host/src/hostcall/registry.rs",
     "host/src/hostcall/safe.rs",
     "host/src/hostcall/safe/tests.rs",
+    "host/src/hostcall/service.rs",
     "host/src/hostcall/table.rs",
+    "host/src/hostcall/tx.rs",
     "host/src/hostcall/view.rs",
     "host/src/pins/code.rs",
+    "host/src/pins/crash.rs",
     "host/src/pins/interpose.rs",
     "host/src/pins/real.rs",
     "host/src/pins/signals.rs",
+    "host/src/pins/stack.rs",
     "host/src/pins/tests.rs",
     "host/src/pins/thread.rs",
     "host/src/pins/tombstone.rs",
@@ -38,10 +42,13 @@ const UNCHECKED: &[&str] = &[
     "host/src/plugin/probe.rs",
     "host/src/plugin/reaper.rs",
     "host/src/registry/data.rs",
+    "host/src/supervisor/handover.rs",
+    "host/src/registry/service.rs",
     "plugin-api/macros/src/expand.rs",
     "plugin-api/src/alloc.rs",
     "plugin-api/src/db/call.rs",
     "plugin-api/src/db/open.rs",
+    "plugin-api/src/db/tx_call.rs",
     "plugin-api/src/entry.rs",
     "plugin-api/src/host.rs",
     "plugin-api/src/log.rs",
@@ -49,6 +56,7 @@ const UNCHECKED: &[&str] = &[
     "plugin-api/src/registry.rs",
     "plugin-api/src/registry/data.rs",
     "plugin-api/src/registry/handles.rs",
+    "plugin-api/src/registry/services.rs",
     "plugin-api/src/request.rs",
     "plugin-api/src/resident/containers.rs",
     "plugin-api/src/resident/leaves.rs",
@@ -58,8 +66,12 @@ const UNCHECKED: &[&str] = &[
     "plugin-api/src/resident/tests.rs",
     "plugin-api/src/resident/upgrade.rs",
     "plugin-api/src/safe/call.rs",
+    "plugin-api/src/service/remote.rs",
+    "plugin-api/src/service/serve.rs",
     "plugin-api/src/view.rs",
     "tests/fixtures/abi_v1_frozen/lib.rs",
+    "tests/fixtures/crashes/lib.rs",
+    "tests/fixtures/crashes_on_load/lib.rs",
     "tests/fixtures/no_descriptor/lib.rs",
     "tests/fixtures/wrong_abi/lib.rs",
 ];
@@ -68,8 +80,26 @@ const UNCHECKED: &[&str] = &[
 ///
 /// The state that outlives code (`registry`, `db`, `safe`, `tx`) knows nothing of the rest.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("cli", &["host", "http", "plugin", "tx", "build", "watch", "hostcall", "registry", "db", "safe"]),
-    ("host", &["http", "plugin", "tx", "build", "hostcall", "registry", "db", "safe"]),
+    (
+        "cli",
+        &[
+            "host",
+            "http",
+            "plugin",
+            "tx",
+            "build",
+            "watch",
+            "hostcall",
+            "registry",
+            "db",
+            "safe",
+            "supervisor",
+            "pins",
+        ],
+    ),
+    ("host", &["http", "plugin", "tx", "build", "hostcall", "registry", "db", "safe", "supervisor", "pins"]),
+    // It reads what a signal handler has written, and knows nothing else of the rest.
+    ("supervisor", &["pins"]),
     // Threads that run plugin code have a drain point.
     ("http", &["plugin", "tx", "pins"]),
     // Publishing commits what a generation's init has registered.
@@ -80,7 +110,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("registry", &[]),
     ("db", &[]),
     ("safe", &[]),
-    ("tx", &[]),
+    // A request's transactions are of databases, and of nothing else.
+    ("tx", &["db"]),
     ("pins", &[]),
 ];
 

@@ -17,6 +17,7 @@ mod clock;
 mod config;
 mod error;
 mod gate;
+pub mod interrupt;
 mod journal;
 mod monitor;
 mod persistent;

@@ -61,9 +61,9 @@ impl Server {
     ) -> Result<Self, StartError> {
         let count = limits.io_thread_count();
         let workers = if limits.fixed_workers {
-            Workers::fixed(limits.worker_count(), limits.queue)
+            Workers::fixed(limits.workers())
         } else {
-            Workers::new(limits.worker_count(), limits.queue)
+            Workers::new(limits.workers())
         };
         let front = Arc::new(Front { service, limits, workers: workers.clone() });
         let (senders, inboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| unbounded_channel()).unzip();

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use super::code::{Code, lock, owner_of_key};
 use super::real::{self, Destructor};
+use super::stack::SignalStack;
 
 /// A thread that keeps something of a library, or that attends.
 pub(super) struct Record {
@@ -26,6 +27,8 @@ pub(super) struct Record {
     pub(super) kept: Mutex<Vec<Kept>>,
     /// Whether there is something to drain. Written by whoever retires code, read at drain points.
     is_due: AtomicBool,
+    /// What signal handlers run on. Written and taken by the thread itself.
+    stack: Mutex<Option<SignalStack>>,
     /// Makes the thread come to a drain point soon.
     wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
@@ -94,6 +97,7 @@ fn record() -> Option<Arc<Record>> {
             id: unsafe { libc::gettid() },
             kept: Mutex::default(),
             is_due: AtomicBool::new(false),
+            stack: Mutex::default(),
             wake: OnceLock::new(),
         });
         lock(&THREADS).push(Arc::clone(&record));
@@ -116,6 +120,7 @@ pub fn attend(wake: impl Fn() + Send + Sync + 'static) {
     if let Some(record) = record() {
         // A second declaration by the same thread would say the same.
         let _ = record.wake.set(Box::new(wake));
+        record.take_signals();
     }
 }
 
@@ -219,7 +224,10 @@ pub(super) fn forget_key(key: u32) {
 /// Begins a thread that a library started: takes over the pin that its creator made.
 pub(super) fn begin(code: Arc<Code>) {
     match record() {
-        Some(record) => lock(&record.kept).push(Kept { code, what: What::Started }),
+        Some(record) => {
+            record.take_signals();
+            lock(&record.kept).push(Kept { code, what: What::Started });
+        }
         // Cannot be at the start of a thread; the pin stays, which errs on the side of never unmapping.
         None => std::mem::forget(code),
     }
@@ -229,6 +237,7 @@ pub(super) fn begin(code: Arc<Code>) {
 fn end() {
     let Some(record) = record() else { return };
     record.drain(|_| true);
+    lock(&record.stack).take();
     {
         let mut threads = lock(&THREADS);
         if let Some(at) = threads.iter().position(|other| Arc::ptr_eq(other, &record)) {
@@ -250,6 +259,14 @@ const KEY_ROUNDS: usize = 4;
 const MOST_LOCALS: usize = 100_000;
 
 impl Record {
+    /// Gives the thread a stack for signal handlers, so that the overflow of its own can be reported.
+    fn take_signals(&self) {
+        let mut stack = lock(&self.stack);
+        if stack.is_none() {
+            *stack = SignalStack::install();
+        }
+    }
+
     /// Runs the destructors of the code that `of` names, on this record's own thread.
     fn drain(&self, of: impl Fn(&Code) -> bool) {
         for _ in 0..KEY_ROUNDS {

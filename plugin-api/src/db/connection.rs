@@ -41,13 +41,13 @@ impl Connection {
         Connection { handle, no_failover: Cell::new(0) }
     }
 
-    pub(crate) fn handle(&self) -> &Owned {
-        &self.handle
-    }
-
     /// What the host is told with each statement.
     pub(crate) fn flags(&self) -> u64 {
         if self.no_failover.get() > 0 { STATEMENT_NO_FAILOVER } else { 0 }
+    }
+
+    pub(crate) fn handle(&self) -> &Owned {
+        &self.handle
     }
 
     /// Runs a statement and returns its rows. Placeholders are `$1`, `$2`, ... for every database.

@@ -5,7 +5,7 @@
 //!
 //! # Invariants
 //!
-//! - `unsafe` is in `call.rs` and `open.rs` only.
+//! - `unsafe` is in `call.rs`, `open.rs` and `tx_call.rs` only.
 
 mod builder;
 mod call;
@@ -18,6 +18,8 @@ mod pool;
 mod row;
 pub mod rows;
 mod steady;
+mod transaction;
+mod tx_call;
 mod value;
 
 pub use self::builder::{Builder, Opens, Ping, Reset};
@@ -28,6 +30,7 @@ pub use self::persistent::{Persistent, ThreadConnection};
 pub use self::pool::Pool;
 pub use self::row::{Column, ColumnError, ColumnIndex, Iter, OwnedRow, Row, Rows};
 pub use self::steady::Steady;
+pub use self::transaction::{Keep, PoolTransaction, RequestTransaction};
 pub use self::value::{FromValue, Mismatch, OutOfRange, ToValue, Value};
 
 #[cfg(test)]

@@ -139,6 +139,10 @@ impl Pool {
         self.get()?.batch_execute(sql)
     }
 
+    pub(crate) fn handle(&self) -> &Owned {
+        &self.handle
+    }
+
     /// A pool that the host handed out, say from the registry.
     pub(crate) fn from_handle(handle: Owned) -> Pool {
         Pool { handle: Arc::new(handle) }

@@ -160,6 +160,16 @@ impl Pool {
         }
     }
 
+    /// Whether `other` is a clone of this pool.
+    pub fn is_same(&self, other: &Pool) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// Where its database is, without a password.
+    pub fn address(&self) -> &str {
+        self.shared.source.driver.address()
+    }
+
     /// Closes the idle connections now and the others when they come back. Later checkouts fail.
     pub fn close(&self) {
         let idle = {

@@ -7,9 +7,9 @@ use plugin_api::abi::{
     ValueView,
 };
 
+use super::super::tx::Target;
 use super::super::view::{bytes, sized, slice, text};
 use super::super::{Caller, Failure, guard};
-use super::connection;
 use crate::db::{How, Value};
 
 pub(super) unsafe extern "C" fn query(
@@ -20,10 +20,10 @@ pub(super) unsafe extern "C" fn query(
     error: *const ErrorSink,
 ) -> Status {
     let body = |caller: &Caller| {
-        let lease = connection(caller, conn)?;
+        let target = Target::of(caller, conn)?;
         // SAFETY: by the table's contract `statement` is null or valid for this call.
         let (how, sql, params) = unsafe { read(statement) }?;
-        let block = lease.with(|steady| steady.query(how, sql, &params))?;
+        let block = target.run(|lease| lease.with(|steady| steady.query(how, sql, &params)))?;
         // SAFETY: by the table's contract `rows` is null or valid for this call.
         if let Some(BytesSink { data, write: Some(write) }) = unsafe { rows.as_ref() } {
             // SAFETY: `write` and `data` belong together; the view lives until the call returns.
@@ -43,10 +43,10 @@ pub(super) unsafe extern "C" fn execute(
     error: *const ErrorSink,
 ) -> Status {
     let body = |caller: &Caller| {
-        let lease = connection(caller, conn)?;
+        let target = Target::of(caller, conn)?;
         // SAFETY: by the table's contract `statement` is null or valid for this call.
         let (how, sql, params) = unsafe { read(statement) }?;
-        let number = lease.with(|steady| steady.execute(how, sql, &params))?;
+        let number = target.run(|lease| lease.with(|steady| steady.execute(how, sql, &params)))?;
         if !affected.is_null() {
             // SAFETY: non-null by the check above, and writable during this call by the table's contract.
             unsafe { affected.write(number) };
@@ -64,10 +64,10 @@ pub(super) unsafe extern "C" fn batch_execute(
     error: *const ErrorSink,
 ) -> Status {
     let body = |caller: &Caller| {
-        let lease = connection(caller, conn)?;
+        let target = Target::of(caller, conn)?;
         // SAFETY: the view is valid for this call.
         let sql = unsafe { text(sql, "the statement") }?;
-        Ok(lease.batch_execute(sql)?)
+        target.run(|lease| lease.batch_execute(sql))
     };
     // SAFETY: `ctx` and `error` by the table's contract.
     unsafe { guard(ctx, error, body) }
