@@ -10,6 +10,8 @@ mod importer;
 mod db;
 // Connections that outlive the code which opened them.
 mod db_handles;
+// A database server that is killed under load.
+mod db_outage;
 // Handlers that do not return cost their own plugin, and nobody else.
 mod deadlines;
 // Live values that become what their edited definition says.
