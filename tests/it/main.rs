@@ -22,6 +22,8 @@ mod rollback;
 mod resident;
 // A plugin's own durable store.
 mod safe;
+// What files and servers promise alike.
+mod safe_backends;
 // Writes that the response waits for, waiting for changes, queues, shared safes.
 mod safe_later;
 // What a client gets, from good handlers and bad ones.

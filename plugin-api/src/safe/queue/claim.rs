@@ -7,7 +7,9 @@
 use std::time::Duration;
 
 use super::{DEAD, Queue, after, new_id, packed, strange, unpacked};
-use crate::safe::{Atomic, Entry, Key, Outcome, ReadError, WriteError};
+#[cfg(feature = "serde")]
+use crate::safe::ReadError;
+use crate::safe::{Atomic, Entry, Key, Outcome, WriteError};
 
 /// A job that is this holder's for a while.
 ///
