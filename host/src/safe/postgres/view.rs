@@ -42,7 +42,7 @@ impl<'n> ServerView<'n> {
         &self,
         sql: &str,
         parameters: &[&(dyn ToSql + Sync)],
-        body: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool, Fault>,
+        mut body: impl FnMut(&[u8], &[u8]) -> Result<bool, Fault>,
     ) -> Result<(), Fault> {
         let mut session = self.session.borrow_mut();
         let mut transaction = session.client.transaction()?;
@@ -107,7 +107,7 @@ impl View for ServerView<'_> {
             "SELECT key, sealed FROM safe_entries WHERE safe = $1 AND key {from} $2 \
              AND ($3::bytea IS NULL OR key {until} $3) AND (expires_at = 0 OR expires_at > $4) ORDER BY key {order}"
         );
-        self.rows(&sql, &[&self.name, &start, &end, &signed(now)], &mut |key, sealed| {
+        self.rows(&sql, &[&self.name, &start, &end, &signed(now)], |key, sealed| {
             let entry = opened(key, sealed)?;
             Ok(!entry.is_alive(now) || body(key, entry))
         })
@@ -129,7 +129,7 @@ impl View for ServerView<'_> {
         let mut report = Report { entries: 0, damaged: Vec::new(), is_structure_right: true };
         let mut last: Option<Vec<u8>> = None;
         let sql = "SELECT key, sealed FROM safe_entries WHERE safe = $1 ORDER BY key";
-        self.rows(sql, &[&self.name], &mut |key, sealed| {
+        self.rows(sql, &[&self.name], |key, sealed| {
             report.entries += 1;
             report.is_structure_right &= last.as_deref().is_none_or(|last| last < key);
             last = Some(key.to_vec());
