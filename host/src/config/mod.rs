@@ -63,7 +63,7 @@ pub struct FileConfig {
     pub load_timeout: Option<Duration>,
     /// `[plugin.NAME] mount`, by plugin.
     pub mounts: BTreeMap<String, String>,
-    /// `[safe.shared]`.
+    /// `[host] safe` and `[safe.shared]`.
     pub safe: SafeSettings,
 }
 
@@ -174,7 +174,17 @@ impl FileConfig {
             "log",
             "probation_ms",
             "budget",
+            "safe",
         ])?;
+        self.safe.server = match section.text("safe")? {
+            Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
+                Some(url.to_owned())
+            }
+            Some(_) => {
+                return Err(section.wrong("safe", "must be \"postgres://...\"; leave it out to use files"));
+            }
+            None => None,
+        };
         self.listen = section.text("listen")?.map(str::to_owned);
         self.admin = section.text("admin")?.map(str::to_owned);
         self.plugins = section.text("plugins")?.map(|path| directory.join(path));

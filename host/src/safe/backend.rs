@@ -29,6 +29,10 @@ pub(super) trait Backend: Debug + Send + Sync {
     /// Makes the writes of a batch that can be made, in order and together; `now` is the moment of all.
     fn apply(&self, writes: &[&Write], now: u64) -> Vec<Outcome>;
 
+    /// Takes over all entries of another safe as they are, and its number of the last write; tells how many.
+    /// It holds nothing so far.
+    fn import(&self, from: &dyn View) -> Result<u64, WriteError>;
+
     /// Makes it smaller if that can be done; tells by how many bytes.
     fn compact(&self) -> Result<u64, WriteError>;
 

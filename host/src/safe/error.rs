@@ -4,6 +4,8 @@
 
 use std::path::PathBuf;
 
+use super::backend::Fault;
+
 /// Why a safe was not opened. Nothing of it is changed; the next caller tries again.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum OpenError {
@@ -126,6 +128,15 @@ impl From<ReadError> for WriteError {
             ReadError::Corrupt { key } => WriteError::Corrupt { key },
             ReadError::Unavailable { reason } => WriteError::Unavailable { reason },
             ReadError::Closed => WriteError::Closed,
+        }
+    }
+}
+
+impl From<Fault> for WriteError {
+    fn from(fault: Fault) -> WriteError {
+        match fault {
+            Fault::Corrupt(key) => WriteError::Corrupt { key },
+            Fault::Engine(reason) => WriteError::Refused { reason },
         }
     }
 }

@@ -4,10 +4,11 @@
 //! each is atomic; writers that come together share one sync. Values are bytes here: what an author's
 //! types look like in them is the boundary's affair.
 //!
-//! Code map: [`Safe`] is what callers use. `group` decides who commits, `backend` is the seam below it,
-//! `store` the file behind it (`batch` makes many writes one transaction, `snapshot` is what readers
-//! share, `envelope` a value on disk, `disk` where the bytes lie). `watch` wakes those who wait for
-//! changes; `operate` and `copy` are the operator's.
+//! Code map: [`Safe`] is what callers use, [`Safes`] finds it. `group` decides who commits, `decide` what a
+//! write comes to, `backend` is the seam below. Behind it is the file in `store` (`batch` makes many writes
+//! one transaction, `snapshot` is what readers share, `envelope` a value on disk, `disk` where the bytes
+//! lie), or a server in `postgres`. `watch` wakes those who wait for changes; `operate`, `copy` and
+//! `migrate` are the operator's.
 //!
 //! # Invariants
 //!
@@ -20,12 +21,15 @@
 mod backend;
 mod batch;
 mod copy;
+mod decide;
 mod disk;
 mod envelope;
 mod error;
 mod group;
+mod migrate;
 mod number;
 mod operate;
+mod postgres;
 mod safes;
 mod snapshot;
 mod store;
@@ -50,6 +54,7 @@ pub use self::error::{OpenError, ReadError, WriteError};
 pub use self::group::Numbers;
 use self::group::{Group, Ticket};
 pub use self::operate::{OperateError, Order};
+use self::postgres::{Server, ServerStore};
 pub use self::safes::{SafeSettings, Safes};
 use self::store::Store;
 use self::watch::Watches;
@@ -61,7 +66,7 @@ pub use self::write::{Change, Check, Commit, Expiry, MAX_CHANGES, MAX_KEY, MAX_V
 pub struct Safe {
     core: Arc<Core>,
     /// Makes the writes that nobody waits for; started by the first of them.
-    server: Mutex<Server>,
+    service: Mutex<Service>,
 }
 
 /// What the safe's own thread shares.
@@ -75,7 +80,7 @@ struct Core {
 }
 
 #[derive(Debug)]
-enum Server {
+enum Service {
     Unstarted,
     Running(JoinHandle<()>),
     Ended,
@@ -110,10 +115,16 @@ impl Safe {
         Ok(Safe::over(name, Box::new(Store::open(disk)?), Arc::default()))
     }
 
+    fn on_server(name: &str, server: &Server) -> Result<Safe, OpenError> {
+        let watches = Arc::<Watches>::default();
+        let store = ServerStore::open(server, name, Arc::clone(&watches))?;
+        Ok(Safe::over(name, Box::new(store), watches))
+    }
+
     fn over(name: &str, backend: Box<dyn Backend>, watches: Arc<Watches>) -> Safe {
         let (group, clock) = (Group::default(), Clock::default());
         let core = Core { name: name.to_owned(), backend, group, watches, clock };
-        Safe { core: Arc::new(core), server: Mutex::new(Server::Unstarted) }
+        Safe { core: Arc::new(core), service: Mutex::new(Service::Unstarted) }
     }
 
     /// The safe's name.
@@ -300,17 +311,17 @@ impl Safe {
 
     /// Starts the safe's own thread, once.
     fn serve(&self) -> Result<(), WriteError> {
-        let mut server = self.server.lock();
-        match *server {
-            Server::Running(_) => return Ok(()),
-            Server::Ended => return Err(WriteError::Closed),
-            Server::Unstarted => {}
+        let mut service = self.service.lock();
+        match *service {
+            Service::Running(_) => return Ok(()),
+            Service::Ended => return Err(WriteError::Closed),
+            Service::Unstarted => {}
         }
         let core = Arc::clone(&self.core);
         let body = move || core.group.serve(|writes| core.commit(writes));
         match std::thread::Builder::new().name(format!("safe {}", self.core.name)).spawn(body) {
             Ok(thread) => {
-                *server = Server::Running(thread);
+                *service = Service::Running(thread);
                 Ok(())
             }
             Err(error) => Err(WriteError::Unavailable { reason: format!("no thread for it: {error}") }),
@@ -321,8 +332,8 @@ impl Safe {
     fn close(&self) {
         self.core.watches.close();
         self.core.group.stop();
-        let server = std::mem::replace(&mut *self.server.lock(), Server::Ended);
-        if let Server::Running(thread) = server {
+        let service = std::mem::replace(&mut *self.service.lock(), Service::Ended);
+        if let Service::Running(thread) = service {
             // Its panics are caught batch by batch.
             let _ = thread.join();
         }
@@ -335,7 +346,7 @@ impl Drop for Safe {
         // The thread shares the file; it ends when it has made what is queued.
         self.core.watches.close();
         self.core.group.stop();
-        if let Server::Running(thread) = std::mem::replace(self.server.get_mut(), Server::Ended) {
+        if let Service::Running(thread) = std::mem::replace(self.service.get_mut(), Service::Ended) {
             let _ = thread.join();
         }
     }

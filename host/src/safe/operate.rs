@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::backend::Report;
 use super::disk::FileDisk;
+use super::migrate::aside;
 use super::{
     Change, Commit, EntryRef, Expiry, OpenError, ReadError, Safe, SafeStatus, Safes, Write, WriteError, copy,
     store,
@@ -80,6 +81,20 @@ pub enum Order {
         /// The file, which must not be there.
         file: PathBuf,
     },
+    /// Makes the safe's file smaller, where it has much free room.
+    Compact {
+        /// Its name; `None`: all.
+        safe: Option<String>,
+    },
+    /// Copies a safe that nobody uses to another place, entries with their versions and expiries.
+    Migrate {
+        /// The safe's name.
+        safe: String,
+        /// `file`, or the URL of a server; `None`: where this host keeps safes.
+        from: Option<String>,
+        /// Likewise. Without entries of this safe.
+        to: Option<String>,
+    },
     /// Puts a backup in the place of a safe that nobody uses.
     Restore {
         /// The safe's name.
@@ -104,9 +119,6 @@ pub enum OperateError {
     /// The value cannot be encoded.
     #[error("the value cannot be put: {0}")]
     Value(String),
-    /// The directory of the safes cannot be read.
-    #[error("cannot list the safes: {0}")]
-    Directory(std::io::Error),
     /// The backup could not be made; no file is left.
     #[error("cannot back up to {}: {reason}", file.display())]
     Backup {
@@ -126,6 +138,22 @@ pub enum OperateError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The safe lies on a server.
+    #[error(
+        "the safe `{0}` lies on a database server; restore it to a file, with `[host] safe` left out, and `host safe migrate` it"
+    )]
+    NotAFile(String),
+    /// The safe could not be copied; where it came from it is as it was.
+    #[error("cannot migrate the safe `{safe}`: {reason}")]
+    Migrate {
+        /// Its name.
+        safe: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// There is no thread to do it on.
+    #[error("cannot start a thread for it: {0}")]
+    Thread(std::io::Error),
     /// The safe could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -144,6 +172,10 @@ impl Safes {
     ///
     /// [`OperateError`].
     pub fn operate(&self, order: &Order) -> Result<Value, OperateError> {
+        aside(|| self.carry_out(order)).map_err(OperateError::Thread)?
+    }
+
+    fn carry_out(&self, order: &Order) -> Result<Value, OperateError> {
         match order {
             Order::Stat { safe } => {
                 let status: Vec<SafeStatus> =
@@ -175,6 +207,21 @@ impl Safes {
                     .map_err(|reason| OperateError::Backup { file: file.clone(), reason })?;
                 Ok(json!({ "entries": entries, "file": file }))
             }
+            Order::Compact { safe } => {
+                let compact = |safe: &Arc<Safe>| -> Result<Value, OperateError> {
+                    let freed = safe.compact()?;
+                    let status = safe.status();
+                    Ok(json!({ "name": status.name, "freed_bytes": freed, "file_bytes": status.file_bytes }))
+                };
+                let safes: Result<Vec<Value>, _> = self.named(safe.as_deref())?.iter().map(compact).collect();
+                Ok(json!({ "safes": safes? }))
+            }
+            Order::Migrate { safe, from, to } => {
+                let entries =
+                    self.while_unused(safe, |_| self.migrate(safe, from.as_deref(), to.as_deref()))??;
+                Ok(json!({ "entries": entries }))
+            }
+            Order::Restore { safe, .. } if self.is_on_server() => Err(OperateError::NotAFile(safe.clone())),
             Order::Restore { safe, file } => {
                 let entries = self.while_unused(safe, |path| restore(file, path))??;
                 Ok(json!({ "entries": entries, "file": file }))
@@ -193,7 +240,7 @@ impl Safes {
         Ok(body(&path))
     }
 
-    fn one(&self, name: &str) -> Result<Arc<Safe>, OperateError> {
+    pub(super) fn one(&self, name: &str) -> Result<Arc<Safe>, OperateError> {
         self.open_existing(name)?.ok_or_else(|| OperateError::NoSafe(name.to_owned()))
     }
 
@@ -201,7 +248,7 @@ impl Safes {
         match name {
             Some(name) => Ok(vec![self.one(name)?]),
             None => {
-                let names = self.names().map_err(OperateError::Directory)?;
+                let names = self.names()?;
                 names.iter().map(|name| self.one(name)).collect()
             }
         }

@@ -14,6 +14,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::error::OpenError;
+use super::migrate::aside;
+use super::postgres::Server;
 use super::{Safe, SafeStatus};
 
 /// What the names of shared safes begin with, and those of plugins do not.
@@ -24,6 +26,8 @@ const EXTENSION: &str = "redb";
 /// Where safes are kept, and who shares which.
 #[derive(Clone, Debug, Default)]
 pub struct SafeSettings {
+    /// `postgres://...`, if they are kept there and not in files.
+    pub server: Option<String>,
     /// Which plugins may open which shared safe.
     pub shared: BTreeMap<String, BTreeSet<String>>,
 }
@@ -90,7 +94,10 @@ impl Safes {
         if let Some(safe) = &state.safe {
             return Ok(Arc::clone(safe));
         }
-        let safe = Arc::new(Safe::open(name, &path)?);
+        let safe = Arc::new(match self.server()? {
+            Some(server) => Safe::on_server(name, &server)?,
+            None => Safe::open(name, &path)?,
+        });
         state.safe = Some(Arc::clone(&safe));
         Ok(safe)
     }
@@ -101,23 +108,32 @@ impl Safes {
     ///
     /// As [`open`](Safes::open).
     pub fn open_existing(&self, name: &str) -> Result<Option<Arc<Safe>>, OpenError> {
-        if self.path(name)?.exists() { self.open(name).map(Some) } else { Ok(None) }
+        let is_there = match self.server()? {
+            Some(server) => server.names()?.iter().any(|known| known == name),
+            None => self.path(name)?.exists(),
+        };
+        if is_there { self.open(name).map(Some) } else { Ok(None) }
     }
 
     /// The names of all safes that there are, sorted.
     ///
     /// # Errors
     ///
-    /// What the system said.
-    pub fn names(&self) -> std::io::Result<Vec<String>> {
+    /// [`OpenError`]: what the system or the server said.
+    pub fn names(&self) -> Result<Vec<String>, OpenError> {
+        if let Some(server) = self.server()? {
+            return server.names();
+        }
+        let failed =
+            |error: std::io::Error| OpenError::Io { path: self.directory.clone(), reason: error.to_string() };
         let files = match std::fs::read_dir(&self.directory) {
             Ok(files) => files,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
+            Err(error) => return Err(failed(error)),
         };
         let mut names = Vec::new();
         for file in files {
-            let path = file?.path();
+            let path = file.map_err(failed)?.path();
             if path.extension().is_some_and(|extension| extension == EXTENSION)
                 && let Some(name) = path.file_stem().and_then(|name| name.to_str())
             {
@@ -133,7 +149,12 @@ impl Safes {
         let slots: Vec<_> = self.slots.lock().values().cloned().collect();
         // One that is just being opened is not waited for.
         let safe = |slot: &Arc<Slot>| slot.state.try_lock()?.safe.clone();
-        let mut status: Vec<SafeStatus> = slots.iter().filter_map(safe).map(|safe| safe.status()).collect();
+        let safes: Vec<Arc<Safe>> = slots.iter().filter_map(safe).collect();
+        let status = aside(|| safes.iter().map(|safe| safe.status()).collect::<Vec<SafeStatus>>());
+        let mut status = status.unwrap_or_else(|error| {
+            tracing::warn!("the safes cannot be asked for their status: {error}");
+            Vec::new()
+        });
         status.sort_by(|a, b| a.name.cmp(&b.name));
         status
     }
@@ -152,10 +173,32 @@ impl Safes {
         for slot in slots {
             let mut state = slot.state.lock();
             state.is_closed = true;
-            if let Some(safe) = state.safe.take() {
-                safe.close();
+            let Some(safe) = state.safe.take() else { continue };
+            if let Err(error) = aside(|| safe.close()) {
+                tracing::error!("a safe was not closed in order: {error}");
             }
         }
+    }
+
+    /// The server, if safes are kept on one.
+    fn server(&self) -> Result<Option<Server>, OpenError> {
+        self.settings.server.as_deref().map(Server::parse).transpose()
+    }
+
+    /// The same safes, kept somewhere else: `file`, or the URL of a server.
+    pub(super) fn elsewhere(&self, place: &str) -> Safes {
+        let server = (place != "file").then(|| place.to_owned());
+        Safes::with(self.directory.clone(), SafeSettings { server, ..SafeSettings::default() })
+    }
+
+    /// Where they are kept: `file`, or the URL of a server.
+    pub(super) fn place(&self) -> String {
+        self.settings.server.clone().unwrap_or_else(|| "file".to_owned())
+    }
+
+    /// Whether they are kept on a server.
+    pub(super) fn is_on_server(&self) -> bool {
+        self.settings.server.is_some()
     }
 
     pub(super) fn path(&self, name: &str) -> Result<PathBuf, OpenError> {

@@ -23,6 +23,7 @@ use redb::{
 
 use super::backend::{Backend, Facts, Fault, Outcome, View};
 use super::batch;
+use super::copy;
 use super::disk::{self, Disk, FileDisk};
 use super::error::{OpenError, ReadError, WriteError};
 use super::snapshot::Snapshot;
@@ -184,6 +185,16 @@ impl Backend for Store {
             Err(reason) => batch::Failure { reason, is_committing: true },
         };
         vec![Err(self.verdict(&mut writer, before, failure)); writes.len()]
+    }
+
+    fn import(&self, from: &dyn View) -> Result<u64, WriteError> {
+        let mut writer = self.writer.lock();
+        let Some(database) = &writer.database else { return Err(WriteError::Closed) };
+        let count = copy::fill(database, from)?;
+        let snapshot = Snapshot::of(database).map_err(|reason| WriteError::Unavailable { reason })?;
+        writer.sequence = snapshot.sequence;
+        self.snapshot.store(Some(Arc::new(snapshot)));
+        Ok(count)
     }
 
     fn compact(&self) -> Result<u64, WriteError> {

@@ -112,6 +112,11 @@ impl Watches {
         });
     }
 
+    /// Wakes all: something may have changed, and nobody knows what.
+    pub(super) fn all_changed(&self) {
+        self.each(Watch::wake);
+    }
+
     /// Wakes the watches that committed writes concern.
     pub(super) fn committed<'a, E: 'a>(
         &self,

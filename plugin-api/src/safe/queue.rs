@@ -113,7 +113,8 @@ impl Queue {
         Queue { delay: time, ..self }
     }
 
-    /// Puts a job into the queue; returns when it is on disk. With other changes: [`Atomic::push`].
+    /// Puts a job into the queue; returns when it is on disk. With other changes:
+    /// [`Atomic::push`](crate::safe::Atomic::push).
     ///
     /// # Errors
     ///

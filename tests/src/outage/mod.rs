@@ -185,7 +185,8 @@ impl Outcome {
             down.get(place.min(down.len().saturating_sub(1))).copied().unwrap_or_default()
         };
         self.during = down.len();
-        (self.down_p50_ms, self.down_p99_ms, self.down_max_ms) = (quantile(0.5), quantile(0.99), quantile(1.0));
+        (self.down_p50_ms, self.down_p99_ms, self.down_max_ms) =
+            (quantile(0.5), quantile(0.99), quantile(1.0));
         let first = answers
             .iter()
             .filter(|answer| answer.status == 200 && answer.begun + answer.took > started)
