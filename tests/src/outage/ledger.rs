@@ -40,7 +40,10 @@ impl Ledger {
                 (200, 1) | (503, 0) | (500, 0 | 1) => {}
                 (status, times) => {
                     let words = answer.text.trim_end();
-                    wrong.push(format!("transfer {} answered {status} is there {times} times: {words}", answer.id));
+                    wrong.push(format!(
+                        "transfer {} answered {status} is there {times} times: {words}",
+                        answer.id
+                    ));
                 }
             }
         }
@@ -48,7 +51,9 @@ impl Ledger {
             let (id, value): (i64, i64) = (row.get(0), row.get(1));
             let expected = balance.get(&id).copied().unwrap_or_default();
             if value != expected {
-                wrong.push(format!("account {id} has {value}, its transfers make {expected}: one is half done"));
+                wrong.push(format!(
+                    "account {id} has {value}, its transfers make {expected}: one is half done"
+                ));
             }
         }
         wrong

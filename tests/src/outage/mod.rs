@@ -80,12 +80,13 @@ pub fn run(plan: Plan) -> Outcome {
     let launch = Launch::new();
     launch.plugins().install("ledger", "db_ledger");
     let host = launch.env("DATABASE_URL", cluster.url(&database)).start();
-    let clients = Clients::default();
-    let mut outcome = Outcome::default();
+    let clients = &Clients::default();
+    let (asked, mut outcome) = (&host, Outcome::default());
     let (answers, killed, started) = thread::scope(|scope| {
-        let threads: Vec<_> =
-            (0..plan.clients).map(|seed| scope.spawn(|| clients.run(&host, seed, plan.clients))).collect();
-        let reloads = plan.reloads.then(|| scope.spawn(|| clients.reload(&host)));
+        let threads: Vec<_> = (0..plan.clients)
+            .map(|seed| scope.spawn(move || clients.run(asked, seed, plan.clients)))
+            .collect();
+        let reloads = plan.reloads.then(|| scope.spawn(|| clients.reload(asked)));
         clients.wait(&clients.served, plan.requests);
         cluster.kill9();
         let killed = Instant::now();
@@ -185,7 +186,8 @@ impl Outcome {
             down.get(place.min(down.len().saturating_sub(1))).copied().unwrap_or_default()
         };
         self.during = down.len();
-        (self.down_p50_ms, self.down_p99_ms, self.down_max_ms) = (quantile(0.5), quantile(0.99), quantile(1.0));
+        (self.down_p50_ms, self.down_p99_ms, self.down_max_ms) =
+            (quantile(0.5), quantile(0.99), quantile(1.0));
         let first = answers
             .iter()
             .filter(|answer| answer.status == 200 && answer.begun + answer.took > started)
