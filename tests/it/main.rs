@@ -12,6 +12,8 @@ mod db;
 mod db_handles;
 // A database server that is killed under load.
 mod db_outage;
+// What a pool promises, on real databases.
+mod db_pool;
 // Handlers that do not return cost their own plugin, and nobody else.
 mod deadlines;
 // Live values that become what their edited definition says.

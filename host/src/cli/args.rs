@@ -51,6 +51,8 @@ pub enum Command {
     Status(AskArgs),
     /// Shows what outlives the plugins' code
     Registry(AskArgs),
+    /// Shows the pools of database connections
+    Db(AskArgs),
     /// Shows what happened to plugins, the newest first
     Events(AskArgs),
     /// Shows all routes

@@ -80,12 +80,13 @@ pub fn run(plan: Plan) -> Outcome {
     let launch = Launch::new();
     launch.plugins().install("ledger", "db_ledger");
     let host = launch.env("DATABASE_URL", cluster.url(&database)).start();
-    let clients = Clients::default();
-    let mut outcome = Outcome::default();
+    let clients = &Clients::default();
+    let (asked, count, mut outcome) = (&host, plan.clients, Outcome::default());
     let (answers, killed, started) = thread::scope(|scope| {
-        let threads: Vec<_> =
-            (0..plan.clients).map(|seed| scope.spawn(|| clients.run(&host, seed, plan.clients))).collect();
-        let reloads = plan.reloads.then(|| scope.spawn(|| clients.reload(&host)));
+        let threads: Vec<_> = (0..plan.clients)
+            .map(|seed| scope.spawn(move || clients.run(asked, seed, count)))
+            .collect();
+        let reloads = plan.reloads.then(|| scope.spawn(|| clients.reload(asked)));
         clients.wait(&clients.served, plan.requests);
         cluster.kill9();
         let killed = Instant::now();
