@@ -83,9 +83,8 @@ pub fn run(plan: Plan) -> Outcome {
     let clients = &Clients::default();
     let (asked, count, mut outcome) = (&host, plan.clients, Outcome::default());
     let (answers, killed, started) = thread::scope(|scope| {
-        let threads: Vec<_> = (0..plan.clients)
-            .map(|seed| scope.spawn(move || clients.run(asked, seed, count)))
-            .collect();
+        let threads: Vec<_> =
+            (0..plan.clients).map(|seed| scope.spawn(move || clients.run(asked, seed, count))).collect();
         let reloads = plan.reloads.then(|| scope.spawn(|| clients.reload(asked)));
         clients.wait(&clients.served, plan.requests);
         cluster.kill9();
