@@ -181,11 +181,7 @@ impl Plugin {
         let mut work = self.work.lock();
         work.is_looking = false;
         while work.nudges == seen && !work.stop {
-            if pins::is_due() {
-                MutexGuard::unlocked(&mut work, pins::drain_if_due);
-            } else {
-                self.wake.wait(&mut work);
-            }
+            self.sleep(&mut work);
         }
         (!work.stop).then(|| Nudged { nudges: work.nudges, orders: std::mem::take(&mut work.orders) })
     }
@@ -244,7 +240,16 @@ impl Plugin {
             if work.nudges != seen {
                 return Waited::Nudged(work.nudges);
             }
-            self.wake.wait(&mut work);
+            self.sleep(&mut work);
+        }
+    }
+
+    /// Waits for a bell, or drains this thread if that is due.
+    fn sleep(&self, work: &mut MutexGuard<'_, Work>) {
+        if pins::is_due() {
+            MutexGuard::unlocked(work, pins::drain_if_due);
+        } else {
+            self.wake.wait(work);
         }
     }
 
