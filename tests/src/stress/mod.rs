@@ -10,6 +10,7 @@
 //!   holds it.
 
 mod clients;
+mod crashes;
 mod memory;
 mod state;
 
@@ -17,6 +18,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use self::clients::Clients;
+pub use self::crashes::run_crashes;
 use self::memory::Memory;
 pub use self::state::run_state;
 use crate::fixture;
@@ -68,6 +70,12 @@ pub struct Outcome {
     pub reload_p50_ms: f64,
     /// The same, 99 of 100.
     pub reload_p99_ms: f64,
+    /// Processes that were ended.
+    pub crashes: u64,
+    /// From the end of a process to the first answer of the next, median.
+    pub restart_p50_ms: f64,
+    /// The same, the longest.
+    pub restart_max_ms: f64,
     /// What must not happen and did, a line each. Empty is the goal.
     pub wrong: Vec<String>,
 }
