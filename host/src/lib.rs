@@ -31,15 +31,16 @@
 //! - [`hostcall`]: plugin -> host, the functions in the host's table.
 //! - [`registry`]: the process-wide map of values that outlive code.
 //! - [`db`]: drivers, connections, pools.
+//! - [`tx`]: the transactions of a request, kept or undone before its answer is sent.
 //! - [`safe`]: each plugin's private durable key-value store.
 //! - [`share`]: what each plugin may take of the workers; numbers that serving and plugins both know.
 //! - [`admin`]: the host as JSON, on the admin listener and on the control socket.
 //!
 //! # Architecture invariants
 //!
-//! - Rooms that hold state ([`registry`], [`db`], [`safe`]) cannot name a generation, a plugin or a request.
+//! - Rooms that hold state ([`registry`], [`db`], [`safe`], [`tx`]) cannot name a generation, a plugin or a request.
 //! - `unsafe` is in the files that `tests/it/tidy.rs` lists; the boundary's pointers are read in
-//!   [`hostcall`] and `plugin` and nowhere else. [`pins`] stands in for five functions of libc.
+//!   [`hostcall`] and `plugin` and nowhere else. [`pins`] stands in for seven functions of libc.
 //! - Code is unmapped by the reaper alone, when nothing leads into it any more.
 //! - No panic of a plugin, and none of the host's own code inside a call, leaves the side that raised it.
 //! - The previous generation serves until the next one has been built, probed, opened and initialised.
@@ -60,4 +61,5 @@ pub mod report;
 pub mod safe;
 pub mod share;
 pub mod supervisor;
+pub mod tx;
 pub mod watch;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::interrupt::Reason;
+
 /// Why a URL or a setting was refused. Nothing was opened.
 #[derive(Clone, Debug, Error)]
 pub enum ConfigError {
@@ -300,6 +302,12 @@ pub enum QueryError {
         column: String,
         /// Why not.
         reason: String,
+    },
+    /// Nobody waits for the outcome any more, so the statement was cancelled or not begun.
+    #[error("{reason}, so the statement was not run to its end")]
+    Interrupted {
+        /// Why nobody waits.
+        reason: Reason,
     },
     /// Another thread uses the connection at this moment.
     #[error("another thread is using this connection: check one out for each thread")]

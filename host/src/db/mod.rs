@@ -17,6 +17,7 @@ mod clock;
 mod config;
 mod error;
 mod gate;
+pub mod interrupt;
 mod journal;
 mod monitor;
 mod persistent;
@@ -67,6 +68,11 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// Whether [`Connection::is_valid`] asks the database.
     fn has_ping(&self) -> bool {
         true
+    }
+
+    /// Whether closing a connection may wait for a server that does not answer.
+    fn close_may_block(&self) -> bool {
+        false
     }
 
     /// Whether the data are gone once the connection is closed. No limit closes such a connection.

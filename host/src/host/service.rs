@@ -5,13 +5,17 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use http::Method;
+use plugin_api::abi::Status;
 
 use super::index;
-use crate::http::{Found, Incoming, Reply, Route, Service};
+use crate::hostcall::{Failure, call};
+use crate::http::{Found, Gate, Incoming, Reply, Route, Service};
 use crate::plugin::Plugins;
 use crate::plugin::invoke::{self, Invocation, Outcome};
 use crate::plugin::router::{self, Matched};
+use crate::report::chain;
 use crate::share::Account;
+use crate::tx::{Ending, Scope};
 
 /// The plugins' current generations, as the serving room sees them.
 pub(super) struct PluginService {
@@ -66,6 +70,9 @@ impl Service for PluginService {
     }
 }
 
+/// How many times a handler that is declared idempotent is run again for one request.
+const MAX_RERUNS: u32 = 4;
+
 /// A handler, pinned for one request.
 pub(super) struct PluginRoute {
     matched: Matched,
@@ -98,8 +105,56 @@ impl Route for PluginRoute {
         &self.matched.lease.generation().account
     }
 
+    fn lost(&self) {
+        let generation = self.matched.lease.generation();
+        generation.panics.fetch_add(1, Ordering::Relaxed);
+        self.plugins.note_panic(generation);
+    }
+
     fn invoke(&self, request: &Incoming) -> Reply {
         let _entered = self.matched.lease.enter();
+        match &request.scope {
+            Some(scope) => self.in_transactions(request, scope),
+            None => self.call(request),
+        }
+    }
+}
+
+impl PluginRoute {
+    /// Runs the handler, keeps or undoes what it did in the request's transactions, and runs it again if
+    /// they collided with others' and it bears that.
+    fn in_transactions(&self, request: &Incoming, scope: &Arc<Scope>) -> Reply {
+        let mut reruns = 0;
+        loop {
+            let mut reply = scope.run(|| self.call(request));
+            if let Err(error) = scope.conclude(ending(&reply)) {
+                let message = chain(&error);
+                if !error.is_nothing_kept() {
+                    return Reply::Failed { message };
+                }
+                reply = match error.is_passing() {
+                    true => Reply::Unavailable { message },
+                    false => Reply::Failed { message },
+                };
+            }
+            let (Reply::Failed { message } | Reply::Unavailable { message }) = &mut reply else {
+                return reply;
+            };
+            if !scope.was_serialisation_failure() {
+                return reply;
+            }
+            let is_late = request.deadline.is_some_and(|deadline| deadline <= Instant::now());
+            let may_run = self.matched.route().is_idempotent && reruns < MAX_RERUNS && !is_late;
+            if !may_run || scope.begin_again().is_err() {
+                return Reply::Unavailable { message: std::mem::take(message) };
+            }
+            reruns += 1;
+            tracing::debug!(request_id = &*request.id, reruns, reason = message, "running the handler again");
+        }
+    }
+
+    /// Runs the handler once.
+    fn call(&self, request: &Incoming) -> Reply {
         let generation = self.matched.lease.generation();
         let invocation = Invocation {
             id: &request.id,
@@ -113,16 +168,51 @@ impl Route for PluginRoute {
             remote: request.remote,
             deadline: request.deadline,
         };
-        match invoke::handle(&generation.library, self.matched.route(), &invocation) {
-            Outcome::Response(response) => Reply::Response(response),
-            Outcome::HttpError(response) => Reply::HttpError(response),
-            Outcome::Unavailable { message } => Reply::Unavailable { message },
-            Outcome::Failed { message } => Reply::Failed { message },
-            Outcome::Panicked { message } => {
-                generation.panics.fetch_add(1, Ordering::Relaxed);
-                self.plugins.note_panic(generation);
-                Reply::Panicked { message }
+        let (outcome, gates) = invoke::handle(&generation.library, self.matched.route(), &invocation);
+        if matches!(outcome, Outcome::Panicked { .. }) {
+            generation.panics.fetch_add(1, Ordering::Relaxed);
+            self.plugins.note_panic(generation);
+        }
+        match reply(outcome) {
+            // What failed anyway is told at once.
+            answer @ (Reply::Response(_) | Reply::HttpError(_)) if !gates.is_empty() => {
+                Reply::Gated { reply: Box::new(answer), gate: Gate::new(all(gates)) }
             }
+            answer => answer,
         }
     }
+}
+
+/// What the request's transactions are told of an answer.
+fn ending(reply: &Reply) -> Ending {
+    match reply {
+        Reply::Response(response) | Reply::HttpError(response) => {
+            Ending::Answered { status: response.status().as_u16() }
+        }
+        Reply::Gated { reply, .. } => ending(reply),
+        Reply::Unavailable { .. } | Reply::Failed { .. } | Reply::Lost { .. } | Reply::Panicked { .. } => {
+            Ending::Failed
+        }
+    }
+}
+
+fn reply(outcome: Outcome) -> Reply {
+    match outcome {
+        Outcome::Response(response) => Reply::Response(response),
+        Outcome::HttpError(response) => Reply::HttpError(response),
+        Outcome::Unavailable { message } => Reply::Unavailable { message },
+        Outcome::Failed { message } => Reply::Failed { message },
+        Outcome::Panicked { message } => Reply::Panicked { message },
+    }
+}
+
+/// Waits for all that a response waits for.
+async fn all(gates: Vec<call::Gate>) -> Result<(), Reply> {
+    for gate in gates {
+        let lost = || Failure::new(Status::INDETERMINATE, "the host has lost sight of it; see the log");
+        if let Err(failure) = gate.await.unwrap_or_else(|_| Err(lost())) {
+            return Err(reply(invoke::failed_gate(failure)));
+        }
+    }
+    Ok(())
 }

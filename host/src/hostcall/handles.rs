@@ -18,6 +18,8 @@ use crate::db;
 use crate::registry::Resource;
 use crate::registry::data::{Data, Tenure};
 use crate::registry::service::Service;
+use crate::safe::{Safe, Watch};
+use crate::tx;
 
 /// An object that a plugin holds.
 #[derive(Clone)]
@@ -26,10 +28,16 @@ pub enum Held {
     Resource(Arc<dyn Resource>),
     /// A connection that is lent out. One holder.
     Connection(Arc<db::Lease>),
+    /// A request's transaction, which takes statements as a connection does.
+    Transaction(tx::Joined),
     /// Data that was just made, on its way into a slot.
     Data(Arc<Tenure>),
     /// A service, found or just made.
     Service(Arc<Service>),
+    /// A safe that plugins share.
+    Safe(Arc<Safe>),
+    /// A watch on a range of a safe.
+    Watch(Arc<Watch>),
 }
 
 /// The table of one generation.
@@ -95,7 +103,7 @@ impl Handles {
     pub fn service(&self, id: HandleId) -> Option<Arc<Service>> {
         match self.get(id)? {
             Held::Service(service) => Some(service),
-            Held::Resource(_) | Held::Connection(_) | Held::Data(_) => None,
+            _ => None,
         }
     }
 
@@ -119,15 +127,12 @@ impl Handles {
                 let any: Arc<dyn Any + Send + Sync> = resource;
                 any.downcast().ok()
             }
-            Held::Connection(_) | Held::Data(_) | Held::Service(_) => None,
-        }
-    }
-
-    /// Finds a connection.
-    pub fn connection(&self, id: HandleId) -> Option<Arc<db::Lease>> {
-        match self.get(id)? {
-            Held::Connection(lease) => Some(lease),
-            Held::Resource(_) | Held::Data(_) | Held::Service(_) => None,
+            Held::Connection(_)
+            | Held::Transaction(_)
+            | Held::Data(_)
+            | Held::Service(_)
+            | Held::Safe(_)
+            | Held::Watch(_) => None,
         }
     }
 

@@ -170,8 +170,11 @@ pub(super) unsafe fn run_init(caller: &Caller, init: &InitView) -> Result<Value,
             Some(Held::Resource(resource)) => Ok(Value::Host(resource)),
             Some(Held::Data(tenure)) => Ok(Value::Data(tenure)),
             Some(Held::Service(service)) => Ok(Value::Service(service)),
-            Some(Held::Connection(_)) => {
+            Some(Held::Connection(_) | Held::Transaction(_)) => {
                 Err(InitFailure::Err("made a connection; keep its pool instead".to_owned()))
+            }
+            Some(Held::Safe(_) | Held::Watch(_)) => {
+                Err(InitFailure::Err("made a safe, which the host keeps anyway".to_owned()))
             }
             None => Err(InitFailure::Err("returned a handle that it does not hold".to_owned())),
         },

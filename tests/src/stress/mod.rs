@@ -11,12 +11,14 @@
 
 mod clients;
 mod memory;
+mod state;
 
 use std::fs::{self, File};
 use std::time::{Duration, Instant, SystemTime};
 
 use self::clients::Clients;
 use self::memory::Memory;
+pub use self::state::run_state;
 use crate::fixture;
 use crate::host::{Launch, PluginStatus, TestHost};
 use crate::http::Client;

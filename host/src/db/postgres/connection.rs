@@ -8,9 +8,11 @@ use plugin_api::db::rows::BlockWriter;
 use postgres::fallible_iterator::FallibleIterator;
 use postgres::{Client, SimpleQueryMessage, Statement};
 
+use super::cancel::Canceller;
 use super::cells::{Cells, Plan};
 use super::error::{is_broken, is_stale, query_error};
 use super::params::params as convert;
+use crate::db::interrupt::{Cancel, running};
 use crate::db::sql::{Dialect, Dirt, Effect, Session, effect};
 use crate::db::{Connection, Outcome, QueryError, Reset, Value};
 
@@ -43,6 +45,7 @@ struct Prepared {
 /// An open connection.
 pub(super) struct Open {
     client: Client,
+    canceller: Arc<Canceller>,
     backend: Option<u64>,
     /// Empty where nothing can be written.
     timeline: String,
@@ -67,13 +70,27 @@ impl Open {
         let backend = cell(0).and_then(|pid| pid.parse().ok());
         let timeline = cell(1).unwrap_or_default().to_owned();
         let cache = HashMap::with_capacity(CACHED_STATEMENTS);
-        Ok(Open { client, backend, timeline, session: Session::default(), is_broken: false, cache, clock: 0 })
+        let canceller = Arc::new(Canceller::new(client.cancel_token()));
+        Ok(Open {
+            client,
+            canceller,
+            backend,
+            timeline,
+            session: Session::default(),
+            is_broken: false,
+            cache,
+            clock: 0,
+        })
     }
 
     /// Turns the driver's error into ours, and remembers a broken connection.
     fn failed(&mut self, error: &postgres::Error) -> QueryError {
         self.is_broken |= is_broken(error);
         query_error(error)
+    }
+
+    fn cancel(&self) -> Arc<dyn Cancel> {
+        Arc::clone(&self.canceller) as Arc<dyn Cancel>
     }
 
     fn first_cell(&mut self, text: &str) -> Result<Option<String>, QueryError> {
@@ -181,22 +198,26 @@ fn no_nul(sql: &str) -> Result<(), QueryError> {
 
 impl Connection for Open {
     fn query(&mut self, sql: &str, params: &[Value<'_>]) -> Result<Vec<u8>, QueryError> {
-        self.with_prepared(sql, |open, prepared| open.rows(prepared, params))
+        let cancel = self.cancel();
+        running(&cancel, || self.with_prepared(sql, |open, prepared| open.rows(prepared, params)))
     }
 
     fn execute(&mut self, sql: &str, params: &[Value<'_>]) -> Result<u64, QueryError> {
-        self.with_prepared(sql, |open, prepared| open.affected(prepared, params))
+        let cancel = self.cancel();
+        running(&cancel, || self.with_prepared(sql, |open, prepared| open.affected(prepared, params)))
     }
 
     fn batch_execute(&mut self, sql: &str) -> Result<(), QueryError> {
         no_nul(sql)?;
         self.session.admit(effect(Dialect::Postgres, sql))?;
-        self.batch(sql)
+        let cancel = self.cancel();
+        running(&cancel, || self.batch(sql))
     }
 
     fn begin(&mut self) -> Result<(), QueryError> {
         let text = self.session.begin_text("BEGIN");
-        self.batch(&text)?;
+        let cancel = self.cancel();
+        running(&cancel, || self.batch(&text))?;
         self.session.depth += 1;
         Ok(())
     }
@@ -240,7 +261,8 @@ impl Connection for Open {
     }
 
     fn has_broken(&self) -> bool {
-        self.is_broken || self.client.is_closed()
+        // A cancellation may arrive late, and would stop the next borrower's statement.
+        self.is_broken || self.canceller.was_used() || self.client.is_closed()
     }
 
     fn is_valid(&mut self, timeout: Duration) -> bool {

@@ -10,6 +10,7 @@
 //! - A statement is run a second time only outside of a transaction and only after an error that the
 //!   server raises before it runs anything.
 
+mod cancel;
 mod cells;
 mod connection;
 mod error;
@@ -125,6 +126,11 @@ impl Driver for Postgres {
 
     fn address(&self) -> &str {
         &self.address
+    }
+
+    fn close_may_block(&self) -> bool {
+        // The driver says goodbye only after the answers to all it has asked.
+        true
     }
 
     fn connect(&self) -> Result<Box<dyn Connection>, ConnectError> {

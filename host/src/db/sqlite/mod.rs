@@ -12,12 +12,14 @@
 mod convert;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use plugin_api::db::rows::BlockWriter;
 use rusqlite::ErrorCode;
 
 use self::convert::{bind, cell, query_error};
+use super::interrupt::{Cancel, running};
 use super::sql::{Dialect, Dirt, Session, effect};
 use super::{ConfigError, ConnectError, Connection, Driver, QueryError, Reset, Value};
 
@@ -110,22 +112,35 @@ impl Driver for Sqlite {
             sqlstate: None,
         })?;
         let is_memory = matches!(self.place, Place::Memory);
-        Ok(Box::new(Open { db, session: Session::default(), is_broken: false, is_memory }))
+        let cancel = Arc::new(Interrupter(db.get_interrupt_handle()));
+        Ok(Box::new(Open { db, cancel, session: Session::default(), is_broken: false, is_memory }))
     }
 }
 
 /// An open database.
 struct Open {
     db: rusqlite::Connection,
+    cancel: Arc<dyn Cancel>,
     session: Session,
-    /// The file cannot be used any more. Set by `run`, read by the pool.
+    /// The file cannot be used any more. Set by `attempt`, read by the pool.
     is_broken: bool,
     is_memory: bool,
 }
 
 impl Open {
-    /// Runs `body` with the prepared form of `sql` and its parameters bound.
+    /// As [`attempt`](Open::attempt), until nobody wants the outcome any more.
     fn run<T>(
+        &mut self,
+        sql: &str,
+        params: &[Value<'_>],
+        body: impl FnOnce(&rusqlite::Connection, &mut rusqlite::Statement<'_>) -> Result<T, Failed>,
+    ) -> Result<T, QueryError> {
+        let cancel = Arc::clone(&self.cancel);
+        running(&cancel, || self.attempt(sql, params, body))
+    }
+
+    /// Runs `body` with the prepared form of `sql` and its parameters bound.
+    fn attempt<T>(
         &mut self,
         sql: &str,
         params: &[Value<'_>],
@@ -163,6 +178,15 @@ impl Open {
     fn step(&mut self, text: &str) -> Result<(), QueryError> {
         let outcome = self.db.execute_batch(text);
         outcome.map_err(|error| self.engine_error(&error))
+    }
+}
+
+/// Stops the statement that runs on a connection, within a few steps of its program.
+struct Interrupter(rusqlite::InterruptHandle);
+
+impl Cancel for Interrupter {
+    fn cancel(&self) {
+        self.0.interrupt();
     }
 }
 
@@ -218,12 +242,14 @@ impl Connection for Open {
 
     fn batch_execute(&mut self, sql: &str) -> Result<(), QueryError> {
         self.session.admit(effect(Dialect::Sqlite, sql))?;
-        self.step(sql)
+        let cancel = Arc::clone(&self.cancel);
+        running(&cancel, || self.step(sql))
     }
 
     fn begin(&mut self) -> Result<(), QueryError> {
         let text = self.session.begin_text("BEGIN IMMEDIATE");
-        self.step(&text)?;
+        let cancel = Arc::clone(&self.cancel);
+        running(&cancel, || self.step(&text))?;
         self.session.depth += 1;
         Ok(())
     }
