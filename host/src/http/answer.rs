@@ -190,15 +190,19 @@ impl<S: Service> Front<S> {
         let (answers, mut answer) = oneshot::channel();
         let job = Box::new(move || {
             let answers = Cell::new(Some(answers));
-            // Nobody waits any more after the deadline.
-            let send = |reply| answers.take().map(|answers| answers.send(reply));
+            let send = |reply| {
+                if let Some(answers) = answers.take() {
+                    // Nobody waits any more after the deadline.
+                    let _ = answers.send(reply);
+                }
+            };
             let on_lost = |what: &str| {
                 route.lost();
-                let _ = send(Reply::Lost { message: format!("{what}; its thread is lost") });
+                send(Reply::Lost { message: format!("{what}; its thread is lost") });
             };
             let reply = pins::losable(&on_lost, || run(&route, &incoming));
             drop((route, incoming));
-            let _ = send(reply);
+            send(reply);
         });
         let ticket = match self.workers.submit(&account, job) {
             Ok(ticket) => ticket,
