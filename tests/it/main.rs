@@ -4,6 +4,8 @@
 mod abi;
 // What an operator types, and what is said when it is wrong.
 mod cli;
+// The table of faults, and those that no other room tests.
+mod faults;
 // What an importer of code must be immune to.
 mod importer;
 // What both database drivers promise, below the boundary.

@@ -81,6 +81,9 @@ fn table(outcome: &Outcome) {
         println!("{name:>14}  {value}");
     }
     for (name, value) in [
+        ("rss_growth_%", outcome.rss_growth_percent),
+        ("maps_growth_%", outcome.maps_growth_percent),
+        ("seconds", outcome.seconds),
         ("p50_ms", outcome.p50_ms),
         ("p99_ms", outcome.p99_ms),
         ("reload_p50_ms", outcome.reload_p50_ms),
