@@ -1,12 +1,14 @@
 //! The faults of importers that reload by name and time, each of which must not happen here.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use tests::SourcePlugin;
+use tests::fixture;
 use tests::host::{Event, Launch, TestHost};
 use tests::http::Client;
-use tests::wait::{BUILD, eventually};
+use tests::wait::{BUILD, SOON, eventually};
+use tests::{Load, SourcePlugin};
 
 /// A plugin that says the shared helper's word, and its own.
 fn source(own: &str) -> String {
@@ -120,4 +122,122 @@ fn pair_that_must_move_together_moves_together_or_not_at_all() {
         (host.plugin("left").generation(), host.get("/right/").text()),
         (Some(2), "three RIGHT".into())
     );
+}
+
+/// Modules of one name in two plugins are two modules.
+#[test]
+fn files_of_one_name_in_two_directories_are_two() {
+    let launch = Launch::new().warm();
+    let text =
+        source("").replace("helper::word()", "words::WORD").replace("plugin! {", "mod words;\n\nplugin! {");
+    let words = |plugin: &SourcePlugin, word: &str| {
+        let text = format!("//! A word.\npub const WORD: &str = \"{word}\";\n");
+        fs::write(plugin.dir().join("src/words.rs"), text).unwrap();
+    };
+    let left = launch.plugins().write_source("left", &text);
+    let right = launch.plugins().write_source("right", &text);
+    words(&left, "left");
+    words(&right, "right");
+    let host = launch.start();
+    assert_eq!(self::words(&host), ("left ".into(), "right ".into()));
+    host.reload("left", |_| words(&left, "LEFT"));
+    assert_eq!(self::words(&host), ("LEFT ".into(), "right ".into()));
+    assert_eq!(host.plugin("right").generation(), Some(1));
+}
+
+/// Two libraries of one name are not one plugin that changes all the time: the second is refused, with both
+/// named, and the first serves on.
+#[test]
+fn second_library_of_a_name_is_refused() {
+    let host = TestHost::start([("shop", "version_a")]);
+    host.plugins.install("libshop", "version_b");
+    eventually(SOON, "the second one to be told of", || {
+        let log = host.log();
+        let words =
+            log.lines().find(|line| line.contains("two plugins are named `shop`")).unwrap_or_default();
+        if words.contains("/shop.so") && words.contains("/libshop.so") { Ok(()) } else { Err(log) }
+    });
+    assert_eq!(host.get("/shop/ping").text(), "a");
+    assert_eq!((host.plugin_list().len(), host.plugin("shop").generation()), (1, Some(1)));
+}
+
+/// A file is one plugin, by whatever names it can be reached.
+#[test]
+fn file_behind_a_symlink_and_a_hard_link_is_one_plugin() {
+    let launch = Launch::new();
+    let outside = launch.scratch().join("elsewhere.so");
+    fs::copy(fixture::library("version_a"), &outside).unwrap();
+    let name = |name: &str| launch.plugins().library(name);
+    symlink(&outside, name("shop")).unwrap();
+    symlink(name("shop"), name("tops")).unwrap();
+    fs::copy(fixture::library("version_b"), name("hard")).unwrap();
+    fs::hard_link(name("hard"), name("less")).unwrap();
+    let host = launch.start();
+    let names: Vec<String> = host.plugin_list().iter().map(|plugin| plugin.name()).collect();
+    assert_eq!(names, ["hard", "shop"]);
+
+    // Behind the link the file is replaced: the very plugin goes live, once.
+    let fresh = outside.with_extension("fresh");
+    fs::copy(fixture::library("version_b"), &fresh).unwrap();
+    host.reload("shop", |_| fs::rename(&fresh, &outside).unwrap());
+    assert_eq!(host.get("/shop/ping").text(), "b");
+    assert_eq!(outcomes(&host, "shop"), ["reloaded", "loaded"]);
+    assert_eq!(host.plugin("hard").generation(), Some(1));
+}
+
+/// 64 clients ask for a plugin that is just coming: it is loaded once, and each answer is a whole one.
+#[test]
+fn cold_route_hit_by_64_clients_is_loaded_once() {
+    let host = TestHost::start([("other", "version_a")]);
+    let load = Load::start(host.listen(), 64, "/shop/ping", |response| match response.status {
+        status @ (404 | 503) => Ok(status.to_string()),
+        200 if response.text() == "b" => Ok("b".to_owned()),
+        status => Err(format!("{status}: {}", response.text())),
+    });
+    load.wait_answers(64);
+    host.reload("shop", |plugins| plugins.install("shop", "version_b"));
+    load.wait_answers(64);
+    let tally = load.finish();
+    tally.assert_flawless();
+    assert!(tally.labels.contains_key("b"), "{:?}", tally.labels);
+    assert_eq!((outcomes(&host, "shop"), host.plugin("shop").generation()), (vec!["loaded".into()], Some(1)));
+}
+
+/// What a starting plugin is about to be is seen by nobody: no route, no generation, until its init is done.
+#[test]
+fn half_initialised_plugin_is_never_visible() {
+    let launch = Launch::new();
+    let gate = launch.scratch().join("gate");
+    let host = launch.env("FIXTURE_GATE", &gate).start();
+    host.plugins.install("shop", "on_load_slow");
+    let waiting = gate.with_extension("waiting");
+    eventually(SOON, "the init to wait", || waiting.exists().then_some(()).ok_or("it does not"));
+    let status = host.plugin("shop");
+    assert_eq!((status.state(), status.generation()), ("building".into(), None), "{status}");
+    assert!(status.routes().is_empty(), "{status}");
+    assert!((0..20).all(|_| host.get("/shop/ping").status != 200));
+    fs::write(&gate, "").unwrap();
+    host.wait_generation("shop", 1);
+    assert_eq!(host.get("/shop/ping").text(), "slow");
+}
+
+/// Switched off is switched off: no edit, no signal and no order brings other code.
+#[test]
+fn frozen_host_serves_what_it_was_started_with() {
+    let launch = Launch::new().arg("--freeze");
+    launch.plugins().install("shop", "version_a");
+    let host = launch.start();
+    host.plugins.replace("shop", "version_b");
+    host.plugins.install("late", "version_b");
+    host.signal("HUP");
+    eventually(SOON, "the signal to be answered in the log", || match host.log() {
+        log if log.contains("the host was started with --freeze") => Ok(()),
+        log => Err(log),
+    });
+    let state = host.state_dir();
+    let refused = host.cli(&["reload", "shop", "--state", state.to_str().unwrap()]);
+    assert_ne!(refused.code(), 0, "{refused}");
+    assert!(refused.stderr.contains("reloading is switched off"), "{refused}");
+    assert_eq!(host.get("/shop/ping").text(), "a");
+    assert_eq!((host.plugin_list().len(), host.plugin("shop").generation()), (1, Some(1)));
 }

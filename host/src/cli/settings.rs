@@ -66,9 +66,10 @@ impl RunSettings {
                 load_deadline: file.load_timeout.unwrap_or(LOAD_TIMEOUT),
                 probation: probation(args, watch, file.probation, file.budget),
                 program: program()?,
+                is_after_crash: false,
             },
-            restarts: 0,
             drain_timeout: file.drain_timeout.unwrap_or(DRAIN_TIMEOUT),
+            safe: file.safe,
         };
         check_addresses(&host)?;
         Ok(RunSettings { host, log: args.log.or(file.log).unwrap_or(LogLevel(LevelFilter::INFO)) })

@@ -270,6 +270,12 @@ impl Attempts {
 
     /// The pipeline behind the build.
     fn load(&mut self, mut steps: Steps, bytes: &[u8], build_id: BuildId) {
+        if self.resumed.take() == Some(build_id) {
+            if self.kept.current == Some(build_id) {
+                self.served.clone_from(&self.tried);
+            }
+            return;
+        }
         match self.shared.load(&self.plugin, bytes, build_id, &mut steps) {
             Ok(loaded) => self.loaded(loaded, steps),
             Err(refused) => self.refuse(steps, refused),
@@ -369,7 +375,7 @@ impl Attempts {
         }
     }
 
-    fn refuse(&self, steps: Steps, refused: Refused) {
+    pub(super) fn refuse(&self, steps: Steps, refused: Refused) {
         let serving = self.plugin.current_number();
         self.plugin.refusal.store(Some(Arc::new(Refusal {
             reason: refused.reason.clone(),

@@ -23,7 +23,7 @@ use super::router::{self, Entry, Router};
 use super::stage::BuildId;
 use super::{Shared, descriptor, vetting};
 use crate::hostcall::Caller;
-use crate::pins::Code;
+use crate::pins::{self, Code, DrainOnDrop, Label};
 use crate::registry::Overlay;
 use crate::report::chain;
 use crate::share::Account;
@@ -120,6 +120,9 @@ impl Shared {
         if let Some(lease) = serving.as_ref().filter(|lease| lease.generation().build_id == build_id) {
             return Ok(Prepared::Unchanged { number: lease.generation().number });
         }
+        if let Some(reason) = self.quarantine.reason(&plugin.name, build_id) {
+            return Err(Refused::new("quarantine", reason));
+        }
         let (descriptor, vetted, staged) = steps.run("stage", || {
             let descriptor =
                 descriptor::read(bytes).map_err(|error| Refused::new("stage", error.to_string()))?;
@@ -132,9 +135,11 @@ impl Shared {
                 self.stage.put(&plugin.name, bytes).map_err(|error| Refused::new("stage", chain(&error)))?;
             Ok::<_, Refused>((descriptor, vetted, staged))
         })?;
-        steps
-            .run("probe", || self.probe.run(&staged.path))
-            .map_err(|error| Refused::new("probe", chain(&error)))?;
+        if !self.proven.lock().contains(&build_id) {
+            steps
+                .run("probe", || self.probe.run(&staged.path))
+                .map_err(|error| Refused::new("probe", chain(&error)))?;
+        }
         if self.parked.len() >= MOST_PARKED {
             let words = format!(
                 "{MOST_PARKED} earlier generations are still mapped, and the process cannot take more; restart the host"
@@ -156,7 +161,14 @@ impl Shared {
             handles: Arc::default(),
             data_dir: self.settings.state_dir.join("data"),
             safe: self.safe.for_another(),
-            code: self.code_at(&staged.path),
+            code: self.code_at(
+                &staged.path,
+                Label {
+                    plugin: Arc::clone(&plugin.name),
+                    generation: number,
+                    build: build_id.to_string().into(),
+                },
+            ),
         });
         let (library, staged) = match steps.run("open", || self.open(&staged.path, &caller, &vetted.needs)) {
             Ok(library) => (library, staged),
@@ -205,19 +217,22 @@ impl Shared {
     pub(super) fn abandon(&self, generation: Arc<Generation>) {
         let caller = generation.library.caller();
         caller.registry.abandon(&caller.overlay);
+        caller.safe.cancel_watches();
         caller.handles.retire();
         self.parked.add(&generation);
         self.tell_reaper(Task::Refused(generation));
     }
 
     /// The code of a library that is about to be opened: the reaper gets word when it is free to go.
-    fn code_at(self: &Arc<Self>, path: &Path) -> Arc<Code> {
+    fn code_at(self: &Arc<Self>, path: &Path, label: Label) -> Arc<Code> {
         let shared = Arc::downgrade(self);
-        Code::new(path, move || {
+        let code = Code::new(path, move || {
             if let Some(shared) = shared.upgrade() {
                 shared.tell_reaper(Task::Freed);
             }
-        })
+        });
+        code.set_label(label);
+        code
     }
 
     /// Opens a library on a thread that ends with it, and so keeps nothing of what constructors leave behind.
@@ -234,6 +249,7 @@ impl Shared {
             let opener = std::thread::Builder::new().name(name);
             let thread = opener
                 .spawn_scoped(scope, || {
+                    let _drain = DrainOnDrop;
                     let opened = Library::open(path, Arc::clone(caller), is_known);
                     let mut kept = self.kept.lock();
                     for library in needs {
@@ -281,9 +297,12 @@ impl Shared {
         let of_thread = Arc::clone(generation);
         let thread = format!("load {} g{}", generation.plugin, generation.number);
         let spawned = std::thread::Builder::new().name(thread).spawn(move || {
+            let _drain = DrainOnDrop;
             for (_, name, hook) in named {
                 let pin = of_thread.pin(format!("`{name}`, which is still running"));
-                let outcome = hook.run(&of_thread.library);
+                // Nobody listens any more when the deadline has passed.
+                let on_lost = |what: &str| drop(done.send(Err(HookError::Lost(what.to_owned()))));
+                let outcome = pins::losable(&on_lost, || hook.run(&of_thread.library));
                 drop(pin);
                 // Nobody listens any more when the deadline has passed: then the rest is not run either.
                 if outcome.is_err() | done.send(outcome).is_err() {
@@ -304,6 +323,7 @@ impl Shared {
                 Ok(Err(HookError::Panicked(reason))) => {
                     Err(Refused::new(step, format!("`{name}` panicked: {reason}")))
                 }
+                Ok(Err(error @ HookError::Lost(_))) => Err(Refused::new(step, format!("`{name}` {error}"))),
                 Err(_) => Err(Refused::new(step, format!("`{name}` is still running after {allowed:?}"))),
             })?;
         }
@@ -368,6 +388,8 @@ impl Shared {
     pub(super) fn end(&self, lease: &Lease, reason: u32) {
         let generation = lease.generation();
         *generation.unload_reason.lock() = Some(reason);
+        // Who waits for a change of the safe would keep it in use.
+        generation.library.caller().safe.cancel_watches();
         self.parked.add(generation);
     }
 

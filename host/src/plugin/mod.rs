@@ -22,12 +22,15 @@ pub mod descriptor;
 mod event;
 mod generation;
 pub mod invoke;
+mod kept;
 pub mod library;
 mod load;
 mod parked;
 pub mod probe;
+mod quarantine;
 mod reaper;
 mod record;
+mod resume;
 mod rollback;
 pub mod router;
 mod source;
@@ -53,12 +56,13 @@ pub use self::event::{Event, EventKind, Events, Step};
 pub use self::generation::{Generation, Lease};
 use self::parked::ParkedList;
 use self::probe::Probe;
+use self::quarantine::Quarantine;
 use self::reaper::Task;
 pub use self::record::Plugin;
 pub use self::rollback::{OrderError, Probation};
 use self::router::Router;
 pub use self::source::Source;
-use self::stage::Stage;
+use self::stage::{BuildId, Stage};
 pub use self::status::{ParkedStatus, PluginState, PluginStatus, RouteStatus, SourceStatus};
 use self::together::Rounds;
 use self::worker::Worker;
@@ -92,6 +96,8 @@ pub struct Settings {
     pub probation: Option<Probation>,
     /// The host's own executable, for the probe.
     pub program: PathBuf,
+    /// Whether this process goes on where one before it has crashed.
+    pub is_after_crash: bool,
 }
 
 /// Where in the state directory the supervisor leaves the record of a crash.
@@ -180,6 +186,10 @@ struct Shared {
     unmapping: Result<(), Unsupported>,
     /// Plugins that are about to go live together.
     rounds: Rounds,
+    /// Code that has crashed the process.
+    quarantine: Quarantine,
+    /// Content that has served in the process that has crashed: it needs no probe.
+    proven: Mutex<HashSet<BuildId>>,
     /// Sources that lost to another plugin of their name, so that it is said once.
     duplicates: Mutex<HashSet<PathBuf>>,
     watcher: Mutex<Option<Watcher>>,
@@ -218,7 +228,10 @@ impl Plugins {
         }
         let (reaper, tasks) = std::sync::mpsc::channel();
         let probe = Probe { program: settings.program.clone(), deadline: PROBE_DEADLINE };
+        let quarantine = Quarantine::open(&settings);
         let shared = Arc::new(Shared {
+            quarantine,
+            proven: Mutex::default(),
             settings,
             builder,
             stage,
@@ -438,6 +451,11 @@ impl Shared {
         match candidate {
             Candidate::Library { path, real, name } => (name, Source::Library { path, real }, None),
             Candidate::Source { directory } => {
+                if self.settings.is_after_crash
+                    && let Some(name) = kept::name_of(&directory, &self.settings.state_dir)
+                {
+                    return (name, Source::Directory { path: directory }, None);
+                }
                 let package = Package::describe(self.builder.cargo(), &directory);
                 let name = match &package {
                     Ok(package) => package.name.clone(),

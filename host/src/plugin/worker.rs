@@ -16,11 +16,13 @@ use plugin_api::abi::{UNLOAD_REMOVED, UNLOAD_SHUTDOWN};
 use super::Shared;
 use super::attempt::Look;
 use super::event::{Event, EventKind, Steps};
+use super::kept::Kept;
 use super::record::Plugin;
-use super::rollback::{Kept, OrderError};
+use super::rollback::OrderError;
 use super::source::Source;
 use super::stage::BuildId;
 use crate::build::{DescribeError, Fingerprint, Package};
+use crate::pins::{self, DrainOnDrop};
 use crate::report::chain;
 
 /// How long a source that has vanished may stay away before the plugin counts as deleted: linkers and
@@ -43,10 +45,29 @@ impl Worker {
         let of_thread = Arc::clone(&plugin);
         let thread =
             std::thread::Builder::new().name(format!("plugin {}", plugin.name)).spawn(move || {
-                let kept = Kept::of(&of_thread.name, &shared.settings);
-                let plugin = of_thread;
-                let (tried, served, tried_library, asked) = (None, None, None, Vec::new());
-                Attempts { shared, plugin, package, tried, served, tried_library, kept, asked }.run();
+                // A publish drops what an upgrade has left over: code of the plugin, on this thread.
+                let _drain = DrainOnDrop;
+                let bell = Arc::clone(&of_thread);
+                pins::attend(move || bell.ring());
+                let settings = &shared.settings;
+                let is_resuming = settings.is_after_crash || shared.quarantine.concerns(&of_thread.name);
+                let source = of_thread.source.path();
+                let kept = Kept::of(&of_thread.name, source, &settings.state_dir, is_resuming);
+                let mut attempts = Attempts {
+                    shared,
+                    plugin: of_thread,
+                    package,
+                    tried: None,
+                    served: None,
+                    tried_library: None,
+                    resumed: None,
+                    kept,
+                    asked: Vec::new(),
+                };
+                if is_resuming {
+                    attempts.resume();
+                }
+                attempts.run();
             })?;
         Ok(Worker { plugin, thread: Some(thread) })
     }
@@ -75,6 +96,8 @@ pub(super) struct Attempts {
     pub(super) served: Option<Fingerprint>,
     /// The library of the last attempt.
     pub(super) tried_library: Option<BuildId>,
+    /// What the process that crashed had made of the source; its outcome stands. Asked for once.
+    pub(super) resumed: Option<BuildId>,
     /// What can be gone back to.
     pub(super) kept: Kept,
     /// Who waits for the outcome of the next attempt.
@@ -117,6 +140,7 @@ impl Attempts {
         self.package = None;
         self.tried = None;
         self.tried_library = None;
+        self.resumed = None;
     }
 
     /// Whether the source stays away.

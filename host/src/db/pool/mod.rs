@@ -101,7 +101,7 @@ impl Pool {
     ///
     /// When all stay lent out, the database cannot be reached or the pool is closed.
     pub fn checkout(&self) -> Result<Lease, CheckoutError> {
-        self.checkout_for(None, self.shared.config.checkout_timeout)
+        self.checkout_for(None, None)
     }
 
     /// As [`checkout`](Pool::checkout), waiting no longer than `timeout`.
@@ -110,11 +110,11 @@ impl Pool {
     ///
     /// As `checkout`.
     pub fn checkout_timeout(&self, timeout: Duration) -> Result<Lease, CheckoutError> {
-        self.checkout_for(None, timeout)
+        self.checkout_for(None, Some(timeout))
     }
 
-    /// As [`checkout_timeout`](Pool::checkout_timeout), on behalf of somebody whom the report of a
-    /// forgotten connection is to name.
+    /// As [`checkout`](Pool::checkout), on behalf of somebody whom the report of a forgotten connection
+    /// is to name, and waiting no longer than `timeout` if it is given.
     ///
     /// # Errors
     ///
@@ -122,11 +122,12 @@ impl Pool {
     pub fn checkout_for(
         &self,
         borrower: Option<Arc<dyn Borrower>>,
-        timeout: Duration,
+        timeout: Option<Duration>,
     ) -> Result<Lease, CheckoutError> {
         let shared = &self.shared;
+        let patience = timeout.unwrap_or(shared.config.checkout_timeout);
         let loan = Loan::now(borrower, shared.config.leak_backtrace);
-        let grant = shared.grant(timeout, false, loan)?;
+        let grant = shared.grant(patience, false, loan)?;
         Ok(Lease::own(shared.clone(), shared.fulfil(grant)?))
     }
 
@@ -139,14 +140,15 @@ impl Pool {
     pub fn checkout_shared(
         &self,
         borrower: Option<Arc<dyn Borrower>>,
-        timeout: Duration,
+        timeout: Option<Duration>,
     ) -> Result<Lease, CheckoutError> {
         let shared = &self.shared;
+        let patience = timeout.unwrap_or(shared.config.checkout_timeout);
         if shared.config.max_shared == 0 {
             return self.checkout_for(borrower, timeout);
         }
         let loan = Loan::now(borrower, shared.config.leak_backtrace);
-        match shared.grant(timeout, true, loan)? {
+        match shared.grant(patience, true, loan)? {
             Grant::Joint(joint) => Ok(shared.lend_share(joint)),
             grant => {
                 let coming = Coming { shared, counts: grant.is_for_one() };

@@ -105,6 +105,7 @@ fn statement(sql: &str, params: &[ValueView]) -> StatementView {
         sql: StrView::new(sql),
         params: params.as_ptr(),
         param_count: params.len(),
+        flags: 0,
     }
 }
 
