@@ -20,6 +20,8 @@ mod db_pool;
 mod deadlines;
 // Live values that become what their edited definition says.
 mod evolution;
+// What a type is called in memory, tried with definitions by chance.
+mod fingerprint;
 // The harness keeps its promises.
 mod harness;
 // Hooks at both ends of a generation's life.
