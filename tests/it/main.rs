@@ -36,6 +36,10 @@ mod resident;
 mod safe;
 // Code that outlives its generation, because somebody calls it.
 mod services;
+// What files and servers promise alike.
+mod safe_backends;
+// Writes that the response waits for, waiting for changes, queues, shared safes.
+mod safe_later;
 // What a client gets, from good handlers and bad ones.
 mod serving;
 // Checked code cannot reach what is gone.

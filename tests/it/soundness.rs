@@ -130,3 +130,106 @@ fn an_empty_map_that_was_moved_out_outlives_its_value() {
     settle(&host, 1);
     assert_eq!(ask(&host, "/probe/moved"), "Some({})");
 }
+
+/// A thread-local that logs when it ends does so after the bridge's own, if that was made later.
+const PARTING: &str = r#"
+#![forbid(unsafe_code)]
+use plugin_api::prelude::*;
+
+plugin! { routes: { GET "/touch" => touch, GET "/thread" => thread, GET "/" => index } }
+
+struct Parting(&'static str);
+
+impl Drop for Parting {
+    fn drop(&mut self) {
+        tracing::info!("{} ended", self.0);
+        tracing::info_span!("outer", who = self.0).in_scope(|| tracing::info!("in a span"));
+    }
+}
+
+thread_local! {
+    static WORKER: Parting = const { Parting("worker") };
+    static THREAD: Parting = const { Parting("thread") };
+}
+
+fn touch(_: &Request) -> &'static str {
+    WORKER.with(|_| ());
+    tracing::info_span!("touch").in_scope(|| tracing::info!("after the thread-local"));
+    "touched"
+}
+
+fn thread(_: &Request) -> Result<&'static str> {
+    let thread = std::thread::spawn(|| {
+        THREAD.with(|_| ());
+        tracing::info_span!("thread").in_scope(|| tracing::info!("after the thread-local"));
+    });
+    thread.join().map_err(|_| Error::msg("it panicked"))?;
+    Ok("ended")
+}
+
+fn index(_: &Request) -> &'static str {
+    "here"
+}
+"#;
+
+/// The last words of a thread-local reach the log, on a thread that ends and on one that goes on in newer code.
+#[test]
+fn a_thread_local_may_log_when_it_ends() {
+    let workshop = Workshop::open("parting");
+    let host = start(&workshop.build(PARTING, &[]));
+    let next = workshop.build(&PARTING.replacen("\"here\"", "\"still here\"", 1), &[]);
+    assert_eq!(ask(&host, "/probe/thread"), "ended");
+    assert_eq!(ask(&host, "/probe/touch"), "touched");
+    host.reload("probe", |plugins| plugins.put_library("probe", &next));
+    eventually(SOON, "generation 1 to be unmapped", || match host.plugin("probe") {
+        status if status.unloaded() == 1 => Ok(()),
+        status => Err(status),
+    });
+    assert_eq!(ask(&host, "/probe/"), "still here");
+    let log = host.log();
+    assert!(log.contains("thread ended") && log.contains("worker ended"), "{log}");
+}
+
+/// A value with a part that speaks when it is dropped.
+const LOUD: &str = r#"
+#![forbid(unsafe_code)]
+use plugin_api::prelude::*;
+
+plugin! { routes: { GET "/" => index }, state: [STATE] }
+
+#[derive(Resident, Default)]
+struct Loud(u8);
+
+impl Drop for Loud {
+    fn drop(&mut self) {
+        tracing::info!("gone");
+    }
+}
+
+#[derive(Resident, Default)]
+struct State {
+    kept: u8,
+    loud: Loud,
+}
+
+static STATE: registry::Lazy<State> = registry::Lazy::new("state", || Ok(State::default()));
+
+fn index(_: &Request) -> Result<String> {
+    Ok(STATE.get()?.kept.to_string())
+}
+"#;
+
+/// What old code leaves on the thread that drops a removed part does not keep it mapped.
+#[test]
+fn a_removed_part_that_logs_when_dropped_does_not_hold_its_code() {
+    let workshop = Workshop::open("loud");
+    let host = start(&workshop.build(LOUD, &[]));
+    let next = workshop.build(&LOUD.replacen("    loud: Loud,\n", "", 1), &[]);
+    host.reload("probe", |plugins| plugins.put_library("probe", &next));
+    eventually(SOON, "generation 1 to be unmapped", || match host.plugin("probe") {
+        status if status.unloaded() == 1 => Ok(()),
+        status => Err(status),
+    });
+    assert_eq!(ask(&host, "/probe/"), "0");
+    assert!(host.log().contains("gone"), "{}", host.log());
+}

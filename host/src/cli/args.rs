@@ -298,6 +298,28 @@ pub enum SafeCommand {
         #[command(flatten)]
         ask: AskArgs,
     },
+    /// Gives the free room of a safe's file back to the file system
+    Compact {
+        /// Name of the safe: that of its plugin
+        name: Option<String>,
+        /// How to answer, and of which host.
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Copies a safe that is not in use between files and a database server
+    Migrate {
+        /// Name of the safe: that of its plugin
+        name: String,
+        /// Where it is: `file` or `postgres://...`; where this host keeps safes, if left out
+        #[arg(long, value_name = "PLACE")]
+        from: Option<String>,
+        /// Where it goes, likewise
+        #[arg(long, value_name = "PLACE", required_unless_present = "from")]
+        to: Option<String>,
+        /// How to answer, and of which host.
+        #[command(flatten)]
+        ask: AskArgs,
+    },
     /// Puts a backup in the place of a safe that is not in use
     Restore {
         /// Name of the safe: that of its plugin

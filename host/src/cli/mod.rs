@@ -21,6 +21,7 @@ mod args;
 mod ask;
 mod check;
 mod db;
+mod itself;
 mod log;
 mod new;
 mod order;

@@ -120,7 +120,10 @@ pub(crate) unsafe fn guard(
         Ok(Ok(())) => return Status::OK,
         Ok(Err(failure)) => failure,
         Err(message) => {
-            tracing::error!(plugin = %caller.plugin, generation = caller.generation, "host call panicked: {message}");
+            // The log itself may be what panicked, at the end of a thread; then there is nobody left to tell.
+            let _ = crate::panic::catch(|| {
+                tracing::error!(plugin = %caller.plugin, generation = caller.generation, "host call panicked: {message}");
+            });
             Failure::new(Status::PANICKED, format!("the host panicked: {message}"))
         }
     };

@@ -146,6 +146,31 @@ pub fn drain_if_due() {
     }
 }
 
+/// Runs all that this thread keeps of libraries, now that its work is done.
+///
+/// At the very end of the thread it would be run as well, but then the host's own thread-locals may be gone, on
+/// which a destructor depends that calls the host: the log's, for one.
+pub(super) fn drain_all() {
+    let known = RECORD.get();
+    if !known.is_null()
+        && known != ENDED
+        && let Some(record) = record()
+    {
+        record.drain(|_| true);
+    }
+}
+
+/// Runs, when dropped, all that the thread keeps of libraries. For the outermost frame of a thread of the host
+/// in which code of libraries may run.
+#[derive(Debug)]
+pub struct DrainOnDrop;
+
+impl Drop for DrainOnDrop {
+    fn drop(&mut self) {
+        drain_all();
+    }
+}
+
 /// Asks every thread that keeps a destructor of `code` to come to a drain point.
 pub(super) fn ask_to_drain(code: &Arc<Code>) {
     for record in records() {
@@ -195,17 +220,28 @@ pub(super) fn keep_local(code: &Arc<Code>, destructor: Destructor, object: *mut 
 pub(super) fn keep_key(code: &Arc<Code>, key: u32, has_value: bool) {
     let Some(record) = record() else { return };
     let is_it = |kept: &Kept| matches!(kept.what, What::Key(of) if of == key);
-    let at = lock(&record.kept).iter().position(is_it);
-    match (at, has_value) {
-        (None, true) => {
+    let gone = {
+        // Found and removed under one lock: another thread may be forgetting a key that stands before it.
+        let mut kept = lock(&record.kept);
+        match (kept.iter().position(is_it), has_value) {
+            (Some(at), false) => Some(kept.remove(at)),
+            (Some(_), true) | (None, false) => return,
+            (None, true) => None,
+        }
+    };
+    match gone {
+        Some(gone) => gone.code.release(),
+        None => {
             keep(code, What::Key(key));
         }
-        (Some(at), false) => {
-            let gone = lock(&record.kept).remove(at);
-            gone.code.release();
-        }
-        _ => {}
     }
+}
+
+/// Whether a library has started this thread.
+pub(super) fn is_started_by_library() -> bool {
+    let started =
+        |record: Arc<Record>| lock(&record.kept).iter().any(|kept| matches!(kept.what, What::Started));
+    record().is_some_and(started)
 }
 
 /// Forgets a key that its library deleted: its values are no longer destroyed by anybody.

@@ -23,7 +23,7 @@ use super::router::{self, Entry, Router};
 use super::stage::BuildId;
 use super::{Shared, descriptor, vetting};
 use crate::hostcall::Caller;
-use crate::pins::{Code, Label};
+use crate::pins::{self, Code, DrainOnDrop, Label};
 use crate::registry::Overlay;
 use crate::report::chain;
 use crate::share::Account;
@@ -217,6 +217,7 @@ impl Shared {
     pub(super) fn abandon(&self, generation: Arc<Generation>) {
         let caller = generation.library.caller();
         caller.registry.abandon(&caller.overlay);
+        caller.safe.cancel_watches();
         caller.handles.retire();
         self.parked.add(&generation);
         self.tell_reaper(Task::Refused(generation));
@@ -248,6 +249,7 @@ impl Shared {
             let opener = std::thread::Builder::new().name(name);
             let thread = opener
                 .spawn_scoped(scope, || {
+                    let _drain = DrainOnDrop;
                     let opened = Library::open(path, Arc::clone(caller), is_known);
                     let mut kept = self.kept.lock();
                     for library in needs {
@@ -295,9 +297,12 @@ impl Shared {
         let of_thread = Arc::clone(generation);
         let thread = format!("load {} g{}", generation.plugin, generation.number);
         let spawned = std::thread::Builder::new().name(thread).spawn(move || {
+            let _drain = DrainOnDrop;
             for (_, name, hook) in named {
                 let pin = of_thread.pin(format!("`{name}`, which is still running"));
-                let outcome = hook.run(&of_thread.library);
+                // Nobody listens any more when the deadline has passed.
+                let on_lost = |what: &str| drop(done.send(Err(HookError::Lost(what.to_owned()))));
+                let outcome = pins::losable(&on_lost, || hook.run(&of_thread.library));
                 drop(pin);
                 // Nobody listens any more when the deadline has passed: then the rest is not run either.
                 if outcome.is_err() | done.send(outcome).is_err() {
@@ -318,6 +323,7 @@ impl Shared {
                 Ok(Err(HookError::Panicked(reason))) => {
                     Err(Refused::new(step, format!("`{name}` panicked: {reason}")))
                 }
+                Ok(Err(error @ HookError::Lost(_))) => Err(Refused::new(step, format!("`{name}` {error}"))),
                 Err(_) => Err(Refused::new(step, format!("`{name}` is still running after {allowed:?}"))),
             })?;
         }
@@ -382,6 +388,8 @@ impl Shared {
     pub(super) fn end(&self, lease: &Lease, reason: u32) {
         let generation = lease.generation();
         *generation.unload_reason.lock() = Some(reason);
+        // Who waits for a change of the safe would keep it in use.
+        generation.library.caller().safe.cancel_watches();
         self.parked.add(generation);
     }
 

@@ -19,10 +19,11 @@ use parking_lot::Mutex;
 use plugin_api::abi::UNLOAD_SHUTDOWN;
 
 use super::event::{Event, EventKind, Step, ms};
+use super::invoke::HookError;
 use super::library::Mapped;
 use super::stage::Staged;
 use super::{Generation, Shared, invoke};
-use crate::pins::{self, Code};
+use crate::pins::{self, Code, DrainOnDrop};
 
 /// How long `on_unload` may take.
 const UNLOAD_DEADLINE: Duration = Duration::from_secs(10);
@@ -125,6 +126,8 @@ impl Reaper {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.give_up_hooks();
+            // What the drop of a value may have left on this thread.
+            pins::drain_if_due();
             look_again = self.unmap_all();
         }
     }
@@ -309,15 +312,19 @@ fn start_hook(
     let pin = generation.pin("`on_unload`, which is still running");
     let name = format!("unload {} g{}", generation.plugin, generation.number);
     let run = move || {
-        let outcome = invoke::on_unload(&of_thread.library, reason);
+        let _drain = DrainOnDrop;
         let (plugin, generation) = (Arc::clone(&of_thread.plugin), of_thread.number);
+        let tell = |problem| {
+            // Nobody listens any more when the deadline has passed.
+            if let Some(way) = way.lock().take() {
+                let _ = way.send(Task::HookEnded { plugin: Arc::clone(&plugin), generation, problem });
+            }
+        };
+        let on_lost = |what: &str| tell(Some(format!("`on_unload` {}", HookError::Lost(what.to_owned()))));
+        let outcome = pins::losable(&on_lost, || invoke::on_unload(&of_thread.library, reason));
         drop(of_thread);
         drop(pin);
-        let problem = outcome.err().map(|error| format!("`on_unload` {error}"));
-        // Nobody listens any more when the deadline has passed.
-        if let Some(way) = way.lock().take() {
-            let _ = way.send(Task::HookEnded { plugin, generation, problem });
-        }
+        tell(outcome.err().map(|error| format!("`on_unload` {error}")));
     };
     std::thread::Builder::new().name(name).spawn(run).map(drop)
 }

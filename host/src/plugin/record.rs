@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::Settings;
 use super::event::{Event, EventKind, Steps};
@@ -21,6 +21,7 @@ use super::rollback::{OnProbation, Order};
 use super::router::Refusal;
 use super::source::Source;
 use crate::build::{Cancel, Fingerprint, Inputs};
+use crate::pins;
 use crate::share::Share;
 use crate::watch::{Change, Depth};
 
@@ -180,7 +181,7 @@ impl Plugin {
         let mut work = self.work.lock();
         work.is_looking = false;
         while work.nudges == seen && !work.stop {
-            self.wake.wait(&mut work);
+            self.sleep(&mut work);
         }
         (!work.stop).then(|| Nudged { nudges: work.nudges, orders: std::mem::take(&mut work.orders) })
     }
@@ -239,7 +240,16 @@ impl Plugin {
             if work.nudges != seen {
                 return Waited::Nudged(work.nudges);
             }
-            self.wake.wait(&mut work);
+            self.sleep(&mut work);
+        }
+    }
+
+    /// Waits for a bell, or drains this thread if that is due.
+    fn sleep(&self, work: &mut MutexGuard<'_, Work>) {
+        if pins::is_due() {
+            MutexGuard::unlocked(work, pins::drain_if_due);
+        } else {
+            self.wake.wait(work);
         }
     }
 

@@ -22,6 +22,7 @@ use super::rollback::OrderError;
 use super::source::Source;
 use super::stage::BuildId;
 use crate::build::{DescribeError, Fingerprint, Package};
+use crate::pins::{self, DrainOnDrop};
 use crate::report::chain;
 
 /// How long a source that has vanished may stay away before the plugin counts as deleted: linkers and
@@ -44,6 +45,10 @@ impl Worker {
         let of_thread = Arc::clone(&plugin);
         let thread =
             std::thread::Builder::new().name(format!("plugin {}", plugin.name)).spawn(move || {
+                // A publish drops what an upgrade has left over: code of the plugin, on this thread.
+                let _drain = DrainOnDrop;
+                let bell = Arc::clone(&of_thread);
+                pins::attend(move || bell.ring());
                 let settings = &shared.settings;
                 let is_resuming = settings.is_after_crash || shared.quarantine.concerns(&of_thread.name);
                 let source = of_thread.source.path();

@@ -81,11 +81,10 @@ pub fn run(plan: Plan) -> Outcome {
     launch.plugins().install("ledger", "db_ledger");
     let host = launch.env("DATABASE_URL", cluster.url(&database)).start();
     let clients = &Clients::default();
-    let (asked, mut outcome) = (&host, Outcome::default());
+    let (asked, count, mut outcome) = (&host, plan.clients, Outcome::default());
     let (answers, killed, started) = thread::scope(|scope| {
-        let threads: Vec<_> = (0..plan.clients)
-            .map(|seed| scope.spawn(move || clients.run(asked, seed, plan.clients)))
-            .collect();
+        let threads: Vec<_> =
+            (0..plan.clients).map(|seed| scope.spawn(move || clients.run(asked, seed, count))).collect();
         let reloads = plan.reloads.then(|| scope.spawn(|| clients.reload(asked)));
         clients.wait(&clients.served, plan.requests);
         cluster.kill9();
