@@ -16,6 +16,8 @@ mod db_handles;
 mod db_outage;
 // What a pool promises, on real databases.
 mod db_pool;
+// Each test of the pool that ours is measured by has its counterpart.
+mod dbutils;
 // Handlers that do not return cost their own plugin, and nobody else.
 mod deadlines;
 // Live values that become what their edited definition says.

@@ -238,7 +238,7 @@ pub enum QueryError {
     SessionLost,
     /// The connection could not be made again.
     #[error(transparent)]
-    Reconnect(#[from] ConnectError),
+    Reconnect(Box<ConnectError>),
     /// The connection belongs to another thread.
     #[error("this connection belongs to the thread that got it: ask for one on each thread")]
     WrongThread,
@@ -312,4 +312,10 @@ pub enum QueryError {
     /// Another thread uses the connection at this moment.
     #[error("another thread is using this connection: check one out for each thread")]
     Busy,
+}
+
+impl From<ConnectError> for QueryError {
+    fn from(error: ConnectError) -> QueryError {
+        QueryError::Reconnect(Box::new(error))
+    }
 }
