@@ -33,7 +33,7 @@ fn layouts() -> Vec<Layout> {
         ErrorSink { data, report }
         BytesSink { data, write }
         HostTable { size, abi_version, generation, ctx, log, panicked, handle_clone, handle_drop, registry, db,
-                    data, safe, tx }
+                    data, safe, tx, stream, listen }
         PluginTable { size, abi_version, descriptor, mount, routes, route_count, route_size, on_load, on_unload,
                       upgrade, check, memory, memory_stripes }
         PreviousView { size, generation, version }
@@ -65,6 +65,13 @@ fn layouts() -> Vec<Layout> {
         SafeWriteView { size, checks, check_count, changes, change_count, timeout_ns }
         SafeTable { size, get, list, len, commit }
         TxTable { size, join, doom }
+        PartSink { data, take }
+        PartSource { data, give }
+        StreamTable { size, query_each, copy_in, copy_out }
+        ListenView { size, url, channels, channel_count, capacity }
+        NoticeView { size, kind, backend, channel, payload }
+        NoticeSink { data, take }
+        ListenTable { size, open, next }
     }
 }
 

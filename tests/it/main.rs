@@ -6,6 +6,8 @@ mod abi;
 mod cli;
 // What both database drivers promise, below the boundary.
 mod db;
+// Streams of rows, COPY, notifications, and the way to the server.
+mod db_streams;
 // Connections that outlive the code which opened them.
 mod db_handles;
 // Handlers that do not return cost their own plugin, and nobody else.

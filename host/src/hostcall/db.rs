@@ -18,6 +18,7 @@ use plugin_api::abi::{DbTable, HandleId};
 
 pub(super) use self::pool::PoolResource;
 use self::pool::{checkout, pool_open};
+pub(super) use self::statement::read;
 use self::statement::{batch_execute, execute, query};
 use self::transaction::{begin, commit, rollback};
 use super::{Caller, Failure};

@@ -114,6 +114,16 @@ pub(super) fn step(conn: &Owned, step: Step) -> Result<(), CallError> {
     })
 }
 
+/// Runs `body` with a statement and its parameters as views that are valid for its call.
+pub(super) fn prepared<T>(
+    sql: &str,
+    params: &[&dyn ToValue],
+    body: impl FnOnce(&StatementView) -> T,
+) -> Result<T, QueryError> {
+    let params = views(params)?;
+    Ok(body(&statement(sql, &params)))
+}
+
 fn statement(sql: &str, params: &[ValueView]) -> StatementView {
     StatementView {
         size: size_of::<StatementView>(),

@@ -5,22 +5,27 @@
 //!
 //! # Invariants
 //!
-//! - `unsafe` is in `call.rs` and `tx_call.rs` only.
+//! - `unsafe` is in `call.rs`, `stream_call.rs` and `tx_call.rs` only.
 
 mod call;
 mod connection;
 mod error;
+mod listen;
 mod pool;
 mod row;
 pub mod rows;
+mod stream;
+mod stream_call;
 mod transaction;
 mod tx_call;
 mod value;
 
 pub use self::connection::{Connection, Transaction};
 pub use self::error::{CheckoutError, OpenError, QueryError};
+pub use self::listen::{Listener, Notice};
 pub use self::pool::{Builder, Pool};
 pub use self::row::{Column, ColumnError, ColumnIndex, Iter, OwnedRow, Row, Rows};
+pub use self::stream::CopyError;
 pub use self::transaction::{Keep, PoolTransaction, RequestTransaction};
 pub use self::value::{FromValue, Mismatch, OutOfRange, ToValue, Value};
 

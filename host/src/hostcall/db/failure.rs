@@ -65,6 +65,7 @@ impl From<QueryError> for Failure {
             | QueryError::ParameterType { .. }
             | QueryError::ColumnType { .. }
             | QueryError::Cell { .. }
+            | QueryError::NotOffered { .. }
             | QueryError::Busy
             | QueryError::WrongThread => (Status::INVALID, String::new()),
         };

@@ -77,7 +77,9 @@ pub(super) unsafe extern "C" fn batch_execute(
 /// # Safety
 ///
 /// `statement` is null or points to a statement whose views are valid for `'a`.
-unsafe fn read<'a>(statement: *const StatementView) -> Result<(&'a str, Vec<Value<'a>>), Failure> {
+pub(in crate::hostcall) unsafe fn read<'a>(
+    statement: *const StatementView,
+) -> Result<(&'a str, Vec<Value<'a>>), Failure> {
     // SAFETY: null or valid, by this function's contract.
     let Some(statement) = (unsafe { statement.as_ref() }) else {
         return Err(Failure::invalid("no statement"));
