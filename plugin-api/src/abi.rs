@@ -107,6 +107,8 @@ impl Status {
     pub const INIT_PANICKED: Status = Status(16);
     /// The layouts of a value and of the caller's type differ, and the value was not upgraded.
     pub const OUTDATED: Status = Status(17);
+    /// The key holds a service of the expected name with other methods.
+    pub const INTERFACE: Status = Status(27);
     /// A check of a write did not hold; nothing is changed.
     pub const CONFLICT: Status = Status(24);
     /// The disk failed during a write, which may or may not have been made.
@@ -117,6 +119,8 @@ impl Status {
     pub const OUTCOME_UNKNOWN: Status = Status(37);
     /// The caller's own function ended a stream.
     pub const STOPPED: Status = Status(43);
+    /// The operator has not granted it.
+    pub const DENIED: Status = Status(49);
 }
 
 /// Why a call failed.
@@ -211,8 +215,12 @@ pub struct HostTable {
     pub data: *const DataTable,
     /// The safe. LIFETIME: as this table.
     pub safe: *const SafeTable,
+    /// Services. LIFETIME: as this table.
+    pub services: *const ServiceTable,
     /// The transactions of a request. LIFETIME: as this table.
     pub tx: *const TxTable,
+    /// Steady connections, and pools with all their settings. LIFETIME: as this table.
+    pub pool: *const PoolTable,
     /// Streams of rows. LIFETIME: as this table.
     pub stream: *const StreamTable,
     /// Subscriptions. LIFETIME: as this table.
@@ -541,7 +549,14 @@ pub struct StatementView {
     pub params: *const ValueView,
     /// How many parameters.
     pub param_count: usize,
+    /// The `STATEMENT_*` flags, added up.
+    pub flags: u64,
 }
+
+/// Running the statement twice does what running it once does: it may be sent again on a new connection.
+pub const STATEMENT_IDEMPOTENT: u64 = 1;
+/// Nothing is replaced or sent again for this statement.
+pub const STATEMENT_NO_FAILOVER: u64 = 2;
 
 /// A value on its way to or from a database.
 #[repr(C)]
@@ -874,9 +889,16 @@ pub struct SafeWriteView {
     pub timeout_ns: u64,
 }
 
-/// The functions of the safe: the calling plugin's own durable store. All of them block; none unwinds.
+/// The response of the request that this thread works for waits until the write is on disk, and is a failure
+/// if it is not; outside of a request the call itself waits.
+pub const SAFE_GATED: u32 = 1;
+/// Nobody waits for the write; a crash may lose it, and `settle` tells whether it was made.
+pub const SAFE_RELAXED: u32 = 2;
+
+/// The functions of the safe: the calling plugin's own durable store. All but `submit` block; none unwinds.
 ///
-/// `safe` is [`HandleId::NONE`] for the plugin's own, which no argument can make another's. Keys are bytes.
+/// `safe` is [`HandleId::NONE`] for the plugin's own, which no argument can make another's, or a handle of
+/// `open_shared`. Keys are bytes.
 /// Entries are written to a sink in the format of `plugin-api/src/safe/block.rs`.
 #[repr(C)]
 #[derive(Debug)]
@@ -923,6 +945,145 @@ pub struct SafeTable {
         write: *const SafeWriteView,
         version: *mut u64,
         results: *mut i64,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Queues a write and returns. `mode` is [`SAFE_GATED`] or [`SAFE_RELAXED`].
+    ///
+    /// BLOCKS: no, but at the first use of the safe, and for `SAFE_GATED` outside of a request. RETURNS: `OK` once
+    /// it is queued; `INVALID`, `EXHAUSTED`, `CLOSED`, with nothing queued.
+    pub submit: unsafe extern "C" fn(
+        ctx: HostCtx,
+        safe: HandleId,
+        write: *const SafeWriteView,
+        mode: u32,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Returns when every write that was queued before is decided. RETURNS: `OK` if all relaxed writes of this
+    /// generation since the last `settle` are on disk; else the first failure, as `commit`.
+    pub settle: unsafe extern "C" fn(
+        ctx: HostCtx,
+        safe: HandleId,
+        timeout_ns: u64,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Watches a range of keys; of `range` the bounds count, and no flag but [`SAFE_AFTER_START`].
+    ///
+    /// RETURNS: `OK` and `*out`, to be released with `handle_drop`.
+    pub watch: unsafe extern "C" fn(
+        ctx: HostCtx,
+        safe: HandleId,
+        range: *const SafeRangeView,
+        out: *mut HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Waits until something in the watched range has changed since the last call, or since `watch`.
+    ///
+    /// `timeout_ns` 0 only asks. BLOCKS: up to `timeout_ns`, and never beyond the request's deadline.
+    /// RETURNS: `OK`; `TIMED_OUT`; `CLOSED` once another generation is current, then and for ever.
+    pub watch_next: unsafe extern "C" fn(
+        ctx: HostCtx,
+        watch: HandleId,
+        timeout_ns: u64,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Opens a safe that plugins share. RETURNS: `OK` and `*out`, the same for the same name in one generation;
+    /// `DENIED` unless the host's configuration grants it to this plugin.
+    pub open_shared: unsafe extern "C" fn(
+        ctx: HostCtx,
+        name: StrView,
+        out: *mut HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
+}
+
+/// What a service can be asked, as far as a caller has to agree with it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceTypeView {
+    /// Size of this struct as the plugin knows it, in bytes.
+    pub size: usize,
+    /// The trait's name.
+    pub name: StrView,
+    /// Its methods, one a line, in the order of their numbers. Equal texts mean: the same on the wire.
+    pub methods: StrView,
+    /// What becomes of a service of the same name with other methods: `ON_CHANGE_KEEP` or `ON_CHANGE_RESTART`.
+    pub on_change: u32,
+}
+
+/// A service, on its way to the host. Its library stays mapped until `drop_value` has returned.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceView {
+    /// Size of this struct as the plugin knows it, in bytes.
+    pub size: usize,
+    /// First argument of the functions below.
+    pub value: *mut c_void,
+    /// Runs the method of that number and writes its answer at most once.
+    ///
+    /// THREAD: any, several at a time. UNWINDS: never. RETURNS: `OK`; `PANICKED`; `INVALID` for arguments that
+    /// are not the method's; any other status for an error that the method returned.
+    pub call: unsafe extern "C" fn(
+        value: *mut c_void,
+        method: u32,
+        arguments: BytesView,
+        answer: *const BytesSink,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Drops the service. Called once, when nobody holds it and no call runs. THREAD: any. UNWINDS: never.
+    pub drop_value: unsafe extern "C" fn(value: *mut c_void),
+}
+
+/// The functions of services: values that keep running the code which made them. None of them unwinds.
+///
+/// Arguments and answers are bytes in the format of `plugin-api/src/service/wire.rs`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct ServiceTable {
+    /// Size of this struct as the host knows it, in bytes.
+    pub size: usize,
+    /// Hands a service to the host, for an init to return or for `replace`. OWNERSHIP: after `OK` the value is the
+    /// host's.
+    ///
+    /// THREAD: any. BLOCKS: no.
+    pub create: unsafe extern "C" fn(
+        ctx: HostCtx,
+        of: *const ServiceTypeView,
+        service: *const ServiceView,
+        out: *mut HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Finds the service of a key, makes it if the slot is empty and `init` is not null.
+    ///
+    /// THREAD: any. BLOCKS: while it is made. RETURNS: `OK` and `*out`; `INTERFACE`; else as `get_or_init`.
+    pub find: unsafe extern "C" fn(
+        ctx: HostCtx,
+        key: *const KeyView,
+        expected: *const ServiceTypeView,
+        init: *const InitView,
+        out: *mut HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Puts a service in the place of the one under a key, or where there is none. Who holds the old one keeps it.
+    /// OWNERSHIP: after `OK` the handle is the host's.
+    ///
+    /// While the generation is loading it happens when it is published. THREAD: any. BLOCKS: while the old one is
+    /// dropped, if nobody else holds it. RETURNS: `OK`; `WRONG_TYPE` where there is anything but a service of that
+    /// name.
+    pub replace: unsafe extern "C" fn(
+        ctx: HostCtx,
+        key: *const KeyView,
+        service: HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Calls a method, in the code that made the service.
+    ///
+    /// THREAD: any. BLOCKS: as the method does. RETURNS: what the method does; `CLOSED` when the host is shutting down.
+    pub call: unsafe extern "C" fn(
+        ctx: HostCtx,
+        service: HandleId,
+        method: u32,
+        arguments: BytesView,
+        answer: *const BytesSink,
         error: *const ErrorSink,
     ) -> Status,
 }
@@ -1100,6 +1261,119 @@ pub struct ListenTable {
     ) -> Status,
 }
 
+/// Opens a pool.
+pub const OPEN_POOL: u32 = 0;
+/// Opens a connection that is nobody else's.
+pub const OPEN_STEADY: u32 = 1;
+/// Opens a set of connections, one for each thread that asks.
+pub const OPEN_PERSISTENT: u32 = 2;
+
+/// The pool opens though the database cannot be reached.
+pub const OPEN_LAZY: u32 = 1;
+/// The connection that has been idle longest is lent first.
+pub const OPEN_FIFO: u32 = 2;
+/// A backtrace is taken at each checkout, for the report of a forgotten connection.
+pub const OPEN_LEAK_BACKTRACE: u32 = 4;
+/// No connection is replaced unseen.
+pub const OPEN_NO_FAILOVER: u32 = 8;
+/// Closing a connection ends its transaction only.
+pub const OPEN_NOT_CLOSEABLE: u32 = 16;
+/// All that can be undone is undone between two borrowers.
+pub const OPEN_RESET_ALWAYS: u32 = 32;
+/// Each borrower gets a new connection.
+pub const OPEN_RESET_REOPEN: u32 = 64;
+
+/// Means "the default" where a number is expected and zero has a meaning of its own.
+pub const DEFAULT_COUNT: u32 = 4294967295;
+/// Means "never" where nanoseconds are expected.
+pub const NEVER_NS: u64 = 18446744073709551614;
+
+/// Ask whether a connection works when it is lent out.
+pub const PING_CHECKOUT: u32 = 1;
+/// Ask before a statement that is not a query.
+pub const PING_STATEMENT: u32 = 2;
+/// Ask before a query.
+pub const PING_QUERY: u32 = 4;
+
+/// How to open a pool, a steady connection or one for each thread. OWNERSHIP: the plugin's. LIFETIME: the call.
+///
+/// Durations are in nanoseconds; [`DEFAULT_NS`]: the host's default, [`NEVER_NS`]: none.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct OpenView {
+    /// Size of this struct as the plugin knows it, in bytes.
+    pub size: usize,
+    /// `postgres://...` or `sqlite:PATH`.
+    pub url: StrView,
+    /// What to open: one of `OPEN_POOL`, `OPEN_STEADY`, `OPEN_PERSISTENT`.
+    pub kind: u32,
+    /// The other `OPEN_*` constants, added up.
+    pub flags: u32,
+    /// Most connections at a time; 0: the host's default.
+    pub max_size: u32,
+    /// Connections that are kept open and idle.
+    pub min_idle: u32,
+    /// Most idle connections; [`DEFAULT_COUNT`]: `max_size`.
+    pub max_idle: u32,
+    /// Most connections that are shared.
+    pub max_shared: u32,
+    /// The `PING_*` constants, added up; [`DEFAULT_COUNT`]: the host's default.
+    pub ping: u32,
+    /// How long a checkout waits; 0: fail at once.
+    pub checkout_timeout_ns: u64,
+    /// How long a connection beyond `min_idle` may be idle.
+    pub idle_timeout_ns: u64,
+    /// How old a connection may get.
+    pub max_lifetime_ns: u64,
+    /// How often idle connections are asked whether they work.
+    pub ping_idle_ns: u64,
+    /// After what time a connection that is lent out is reported as forgotten.
+    pub leak_after_ns: u64,
+    /// A connection that worked that recently is not asked.
+    pub ping_after_ns: u64,
+    /// How long the answer to a ping may take.
+    pub ping_timeout_ns: u64,
+    /// Statements after which a connection is replaced; 0: any number.
+    pub max_uses: u64,
+    /// The statement to ask with; empty: the driver's way.
+    pub ping_sql: StrView,
+    /// Statements that prepare a new connection.
+    pub session: *const StrView,
+    /// How many.
+    pub session_count: usize,
+    /// SQLSTATEs and classes of them after which a connection is of no more use.
+    pub is_fatal: *const StrView,
+    /// How many.
+    pub fatal_count: usize,
+}
+
+/// The functions of pools and steady connections beyond [`DbTable`]'s. All of them block; none unwinds.
+#[repr(C)]
+#[derive(Debug)]
+pub struct PoolTable {
+    /// Size of this struct as the host knows it, in bytes.
+    pub size: usize,
+    /// Opens a pool, a steady connection or a set of them. The handle of a set is for `checkout`, as a pool's.
+    ///
+    /// RETURNS: `OK` and `*out`; `INVALID` for a bad setting, which the text names; `UNREACHABLE`.
+    pub open: unsafe extern "C" fn(
+        ctx: HostCtx,
+        view: *const OpenView,
+        out: *mut HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Lends a share in a connection of a pool. RETURNS: as `checkout` of [`DbTable`].
+    pub checkout_shared: unsafe extern "C" fn(
+        ctx: HostCtx,
+        pool: HandleId,
+        timeout_ns: u64,
+        out: *mut HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Closes a steady connection, or ends its transaction only if it is not closeable; the same on a pool's.
+    pub close: unsafe extern "C" fn(ctx: HostCtx, conn: HandleId, error: *const ErrorSink) -> Status,
+}
+
 /// The layout of version 1, on the platforms that plugins exist for. What stands here is released: a
 /// line may be added, none may be changed but those of tables, which grow.
 #[cfg(target_pointer_width = "64")]
@@ -1120,7 +1394,7 @@ const _: () = {
     assert!(size_of::<TypeView>() == 32);
     assert!(size_of::<InitView>() == 32);
     assert!(size_of::<PoolConfigView>() == 40);
-    assert!(size_of::<StatementView>() == 40);
+    assert!(size_of::<StatementView>() == 48);
     assert!(size_of::<ValueView>() == 32);
     assert!(size_of::<DataCell>() == 24);
     assert!(size_of::<GlueView>() == 40);
@@ -1138,4 +1412,7 @@ const _: () = {
     assert!(size_of::<NoticeSink>() == 16);
     assert!(size_of::<PreviousView>() == 32);
     assert!(size_of::<MemoryStripe>() == 64);
+    assert!(size_of::<ServiceTypeView>() == 48);
+    assert!(size_of::<ServiceView>() == 32);
+    assert!(size_of::<OpenView>() == 168);
 };

@@ -19,12 +19,12 @@ use tracing_core::span::{Attributes, Current, Id, Record};
 use tracing_core::{Dispatch, Event, Level, LevelFilter, Metadata, Subscriber, dispatcher};
 
 use crate::abi::{BytesView, LogView, PairView, StrView};
-use crate::host;
+use crate::{alloc, host};
 
 /// Makes the bridge this library's subscriber, unless the author has set another.
 pub(crate) fn install() {
     // The error says that there is a subscriber already: the author's choice.
-    let _ = dispatcher::set_global_default(Dispatch::new(Bridge));
+    let _ = alloc::for_life(|| dispatcher::set_global_default(Dispatch::new(Bridge)));
 }
 
 thread_local! {
@@ -32,8 +32,7 @@ thread_local! {
     static ENTERED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Without fields: what a generation sets as its default it can never take back, so this is all that its
-/// end leaves behind.
+/// What a generation sets as its default it can never take back: its dispatcher is allocated for life.
 struct Bridge;
 
 /// A span that is open.
@@ -61,14 +60,17 @@ fn with_span<R>(id: &Id, body: impl FnOnce(&mut Vec<Span>, usize) -> R) -> Optio
 impl Bridge {
     /// `outer{id=1}:inner: ` for the spans this thread is in; empty outside of spans.
     fn prefix(&self) -> String {
-        ENTERED.with_borrow(|entered| {
+        // At the end of a thread, where destructors may log, there are no spans any more.
+        let prefix = ENTERED.try_with(|entered| {
+            let entered = entered.borrow();
             if entered.is_empty() {
                 return String::new();
             }
             let text = |id: &u64| with_span(&Id::from_u64(*id), |spans, at| spans[at].text.clone());
             let names: Vec<String> = entered.iter().filter_map(text).collect();
             format!("{}: ", names.join(":"))
-        })
+        });
+        prefix.unwrap_or_default()
     }
 }
 
@@ -133,11 +135,12 @@ impl Subscriber for Bridge {
     }
 
     fn enter(&self, span: &Id) {
-        ENTERED.with_borrow_mut(|entered| entered.push(span.into_u64()));
+        let _ = ENTERED.try_with(|entered| entered.borrow_mut().push(span.into_u64()));
     }
 
     fn exit(&self, span: &Id) {
-        ENTERED.with_borrow_mut(|entered| {
+        let _ = ENTERED.try_with(|entered| {
+            let mut entered = entered.borrow_mut();
             if let Some(at) = entered.iter().rposition(|id| *id == span.into_u64()) {
                 entered.remove(at);
             }

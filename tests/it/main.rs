@@ -4,12 +4,18 @@
 mod abi;
 // What an operator types, and what is said when it is wrong.
 mod cli;
+// What an importer of code must be immune to.
+mod importer;
 // What both database drivers promise, below the boundary.
 mod db;
 // Streams of rows, COPY, notifications, and the way to the server.
 mod db_streams;
 // Connections that outlive the code which opened them.
 mod db_handles;
+// A database server that is killed under load.
+mod db_outage;
+// What a pool promises, on real databases.
+mod db_pool;
 // Handlers that do not return cost their own plugin, and nobody else.
 mod deadlines;
 // Live values that become what their edited definition says.
@@ -18,6 +24,8 @@ mod evolution;
 mod harness;
 // Hooks at both ends of a generation's life.
 mod lifecycle;
+// What works behind pgbouncer, and what is refused there.
+mod pgbouncer;
 // One init per key, whatever happens in it.
 mod registry;
 // New code goes live, bad code changes nothing.
@@ -28,8 +36,16 @@ mod rollback;
 mod resident;
 // A plugin's own durable store.
 mod safe;
+// Code that outlives its generation, because somebody calls it.
+mod services;
+// What files and servers promise alike.
+mod safe_backends;
+// Writes that the response waits for, waiting for changes, queues, shared safes.
+mod safe_later;
 // What a client gets, from good handlers and bad ones.
 mod serving;
+// Checked code cannot reach what is gone.
+mod soundness;
 // Plugins that the host builds itself.
 mod source;
 // A process that crashes is started again, and nobody is refused.

@@ -191,7 +191,7 @@ fn socket_passed_by_systemd_is_served_and_readiness_is_told() {
         let host = launch.start_on(socket);
         assert_eq!(host.listen(), address);
         assert_eq!(host.get("/shop/ping").text(), "a");
-        let mut hear = || {
+        let hear = || {
             let mut bytes = [0; 500];
             let length = told.recv(&mut bytes).expect("systemd is told");
             String::from_utf8_lossy(&bytes[..length]).into_owned()
@@ -234,4 +234,153 @@ fn crash_loop_backs_off_and_says_so() {
     let finished = host.terminate();
     assert_eq!(finished.code(), 0, "{finished}");
     wait_gone(before);
+}
+
+/// Takes the process down by a request, and waits for the next one.
+#[track_caller]
+fn crash(host: &TestHost, path: &str) {
+    let before = host.serving_pid();
+    let answer = Client::new(host.listen()).get(path);
+    assert!(answer.is_err(), "{path} was answered: {:?}", answer.map(|answer| answer.text()));
+    host.wait_restarted(before);
+}
+
+/// A host whose plugin `shop` served `version_a` as generation 1 and crashes in generation 2.
+#[track_caller]
+fn about_to_crash() -> TestHost {
+    let host = supervised("version_a");
+    host.reload("shop", |plugins| plugins.replace("shop", "crashes"));
+    assert_eq!(host.get("/shop/ping").text(), "c");
+    host
+}
+
+/// Code that crashes is out, the code before it serves, and everybody is told: which generation, where, why.
+#[test]
+fn code_that_crashes_is_quarantined_and_the_code_before_it_serves() {
+    for (path, what, is_request) in [
+        ("/shop/segfault", "SIGSEGV at address 0x10", true),
+        ("/shop/inline-segfault", "SIGSEGV at address 0x10", true),
+        ("/shop/overflow", "stack overflow", true),
+        ("/shop/thread-segfault", "SIGSEGV at address 0x10", false),
+        ("/shop/thread-overflow", "stack overflow", false),
+    ] {
+        let host = about_to_crash();
+        crash(&host, path);
+        assert_eq!(host.get("/shop/ping").text(), "a", "{path}");
+        let route = path.strip_prefix("/shop").unwrap();
+        let place = if is_request { format!("in GET {route}") } else { "on thread of shop".to_owned() };
+        let status = host.plugin("shop");
+        assert_eq!((status.generation(), status.last_outcome().as_str()), (Some(3), "rolled_back"), "{path}");
+        assert_eq!(status.reason(), format!("{what} {place}, back to the code of generation 1"));
+        let crashed = host.events("shop").into_iter().find(|event| event.kind() == "crashed").unwrap();
+        assert_eq!(crashed.generation(), Some(2));
+        assert!(crashed.reason().starts_with(&format!("{what} {place}")), "{crashed}");
+        let quarantined = format!("quarantined, for it crashed the process as generation 2 ({what} {place})");
+        let refusal = host.get("/shop/ping").header("x-reload-failed").unwrap().to_owned();
+        assert!(refusal.starts_with(&quarantined), "{refusal}");
+        let log = host.log();
+        let said = format!("the serving process ended: {what} in shop generation 2, ");
+        assert!(log.contains(&said), "{log}");
+        // The stack, as far as it is the plugin's own.
+        assert!(log.contains("    at shop g2 +0x"), "{log}");
+        assert!(crashed.to_string().contains("shop g2 +0x"), "{crashed}");
+    }
+}
+
+/// What is quarantined stays out, also when the host is started anew, until it is edited or asked for.
+#[test]
+fn quarantine_ends_with_an_edit_or_when_it_is_asked_for() {
+    let host = about_to_crash();
+    crash(&host, "/shop/segfault");
+    let host = host.restart();
+    assert_eq!(host.get("/shop/ping").text(), "a");
+    let status = host.plugin("shop");
+    assert!(status.to_string().contains("quarantined"), "{status}");
+
+    let state = host.state_dir().display().to_string();
+    let told = host.cli(&["reload", "shop", "--state", &state]);
+    assert_eq!(told.code(), 0, "{told}");
+    assert_eq!(host.get("/shop/ping").text(), "c");
+    crash(&host, "/shop/segfault");
+    assert_eq!(host.get("/shop/ping").text(), "a");
+
+    host.reload("shop", |plugins| plugins.replace("shop", "version_b"));
+    assert_eq!(host.get("/shop/ping").text(), "b");
+    assert_eq!(host.get("/shop/ping").header("x-reload-failed"), None);
+    // The very content that crashed is still known.
+    let reason = host.refuse("shop", |plugins| plugins.replace("shop", "crashes"));
+    assert!(reason.starts_with("quarantined, for it crashed the process"), "{reason}");
+}
+
+/// Code that crashes the process while it is initialised is not tried again, and what served serves.
+#[test]
+fn crash_of_on_load_costs_one_restart() {
+    let host = supervised("version_a");
+    let before = host.serving_pid();
+    host.plugins.replace("shop", "crashes_on_load");
+    let after = host.wait_restarted(before);
+    let status = host.wait_for("shop", "to be refused", |status| status.last_outcome() == "refused");
+    assert!(status.reason().contains("SIGSEGV at address 0x10 in on_load"), "{status}");
+    assert_eq!((host.get("/shop/ping").text(), host.serving_pid()), ("a".to_owned(), after));
+}
+
+/// Where there is no other code, a crash does not take the plugin out of service; crashing without end does,
+/// and the other plugins serve on.
+#[test]
+fn only_code_of_a_plugin_is_out_at_its_third_crash() {
+    let launch = Launch::new().supervised();
+    launch.plugins().install("shop", "crashes");
+    launch.plugins().install("zoo", "version_a");
+    let host = launch.start();
+    for generation in 1..=2 {
+        crash(&host, "/shop/segfault");
+        assert_eq!(host.get("/shop/ping").text(), "c");
+        let status = host.plugin("shop");
+        assert_eq!((status.generation(), status.last_outcome().as_str()), (Some(generation + 1), "resumed"));
+    }
+    crash(&host, "/shop/segfault");
+    assert_eq!(host.get("/zoo/ping").text(), "a");
+    let status = host.wait_for("shop", "to be refused", |status| status.state() == "refused");
+    assert!(status.reason().starts_with("quarantined, for it crashed the process"), "{status}");
+    assert_eq!(host.get("/shop/ping").status, 503);
+}
+
+/// A crash that is nobody's puts nobody out: all go on with the code that served, a roll-back included.
+#[test]
+fn plugins_go_on_with_the_code_that_served() {
+    let host = supervised("version_a");
+    host.reload("shop", |plugins| plugins.replace("shop", "version_b"));
+    let state = host.state_dir().display().to_string();
+    assert_eq!(host.cli(&["rollback", "shop", "--state", &state]).code(), 0);
+    let before = host.serving_pid();
+    guard::signal("KILL", &[before]);
+    host.wait_restarted(before);
+    let answer = host.get("/shop/ping");
+    assert_eq!((answer.text(), answer.header("x-plugin-generation")), ("a".to_owned(), Some("4")));
+    let why = "rolled back: asked by the operator, back to the code of generation 1";
+    assert_eq!(answer.header("x-reload-failed"), Some(why));
+    // A signal from elsewhere is not the fault of whoever was running.
+    let before = host.serving_pid();
+    guard::signal("SEGV", &[before]);
+    host.wait_restarted(before);
+    assert_eq!(host.get("/shop/ping").header("x-plugin-generation"), Some("5"));
+    assert!(host.log().contains("the serving process ended: SIGSEGV, thread"), "{}", host.log());
+}
+
+/// Source plugins serve again at once, and are looked at after that.
+#[test]
+fn source_plugin_serves_after_a_crash_before_it_is_built() {
+    let launch = Launch::new().warm().supervised();
+    let plugin = launch.plugins().copy_source("hello");
+    let host = launch.start();
+    let before = host.serving_pid();
+    guard::signal("KILL", &[before]);
+    host.wait_restarted(before);
+    let resumed = host.events("hello").into_iter().find(|event| event.kind() == "resumed");
+    let resumed: serde_json::Value = serde_json::from_str(&resumed.expect("an event").to_string()).unwrap();
+    let steps: Vec<&str> =
+        resumed["steps"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect();
+    assert!(!steps.iter().any(|step| ["build", "probe", "describe"].contains(step)), "{steps:?}");
+    assert_eq!(host.reload("hello", |_| plugin.edit("hello, world", "hello, mars")), 3);
+    assert_eq!(host.get("/hello").text(), "hello, mars\n");
 }

@@ -51,6 +51,8 @@ pub enum Command {
     Status(AskArgs),
     /// Shows what outlives the plugins' code
     Registry(AskArgs),
+    /// Shows the pools of database connections
+    Db(AskArgs),
     /// Shows what happened to plugins, the newest first
     Events(AskArgs),
     /// Shows all routes
@@ -97,6 +99,9 @@ pub struct RunArgs {
     /// Do not follow edits, and switch development mode off
     #[arg(long, env = "HOST_NO_WATCH", value_parser = FalseyValueParser::new())]
     pub no_watch: bool,
+    /// Serve the code there is at the start for good: no edit, no SIGHUP and no `host reload` brings other code
+    #[arg(long, env = "HOST_FREEZE", value_parser = FalseyValueParser::new(), conflicts_with = "watch")]
+    pub freeze: bool,
     /// Switch development mode off, also when following edits: clients learn only that it failed
     #[arg(long, env = "HOST_PRODUCTION", value_parser = FalseyValueParser::new())]
     pub production: bool,
@@ -109,10 +114,10 @@ pub struct RunArgs {
     /// How much to log: off, error, warn, info, debug (with requests), trace; times are UTC [default: info]
     #[arg(long, value_name = "LEVEL", env = "HOST_LOG")]
     pub log: Option<LogLevel>,
-    /// How long panics of new code count, or `off` [default: off when following edits, else 10s]
+    /// How long panics and missed deadlines of new code count, or `off` [default: off when following edits, else 10s]
     #[arg(long, value_name = "TIME|off", env = "HOST_PROBATION")]
     pub probation: Option<OffOr>,
-    /// Panics within the probation that take the plugin back to earlier code [default: 3]
+    /// Panics and missed deadlines within the probation that take the plugin back to earlier code [default: 3]
     #[arg(long, value_name = "N", env = "HOST_BUDGET")]
     pub budget: Option<NonZeroU64>,
     /// No progress and no start-up screen; the log stays
@@ -289,6 +294,28 @@ pub enum SafeCommand {
         name: String,
         /// The file, which must not be there
         file: PathBuf,
+        /// How to answer, and of which host.
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Gives the free room of a safe's file back to the file system
+    Compact {
+        /// Name of the safe: that of its plugin
+        name: Option<String>,
+        /// How to answer, and of which host.
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Copies a safe that is not in use between files and a database server
+    Migrate {
+        /// Name of the safe: that of its plugin
+        name: String,
+        /// Where it is: `file` or `postgres://...`; where this host keeps safes, if left out
+        #[arg(long, value_name = "PLACE")]
+        from: Option<String>,
+        /// Where it goes, likewise
+        #[arg(long, value_name = "PLACE", required_unless_present = "from")]
+        to: Option<String>,
         /// How to answer, and of which host.
         #[command(flatten)]
         ask: AskArgs,

@@ -24,6 +24,7 @@ use super::text::program_name;
 use super::{CliError, print};
 use crate::config::FileConfig;
 use crate::host::{Host, HostConfig, Sockets};
+use crate::pins::{Recorder, record_crashes};
 use crate::plugin::CRASH_FILE;
 use crate::supervisor::{Handover, Line, Order, Supervisor, notify};
 use crate::watch::scan::{ScanError, scan};
@@ -78,7 +79,7 @@ fn settings(args: &RunArgs) -> Result<RunSettings, CliError> {
     })?;
     if candidates.is_empty() && !config.plugins.watch {
         return Err(CliError::Usage(format!(
-            "no plugins in {0}, and none can come without watching; make one with `{1} new hello --plugins {0}`, or leave --no-watch away",
+            "no plugins in {0}, and none can come without watching; make one with `{1} new hello --plugins {0}`, or leave --no-watch or --freeze away",
             directory.display(),
             program_name()
         )));
@@ -101,10 +102,12 @@ fn host(args: &RunArgs, supervised: Option<(&mut Handover, &Line)>) -> Result<Ex
                 let _ = tell.send(Told::of(order));
             };
             line.listen(pass_on).map_err(CliError::system("start a thread"))?;
-            config.restarts = handover.restarts;
+            config.plugins.is_after_crash = handover.restarts > 0;
             (Sockets::inherit(&config, handover)?, Some(line.clone()))
         }
     };
+    let recorder = line.as_ref().map_or(Recorder::Words, |line| Recorder::Line(line.number()));
+    record_crashes(recorder).map_err(CliError::system("set up signal handling"))?;
     let terminal = Terminal::stderr();
     install(&terminal, settings.log.0);
     let screen = Screen::new(Arc::clone(&terminal), args.quiet);
@@ -174,7 +177,7 @@ fn serve(
     config: &HostConfig,
     line: Option<&Line>,
 ) -> Result<Told, CliError> {
-    if let Some(path) = args.ready_file.as_ref().filter(|_| config.restarts == 0) {
+    if let Some(path) = args.ready_file.as_ref().filter(|_| !config.plugins.is_after_crash) {
         // One that a killed host left behind would tell of that host.
         let _ = fs::remove_file(path);
     }
@@ -238,7 +241,7 @@ fn became_ready(
         Some(line) => line.ready(),
         None => notify("READY=1"),
     }
-    if !args.quiet && config.restarts == 0 {
+    if !args.quiet && !config.plugins.is_after_crash {
         // A screen that cannot be written is no reason to stop serving.
         let _ = print(&outcome.screen());
     }

@@ -134,6 +134,8 @@ pub(super) fn sentence(event: &Event) -> String {
             let previous = event.previous_generation.unwrap_or_default();
             format!("rolled back {plugin}: generation {previous} -> {generation} {time}: {reason}")
         }
+        EventKind::Resumed => format!("resumed {plugin}: generation {generation} {time}: {reason}"),
+        EventKind::Crashed => format!("crashed {plugin}: generation {generation}: {reason}"),
         EventKind::Refused => {
             let step = event.failed_step.filter(|step| *step != "build");
             let at = step.map(|step| format!(" at {step}")).unwrap_or_default();

@@ -5,13 +5,14 @@
 
 use std::net::ToSocketAddrs as _;
 use std::num::NonZeroU64;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
 use super::CliError;
 use super::args::{PlaceArgs, RunArgs};
+use super::itself::program;
 use crate::config::FileConfig;
 use crate::config::values::{LogLevel, OffOr};
 use crate::host::HostConfig;
@@ -45,7 +46,8 @@ impl RunSettings {
                     .to_owned(),
             )
         })?;
-        let watch = if args.watch { true } else { !args.no_watch && file.watch.unwrap_or(true) };
+        let freeze = args.freeze || (!args.watch && file.freeze.unwrap_or(false));
+        let watch = args.watch || !(args.no_watch || freeze || file.watch == Some(false));
         let production = args.production || file.production.unwrap_or(false);
         let admin = args.admin.clone().or(file.admin).unwrap_or_else(|| ADMIN.to_owned());
         let mut limits = file.limits;
@@ -59,13 +61,15 @@ impl RunSettings {
                 state_dir: args.state.clone().or(file.state).unwrap_or_else(|| PathBuf::from(STATE)),
                 mounts: file.mounts,
                 watch,
+                freeze,
                 profile: args.profile.clone().or(file.profile),
                 load_deadline: file.load_timeout.unwrap_or(LOAD_TIMEOUT),
                 probation: probation(args, watch, file.probation, file.budget),
                 program: program()?,
+                is_after_crash: false,
             },
-            restarts: 0,
             drain_timeout: file.drain_timeout.unwrap_or(DRAIN_TIMEOUT),
+            safe: file.safe,
         };
         check_addresses(&host)?;
         Ok(RunSettings { host, log: args.log.or(file.log).unwrap_or(LogLevel(LevelFilter::INFO)) })
@@ -106,13 +110,4 @@ pub(super) fn state_dir(place: &PlaceArgs) -> Result<PathBuf, CliError> {
     }
     let file = FileConfig::find(place.config.as_deref())?;
     Ok(file.state.unwrap_or_else(|| PathBuf::from(STATE)))
-}
-
-/// This very program, for the probe: also when its file was replaced or removed meanwhile.
-pub(super) fn program() -> Result<PathBuf, CliError> {
-    let running = Path::new("/proc/self/exe");
-    if running.exists() {
-        return Ok(running.to_owned());
-    }
-    std::env::current_exe().map_err(CliError::system("find out which program this is"))
 }

@@ -75,6 +75,27 @@ pub enum ConnectError {
     },
 }
 
+impl ConnectError {
+    /// Whether the database is there and refuses, other than because it is starting or stopping.
+    pub(super) fn is_refusal(&self) -> bool {
+        match self {
+            ConnectError::Unreachable { sqlstate, .. } => {
+                sqlstate.as_ref().is_some_and(|code| !code.starts_with("57P"))
+            }
+            ConnectError::Down { .. } => false,
+            ConnectError::Session { .. } | ConnectError::Directory { .. } => true,
+        }
+    }
+
+    /// What went wrong, without the address.
+    pub(super) fn reason(&self) -> String {
+        match self {
+            ConnectError::Unreachable { reason, .. } | ConnectError::Down { reason, .. } => reason.clone(),
+            ConnectError::Session { .. } | ConnectError::Directory { .. } => self.to_string(),
+        }
+    }
+}
+
 /// Why a pool was not opened. Nothing is left behind.
 #[derive(Clone, Debug, Error)]
 pub enum OpenError {
@@ -122,6 +143,12 @@ pub enum OpenError {
     PingBits {
         /// What was given.
         bits: u32,
+    },
+    /// A connection for each thread would be a database for each thread.
+    #[error("{address} is one connection: a connection for each thread would be a database for each")]
+    OneConnection {
+        /// The address.
+        address: String,
     },
     /// Connections of this driver cannot be shared.
     #[error("`max_shared` is {max_shared}, but a connection of {driver} has one user at a time")]
@@ -276,6 +303,12 @@ pub enum QueryError {
         /// Why nobody waits.
         reason: Reason,
     },
+    /// It would stay in a session that is somebody else's next.
+    #[error(
+        "behind a pooler this would reach somebody else: use `SET LOCAL` in a transaction; temporary tables, \
+         session locks, PREPARE and LISTEN need a connection to the server itself"
+    )]
+    Pooled,
     /// The database has no such thing.
     #[error("this database has no {what}")]
     NotOffered {

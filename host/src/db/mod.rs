@@ -13,13 +13,21 @@
 //! - A password is in no error, no log and no status.
 
 pub mod blocking;
+mod clock;
+mod config;
 mod error;
+mod gate;
 pub mod interrupt;
+mod journal;
 pub mod label;
+mod monitor;
+mod persistent;
 mod pool;
 mod postgres;
+mod source;
 mod sql;
 mod sqlite;
+mod steady;
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -29,12 +37,17 @@ use std::time::Duration;
 pub use plugin_api::db::Value;
 pub use plugin_api::db::rows::Block;
 
-pub use self::error::{CheckoutError, ConfigError, ConnectError, OpenError, QueryError};
-pub use self::pool::{
-    DEFAULT_CHECKOUT_TIMEOUT, DEFAULT_MAX_SIZE, Lease, Pool, PoolConfig, PoolStatus, STALE_AFTER,
+pub use self::config::{
+    DEFAULT_CHECKOUT_TIMEOUT, DEFAULT_IDLE_TIMEOUT, DEFAULT_LEAK_AFTER, DEFAULT_MAX_LIFETIME,
+    DEFAULT_MAX_SIZE, DEFAULT_PING_TIMEOUT, Order, Ping, PoolConfig, ResetPolicy, STALE_AFTER, SteadyConfig,
 };
+pub use self::error::{CheckoutError, ConfigError, ConnectError, OpenError, QueryError};
+pub use self::journal::{PoolEvent, SlowStatement};
+pub use self::persistent::Persistent;
+pub use self::pool::{Borrower, Lease, Pool, PoolStatus, Waits, pools};
 pub use self::postgres::{Listener, ListenerStatus, Notice, Postgres};
 pub use self::sqlite::Sqlite;
+pub use self::steady::{How, Steady};
 
 /// Makes connections to one database.
 pub trait Driver: fmt::Debug + Send + Sync {
@@ -57,6 +70,11 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// Whether [`Connection::is_valid`] asks the database.
     fn has_ping(&self) -> bool {
         true
+    }
+
+    /// Whether closing a connection may wait for a server that does not answer.
+    fn close_may_block(&self) -> bool {
+        false
     }
 
     /// Whether the data are gone once the connection is closed. No limit closes such a connection.
@@ -253,5 +271,7 @@ pub fn driver(url: &str, data_dir: &Path) -> Result<Box<dyn Driver>, ConfigError
     }
 }
 
+#[cfg(test)]
+mod fake;
 #[cfg(test)]
 mod tests;

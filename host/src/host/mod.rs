@@ -32,7 +32,7 @@ use crate::http::side::{self, SideError, SideServer};
 use crate::http::{Limits, ListenError, Listener, Server};
 use crate::plugin::{self, Observer, Plugins, Settings};
 use crate::registry::Registry;
-use crate::safe::Safes;
+use crate::safe::{SafeSettings, Safes};
 
 /// How long clients are kept waiting after a crash, at most, until plugins serve again.
 const RESUME_PATIENCE: Duration = Duration::from_secs(10);
@@ -48,11 +48,10 @@ pub struct HostConfig {
     pub limits: Limits,
     /// What the plugins room has to know.
     pub plugins: Settings,
-    /// How many processes have served from these sockets before this one and crashed. After a crash,
-    /// clients wait until plugins serve again; at a first start they are told that these are being built.
-    pub restarts: u64,
     /// How long stopping may take, in-flight requests and `on_unload` hooks each.
     pub drain_timeout: Duration,
+    /// Where safes are kept, and who shares which.
+    pub safe: SafeSettings,
 }
 
 /// Why a host did not start. Nothing of it runs.
@@ -151,10 +150,12 @@ impl Host {
 
         let is_development = config.limits.development;
         let registry = Arc::new(Registry::new());
-        let safes = Arc::new(Safes::new(state_dir.join("safe")));
+        let safes = Arc::new(Safes::with(state_dir.join("safe"), config.safe));
         let safe = OwnSafe::new(Arc::clone(&safes));
+        let is_after_crash = config.plugins.is_after_crash;
         let plugins = Arc::new(Plugins::start(config.plugins, Arc::clone(&registry), safe, observer)?);
-        if config.restarts > 0 {
+        if is_after_crash {
+            // Who connected meanwhile waits a little longer, and gets an answer of the plugin.
             plugins.wait_first_outcomes_for(RESUME_PATIENCE);
         }
         let shared = Arc::new(Shared {
@@ -226,6 +227,8 @@ impl Host {
     /// Returns how many requests were cut off at the end of the drain time-out.
     pub fn shutdown(self) -> u64 {
         self.shared.is_ready.store(false, Ordering::Release);
+        // A handler that waits for a change must not use the drain time-out up.
+        self.safes.cancel_watches();
         let cut_off = self.server.shutdown(self.drain_timeout);
         self.plugins.shutdown(self.drain_timeout);
         self.registry.shutdown();

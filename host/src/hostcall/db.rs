@@ -10,14 +10,16 @@
 #![expect(unsafe_code, reason = "writes through the boundary's out-pointers")]
 
 mod failure;
+mod open;
 mod pool;
 mod statement;
 mod transaction;
 
-use plugin_api::abi::{DbTable, HandleId};
+use plugin_api::abi::{DbTable, HandleId, PoolTable};
 
+use self::open::open;
 pub(super) use self::pool::PoolResource;
-use self::pool::{checkout, pool_open};
+use self::pool::{checkout, checkout_shared, close, pool_open};
 pub(super) use self::statement::read;
 use self::statement::{batch_execute, execute, query};
 use self::transaction::{begin, commit, rollback};
@@ -36,6 +38,10 @@ pub(super) static DB_TABLE: DbTable = DbTable {
     commit,
     rollback,
 };
+
+/// The functions of the host's table for pools with all their settings.
+pub(super) static POOL_TABLE: PoolTable =
+    PoolTable { size: size_of::<PoolTable>(), open, checkout_shared, close };
 
 /// Refuses to block a thread that must not.
 pub(super) fn may_block() -> Result<(), Failure> {

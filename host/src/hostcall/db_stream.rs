@@ -34,7 +34,7 @@ unsafe extern "C" fn query_each(
     let body = |caller: &Caller| {
         let target = Target::of(caller, conn)?;
         // SAFETY: by the table's contract `statement` is null or valid for this call.
-        let (sql, params) = unsafe { read(statement) }?;
+        let (_, sql, params) = unsafe { read(statement) }?;
         // SAFETY: by the table's contract `blocks` is null or valid for this call.
         let mut take = unsafe { taker(blocks) }?;
         all(target.run(|lease| lease.query_each(sql, &params, &mut take))?).map(drop)

@@ -21,6 +21,10 @@ pub enum EventKind {
     Reloaded,
     /// The code of an earlier generation serves again, as a new generation.
     RolledBack,
+    /// After a crash, the code that served before serves again.
+    Resumed,
+    /// The code of a generation has crashed the process that it served in.
+    Crashed,
     /// New code did not become current. What served before still serves.
     Refused,
     /// A build brought the very library that serves already.

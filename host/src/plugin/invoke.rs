@@ -21,8 +21,10 @@ use plugin_api::abi::{
 };
 
 use super::library::{Library, Route};
-use crate::hostcall::call::{self, Call};
+use crate::hostcall::Failure;
+use crate::hostcall::call::{self, Call, Gate};
 use crate::hostcall::view;
+use crate::pins::Running;
 
 /// A request on its way to a handler.
 #[derive(Debug)]
@@ -80,8 +82,8 @@ struct Reply {
     error: Option<(Status, String)>,
 }
 
-/// Calls the handler of `route`.
-pub fn handle(library: &Library, route: &Route, request: &Invocation<'_>) -> Outcome {
+/// Calls the handler of `route`; returns also what has to come true before a response may be sent.
+pub fn handle(library: &Library, route: &Route, request: &Invocation<'_>) -> (Outcome, Vec<Gate>) {
     let params: Vec<PairView> = request
         .params
         .iter()
@@ -122,13 +124,21 @@ pub fn handle(library: &Library, route: &Route, request: &Invocation<'_>) -> Out
         generation: caller.generation,
         route: Arc::clone(&route.name),
         request_id: Arc::clone(request.id),
+        deadline: request.deadline,
     };
-    let status = call::enter(current, || {
+    let running = Running { route: &route.name, request: request.id };
+    let (status, gates) = call::enter_request(current, || {
         // SAFETY: the contract of `HandlerFn`: the library is mapped while `library` lives; request and
         // reply live on this frame until the call returns.
-        library.code().inside(|| unsafe { (route.handler)(&view, &sink) })
+        library.code().inside_for(&running, || unsafe { (route.handler)(&view, &sink) })
     });
-    outcome(status, reply)
+    (outcome(status, reply), gates)
+}
+
+/// What a request comes to whose handler has answered, but begun something that failed.
+pub fn failed_gate(failure: Failure) -> Outcome {
+    let message = format!("what the response waited for was not done: {}", failure.message);
+    if is_passing(failure.status) { Outcome::Unavailable { message } } else { Outcome::Failed { message } }
 }
 
 fn outcome(status: Status, reply: Reply) -> Outcome {
@@ -284,7 +294,9 @@ fn fallible(
     }
     let mut text = String::new();
     let sink = ErrorSink { data: (&raw mut text).cast(), report: Some(report) };
-    let status = call::enter(hook_call(library, name), || library.code().inside(|| hook(&sink)));
+    let running = Running { route: name, request: "" };
+    let status =
+        call::enter(hook_call(library, name), || library.code().inside_for(&running, || hook(&sink)));
     hook_outcome(status, text)
 }
 
@@ -297,7 +309,7 @@ pub fn on_unload(library: &Library, reason: u32) -> Result<(), HookError> {
     let Some(hook) = library.hooks.on_unload else { return Ok(()) };
     let status = call::enter(hook_call(library, "on_unload"), || {
         // SAFETY: the library is mapped while `library` lives.
-        library.code().inside(|| unsafe { hook(reason) })
+        library.code().inside_for(&Running { route: "on_unload", request: "" }, || unsafe { hook(reason) })
     });
     hook_outcome(status, String::new())
 }
@@ -319,5 +331,6 @@ fn hook_call(library: &Library, hook: &str) -> Call {
         generation: caller.generation,
         route: hook.into(),
         request_id: "".into(),
+        deadline: None,
     }
 }

@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering;
 
 use super::event::Event;
 use super::generation::Generation;
-use super::worker::{Plugin, Source};
+use super::record::Plugin;
+use super::source::Source;
 use super::{Shared, Step, degraded};
 
 /// A plugin.

@@ -37,7 +37,7 @@ pub(super) struct Staged {
 #[derive(Debug)]
 enum Change {
     /// A new value for the old one.
-    Upgrade(Upgrade),
+    Upgrade(Box<Upgrade>),
     /// None: the next caller makes one.
     Restart(Arc<Tenure>),
 }
@@ -88,7 +88,9 @@ impl Registry {
             };
             match found {
                 Ok(Value::Data(tenure)) => return Ok(tenure),
-                Ok(Value::Host(_)) => return Err(RegistryError::NotFound { key: key.clone() }),
+                Ok(Value::Host(_) | Value::Service(_)) => {
+                    return Err(RegistryError::NotFound { key: key.clone() });
+                }
                 Err(error @ RegistryError::Outdated { .. }) => {
                     last = error.clone();
                     if let Some(slot) = self.published(key)
@@ -191,7 +193,7 @@ impl Registry {
         let reason = match Upgrade::build(&old, ty, author, deadline) {
             Ok(upgrade) => {
                 tracing::info!(key = %key, from = %owner, to = %author, "data upgraded: {}", found.difference(ty));
-                return Ok(Some(Staged { slot, what: Change::Upgrade(upgrade) }));
+                return Ok(Some(Staged { slot, what: Change::Upgrade(Box::new(upgrade)) }));
             }
             Err(UpgradeFailure::Gone) => return Ok(None),
             Err(UpgradeFailure::Taken) => {

@@ -14,6 +14,7 @@ use super::cells::{Cells, Plan};
 use super::copy;
 use super::error::{is_broken, is_stale, query_error};
 use super::params::params as convert;
+use super::pooled;
 use crate::db::interrupt::{Cancel, running};
 use crate::db::label::{self, Label};
 use crate::db::sql::{Dialect, Dirt, Effect, Session, effect};
@@ -34,6 +35,11 @@ const PROOF: &str = "SELECT 1; ";
 /// Fails in a spoilt transaction too, and names the one that is about to be committed, if it wrote.
 const NAME: &str = "SELECT txid_current_if_assigned()";
 
+/// Who is at the other end: the backend, and the timeline on which it numbers transactions. A server
+/// that was promoted in another's place has another timeline, and may use a number twice.
+const IDENTITY: &str = "SELECT pg_backend_pid(), CASE WHEN pg_is_in_recovery() THEN '' \
+                        ELSE substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END";
+
 /// What `DISCARD ALL` does, except that it keeps prepared statements: the driver holds some of its own.
 const RESET: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; UNLISTEN *; \
                      SELECT pg_advisory_unlock_all(); DISCARD PLANS; DISCARD TEMP; DISCARD SEQUENCES";
@@ -50,8 +56,12 @@ pub(super) struct Open {
     client: Client,
     canceller: Arc<Canceller>,
     backend: Option<u64>,
+    /// Empty where nothing can be written.
+    timeline: String,
     session: Session,
     announces: bool,
+    /// Whether a pooler gives each transaction another session.
+    is_pooled: bool,
     /// On whose behalf the session works, as the server knows it.
     label: Option<Label>,
     /// Set by the first error that says so, read by the pool.
@@ -67,20 +77,27 @@ impl Open {
         mut client: Client,
         tls: MakeRustlsConnect,
         announces: bool,
+        is_pooled: bool,
     ) -> Result<Open, postgres::Error> {
-        let answer = client.simple_query("SELECT pg_backend_pid()")?;
-        let backend = answer.iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
-            _ => None,
-        });
+        let answer = client.simple_query(IDENTITY)?;
+        let cell = |index| {
+            answer.iter().find_map(|message| match message {
+                SimpleQueryMessage::Row(row) => row.get(index),
+                _ => None,
+            })
+        };
+        let backend = cell(0).and_then(|pid| pid.parse().ok());
+        let timeline = cell(1).unwrap_or_default().to_owned();
         let cache = HashMap::with_capacity(CACHED_STATEMENTS);
         let canceller = Arc::new(Canceller::new(client.cancel_token(), tls));
         Ok(Open {
             client,
             canceller,
             announces,
+            is_pooled,
             label: None,
             backend,
+            timeline,
             session: Session::default(),
             is_broken: false,
             cache,
@@ -106,9 +123,10 @@ impl Open {
         }))
     }
 
-    /// The server's number of the open transaction; empty if it has written nothing.
+    /// The server's number of the open transaction, and its timeline; empty if it has written nothing.
     fn transaction_name(&mut self) -> Result<String, QueryError> {
-        Ok(self.first_cell(NAME)?.unwrap_or_default())
+        let number = self.first_cell(NAME)?;
+        Ok(number.map_or_else(String::new, |number| format!("{number}@{}", self.timeline)))
     }
 
     fn batch(&mut self, text: &str) -> Result<(), QueryError> {
@@ -161,7 +179,7 @@ impl Open {
     /// Tells the server on whose behalf the next statement runs, if that has changed. In a transaction a
     /// setting would be undone with it, so it stays as it is.
     fn announce(&mut self) {
-        if !self.announces || self.session.may_be_in_transaction() || self.is_broken {
+        if !self.announces || self.is_pooled || self.session.may_be_in_transaction() || self.is_broken {
             return;
         }
         let Some(label) = label::changed(self.label.as_ref()) else { return };
@@ -208,14 +226,41 @@ impl Open {
         Ok(streamed)
     }
 
+    /// Runs `body` behind a pooler, where nothing is prepared.
+    fn pooled<T>(
+        &mut self,
+        sql: &str,
+        body: impl FnOnce(&mut Client) -> Result<T, copy::Failure>,
+    ) -> Result<T, QueryError> {
+        self.admit(sql)?;
+        body(&mut self.client).map_err(|failure| {
+            self.is_broken |= failure.driver().is_some_and(is_broken);
+            failure.into_query_error()
+        })
+    }
+
+    /// Takes note of what a text is about to do to the session; behind a pooler, refuses what would stay.
+    fn admit(&mut self, sql: &str) -> Result<(), QueryError> {
+        no_nul(sql)?;
+        let effect = effect(Dialect::Postgres, sql);
+        if self.is_pooled {
+            pooled::admit(sql, effect)?;
+            return self.session.admit(Effect { dirt: Dirt::None, ..effect });
+        }
+        self.session.admit(effect)
+    }
+
     /// Runs a COPY, which is no statement that could be prepared.
     fn copy(
         &mut self,
         sql: &str,
         body: impl FnOnce(&mut Client) -> Result<Streamed, copy::Failure>,
     ) -> Result<Streamed, QueryError> {
-        no_nul(sql)?;
-        self.session.admit(effect(Dialect::Postgres, sql))?;
+        if self.is_pooled {
+            // The driver prepares it, and would find it missing in the next session.
+            return Err(QueryError::NotOffered { what: "COPY through a pooler" });
+        }
+        self.admit(sql)?;
         body(&mut self.client).map_err(|failure| {
             self.is_broken |= failure.driver().is_some_and(is_broken);
             failure.into_query_error()
@@ -267,7 +312,12 @@ impl Connection for Open {
     fn query(&mut self, sql: &str, params: &[Value<'_>]) -> Result<Vec<u8>, QueryError> {
         let cancel = self.cancel();
         self.announce();
-        running(&cancel, || self.with_prepared(sql, |open, prepared| open.rows(prepared, params)))
+        running(&cancel, || {
+            if self.is_pooled {
+                return self.pooled(sql, |client| pooled::rows(client, sql, params));
+            }
+            self.with_prepared(sql, |open, prepared| open.rows(prepared, params))
+        })
     }
 
     fn query_each(
@@ -278,7 +328,13 @@ impl Connection for Open {
     ) -> Result<Streamed, QueryError> {
         let cancel = self.cancel();
         self.announce();
-        running(&cancel, || self.with_prepared(sql, |open, prepared| open.each(prepared, params, each)))
+        running(&cancel, || {
+            if self.is_pooled {
+                let block = self.pooled(sql, |client| pooled::rows(client, sql, params))?;
+                return Ok(if each(&block).is_break() { Streamed::Stopped } else { Streamed::All(0) });
+            }
+            self.with_prepared(sql, |open, prepared| open.each(prepared, params, each))
+        })
     }
 
     fn copy_in(
@@ -304,12 +360,16 @@ impl Connection for Open {
     fn execute(&mut self, sql: &str, params: &[Value<'_>]) -> Result<u64, QueryError> {
         let cancel = self.cancel();
         self.announce();
-        running(&cancel, || self.with_prepared(sql, |open, prepared| open.affected(prepared, params)))
+        running(&cancel, || {
+            if self.is_pooled {
+                return self.pooled(sql, |client| pooled::affected(client, sql, params));
+            }
+            self.with_prepared(sql, |open, prepared| open.affected(prepared, params))
+        })
     }
 
     fn batch_execute(&mut self, sql: &str) -> Result<(), QueryError> {
-        no_nul(sql)?;
-        self.session.admit(effect(Dialect::Postgres, sql))?;
+        self.admit(sql)?;
         let cancel = self.cancel();
         self.announce();
         running(&cancel, || self.batch(sql))
@@ -405,8 +465,11 @@ impl Connection for Open {
     }
 
     fn outcome_of(&mut self, transaction: &str) -> Outcome {
-        // Digits, from the server itself; a parameter would need its type.
-        let answer = self.first_cell(&format!("SELECT txid_status({transaction})")).unwrap_or_default();
+        let Some((number, timeline)) = transaction.split_once('@') else { return Outcome::Unknown };
+        if timeline.is_empty() || timeline != self.timeline || number.parse::<u64>().is_err() {
+            return Outcome::Unknown;
+        }
+        let answer = self.first_cell(&format!("SELECT txid_status({number})")).unwrap_or_default();
         match answer.as_deref() {
             Some("committed") => Outcome::Committed,
             Some("aborted") => Outcome::RolledBack,

@@ -109,6 +109,12 @@ impl Listener {
             return Err(refuse("name at least one channel to listen to").into());
         }
         let driver = Postgres::parse(url)?;
+        if driver.is_pooled {
+            return Err(refuse(
+                "LISTEN needs a session of its own: connect to the server itself, past the pooler",
+            )
+            .into());
+        }
         let shared = Arc::new(Shared {
             address: driver.address().to_owned(),
             channels: channels.iter().map(|name| (*name).to_owned()).collect(),

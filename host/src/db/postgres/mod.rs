@@ -17,6 +17,7 @@ mod copy;
 mod error;
 mod listen;
 mod params;
+mod pooled;
 mod text;
 mod tls;
 
@@ -49,6 +50,8 @@ pub struct Postgres {
     address: String,
     /// Whether the sessions are named after whose statements run; not where the URL names them.
     announces: bool,
+    /// Whether a pooler gives each transaction another session.
+    is_pooled: bool,
 }
 
 impl Postgres {
@@ -58,7 +61,8 @@ impl Postgres {
     ///
     /// When it is malformed, or the roots it trusts cannot be read.
     pub fn parse(url: &str) -> Result<Postgres, ConfigError> {
-        let (plain, wanted) = tls::Wanted::take_from(url)?;
+        let (url, is_pooled) = pooled::take_from(url);
+        let (plain, wanted) = tls::Wanted::take_from(&url)?;
         let mut config = Config::from_str(&plain)
             .map_err(|error| ConfigError::Address { driver: "postgres", reason: error::chain(&error) })?;
         config.ssl_mode(wanted.ssl_mode());
@@ -83,7 +87,7 @@ impl Postgres {
         config.notice_callback(|notice| {
             tracing::debug!(severity = notice.severity(), "postgres: {}", notice.message());
         });
-        Ok(Postgres { config, tls, address, announces })
+        Ok(Postgres { config, tls, address, announces, is_pooled })
     }
 
     /// How long `connect` waits.
@@ -168,9 +172,14 @@ impl Driver for Postgres {
         &self.address
     }
 
+    fn close_may_block(&self) -> bool {
+        // The driver says goodbye only after the answers to all it has asked.
+        true
+    }
+
     fn connect(&self) -> Result<Box<dyn Connection>, ConnectError> {
-        let (tls, announces) = (self.tls.clone(), self.announces);
-        let open = self.dial(move |client| Open::new(client, tls, announces))?;
+        let (tls, announces, is_pooled) = (self.tls.clone(), self.announces, self.is_pooled);
+        let open = self.dial(move |client| Open::new(client, tls, announces, is_pooled))?;
         Ok(Box::new(open))
     }
 }

@@ -66,6 +66,7 @@ impl From<QueryError> for Failure {
             | QueryError::ColumnType { .. }
             | QueryError::Cell { .. }
             | QueryError::NotOffered { .. }
+            | QueryError::Pooled
             | QueryError::Busy
             | QueryError::WrongThread => (Status::INVALID, String::new()),
         };

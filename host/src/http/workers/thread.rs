@@ -59,6 +59,7 @@ pub(super) fn start(
 
 /// A worker's life.
 fn work(shared: &Arc<Shared>, slot: &Arc<Slot>) {
+    let _drain = pins::DrainOnDrop;
     let nudged = Arc::downgrade(slot);
     pins::attend(move || {
         if let Some(slot) = nudged.upgrade() {
