@@ -32,6 +32,8 @@ typedef struct SafeTable SafeTable;
 typedef struct ServiceTable ServiceTable;
 typedef struct TxTable TxTable;
 typedef struct PoolTable PoolTable;
+typedef struct StreamTable StreamTable;
+typedef struct ListenTable ListenTable;
 typedef struct OldDataView OldDataView;
 typedef struct UpgradeView UpgradeView;
 typedef struct RouteView RouteView;
@@ -149,6 +151,9 @@ typedef int32_t Status;
 /* The operator has not granted it. */
 #define STATUS_DENIED ((Status)49)
 
+/* The caller's own function ended a stream. */
+#define STATUS_STOPPED ((Status)43)
+
 /* Why a call failed. */
 typedef struct ErrorView {
     /* Size of this struct as its writer knows it, in bytes. */
@@ -235,6 +240,10 @@ typedef struct HostTable {
     const TxTable *tx;
     /* Steady connections, and pools with all their settings. LIFETIME: as this table. */
     const PoolTable *pool;
+    /* Streams of rows. LIFETIME: as this table. */
+    const StreamTable *stream;
+    /* Subscriptions. LIFETIME: as this table. */
+    const ListenTable *listen;
 } HostTable;
 
 /* What a library offers the host. Static data of the library. */
@@ -955,6 +964,110 @@ typedef struct TxTable {
      * THREAD: the handler's. BLOCKS: no. RETURNS: `OK`; `INVALID`: no request. */
     Status (*doom)(HostCtx ctx, const ErrorSink *error);
 } TxTable;
+
+/* Receives the parts of a stream, one call for each.
+ *
+ * OWNERSHIP: the caller's. LIFETIME: the call. */
+typedef struct PartSink {
+    /* Passed back to `take`. */
+    void *data;
+    /* Takes a part, which is valid for its call. Anything but `OK` ends the stream. Must not unwind. */
+    Status (*take)(void *data, BytesView part);
+} PartSink;
+
+/* Gives the parts of a stream, one call for each.
+ *
+ * OWNERSHIP: the caller's. LIFETIME: the call. */
+typedef struct PartSource {
+    /* Passed back to `give`. */
+    void *data;
+    /* Writes the next part, or nothing at the end. Anything but `OK` undoes the stream. Must not unwind. */
+    Status (*give)(void *data, const BytesSink *part);
+} PartSource;
+
+/* The functions of streams over a connection or a transaction. All of them block; none unwinds.
+ *
+ * While a stream runs, its connection takes no other statement. */
+typedef struct StreamTable {
+    /* Size of this struct as the host knows it, in bytes. */
+    size_t size;
+    /* Runs a statement and gives its rows to `blocks`, a block (format: `plugin-api/src/db/rows.rs`) for
+     * each part, at least one.
+     *
+     * RETURNS: `OK`; `STOPPED` when `blocks` did; or an error, maybe after some blocks. */
+    Status (*query_each)(
+        HostCtx ctx, HandleId conn, const StatementView *statement, const PartSink *blocks,
+        const ErrorSink *error);
+    /* Runs a `COPY ... FROM STDIN` and writes the number of rows it stored to `*stored`.
+     *
+     * RETURNS: `OK`; `STOPPED` when `source` did, with nothing stored; or an error. */
+    Status (*copy_in)(
+        HostCtx ctx, HandleId conn, StrView sql, const PartSource *source, uint64_t *stored,
+        const ErrorSink *error);
+    /* Runs a `COPY ... TO STDOUT` and gives what it sends to `sink`.
+     *
+     * RETURNS: `OK`; `STOPPED` when `sink` did; or an error. */
+    Status (*copy_out)(
+        HostCtx ctx, HandleId conn, StrView sql, const PartSink *sink, const ErrorSink *error);
+} StreamTable;
+
+/* To what and where to listen. */
+typedef struct ListenView {
+    /* Size of this struct as the plugin knows it, in bytes. */
+    size_t size;
+    /* `postgres://...`. */
+    StrView url;
+    /* The channels. */
+    const StrView *channels;
+    /* How many. */
+    size_t channel_count;
+    /* How many notifications are kept until somebody asks for them; 0: the host's default. */
+    size_t capacity;
+} ListenView;
+
+/* What was heard. OWNERSHIP: the host's. LIFETIME: the call. */
+typedef struct NoticeView {
+    /* Size of this struct as the host knows it, in bytes. */
+    size_t size;
+    /* One of the `PLUGIN_NOTICE_*` constants. */
+    uint32_t kind;
+    /* The server's process that said it. */
+    int32_t backend;
+    /* The channel. */
+    StrView channel;
+    /* What was said. */
+    StrView payload;
+} NoticeView;
+
+/* Somebody notified a channel. */
+#define PLUGIN_NOTICE_NOTIFICATION 1
+
+/* Notifications may be missing here: the connection was lost and made again, or the queue was full. */
+#define PLUGIN_NOTICE_GAP 2
+
+/* Receives a notice. OWNERSHIP: the caller's. LIFETIME: the call. */
+typedef struct NoticeSink {
+    /* Passed back to `take`. */
+    void *data;
+    /* Copies the notice. Called at most once a call, on the calling thread. Must not unwind. */
+    void (*take)(void *data, const NoticeView *notice);
+} NoticeSink;
+
+/* The functions of subscriptions, which the registry can keep. None of them unwinds. */
+typedef struct ListenTable {
+    /* Size of this struct as the host knows it, in bytes. */
+    size_t size;
+    /* Connects, and listens from then on.
+     *
+     * THREAD: any. BLOCKS: while it connects. RETURNS: `OK` and `*out`; `INVALID`; `UNREACHABLE`. */
+    Status (*open)(HostCtx ctx, const ListenView *config, HandleId *out, const ErrorSink *error);
+    /* Gives what was heard first to `notice`; nothing, if nothing comes within `timeout_ns`.
+     *
+     * THREAD: any. BLOCKS: up to `timeout_ns`. RETURNS: `OK`; `TIMED_OUT`; `NOT_FOUND`: no subscription. */
+    Status (*next)(
+        HostCtx ctx, HandleId listener, uint64_t timeout_ns, const NoticeSink *notice,
+        const ErrorSink *error);
+} ListenTable;
 
 /* Opens a pool. */
 #define PLUGIN_OPEN_POOL 0

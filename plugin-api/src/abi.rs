@@ -117,6 +117,8 @@ impl Status {
     pub const CORRUPT: Status = Status(26);
     /// The connection broke during a commit; whether the transaction is lasting is unknown.
     pub const OUTCOME_UNKNOWN: Status = Status(37);
+    /// The caller's own function ended a stream.
+    pub const STOPPED: Status = Status(43);
     /// The operator has not granted it.
     pub const DENIED: Status = Status(49);
 }
@@ -219,6 +221,10 @@ pub struct HostTable {
     pub tx: *const TxTable,
     /// Steady connections, and pools with all their settings. LIFETIME: as this table.
     pub pool: *const PoolTable,
+    /// Streams of rows. LIFETIME: as this table.
+    pub stream: *const StreamTable,
+    /// Subscriptions. LIFETIME: as this table.
+    pub listen: *const ListenTable,
 }
 
 /// What a library offers the host. Static data of the library.
@@ -1115,6 +1121,146 @@ pub struct TxTable {
     pub doom: unsafe extern "C" fn(ctx: HostCtx, error: *const ErrorSink) -> Status,
 }
 
+/// Receives the parts of a stream, one call for each.
+///
+/// OWNERSHIP: the caller's. LIFETIME: the call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct PartSink {
+    /// Passed back to `take`.
+    pub data: *mut c_void,
+    /// Takes a part, which is valid for its call. Anything but `OK` ends the stream. Must not unwind.
+    pub take: unsafe extern "C" fn(data: *mut c_void, part: BytesView) -> Status,
+}
+
+/// Gives the parts of a stream, one call for each.
+///
+/// OWNERSHIP: the caller's. LIFETIME: the call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct PartSource {
+    /// Passed back to `give`.
+    pub data: *mut c_void,
+    /// Writes the next part, or nothing at the end. Anything but `OK` undoes the stream. Must not unwind.
+    pub give: unsafe extern "C" fn(data: *mut c_void, part: *const BytesSink) -> Status,
+}
+
+/// The functions of streams over a connection or a transaction. All of them block; none unwinds.
+///
+/// While a stream runs, its connection takes no other statement.
+#[repr(C)]
+#[derive(Debug)]
+pub struct StreamTable {
+    /// Size of this struct as the host knows it, in bytes.
+    pub size: usize,
+    /// Runs a statement and gives its rows to `blocks`, a block (format: `plugin-api/src/db/rows.rs`) for
+    /// each part, at least one.
+    ///
+    /// RETURNS: `OK`; `STOPPED` when `blocks` did; or an error, maybe after some blocks.
+    pub query_each: unsafe extern "C" fn(
+        ctx: HostCtx,
+        conn: HandleId,
+        statement: *const StatementView,
+        blocks: *const PartSink,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Runs a `COPY ... FROM STDIN` and writes the number of rows it stored to `*stored`.
+    ///
+    /// RETURNS: `OK`; `STOPPED` when `source` did, with nothing stored; or an error.
+    pub copy_in: unsafe extern "C" fn(
+        ctx: HostCtx,
+        conn: HandleId,
+        sql: StrView,
+        source: *const PartSource,
+        stored: *mut u64,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Runs a `COPY ... TO STDOUT` and gives what it sends to `sink`.
+    ///
+    /// RETURNS: `OK`; `STOPPED` when `sink` did; or an error.
+    pub copy_out: unsafe extern "C" fn(
+        ctx: HostCtx,
+        conn: HandleId,
+        sql: StrView,
+        sink: *const PartSink,
+        error: *const ErrorSink,
+    ) -> Status,
+}
+
+/// To what and where to listen.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ListenView {
+    /// Size of this struct as the plugin knows it, in bytes.
+    pub size: usize,
+    /// `postgres://...`.
+    pub url: StrView,
+    /// The channels.
+    pub channels: *const StrView,
+    /// How many.
+    pub channel_count: usize,
+    /// How many notifications are kept until somebody asks for them; 0: the host's default.
+    pub capacity: usize,
+}
+
+/// What was heard. OWNERSHIP: the host's. LIFETIME: the call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct NoticeView {
+    /// Size of this struct as the host knows it, in bytes.
+    pub size: usize,
+    /// One of the `NOTICE_*` constants.
+    pub kind: u32,
+    /// The server's process that said it.
+    pub backend: i32,
+    /// The channel.
+    pub channel: StrView,
+    /// What was said.
+    pub payload: StrView,
+}
+
+/// Somebody notified a channel.
+pub const NOTICE_NOTIFICATION: u32 = 1;
+/// Notifications may be missing here: the connection was lost and made again, or the queue was full.
+pub const NOTICE_GAP: u32 = 2;
+
+/// Receives a notice. OWNERSHIP: the caller's. LIFETIME: the call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct NoticeSink {
+    /// Passed back to `take`.
+    pub data: *mut c_void,
+    /// Copies the notice. Called at most once a call, on the calling thread. Must not unwind.
+    pub take: unsafe extern "C" fn(data: *mut c_void, notice: *const NoticeView),
+}
+
+/// The functions of subscriptions, which the registry can keep. None of them unwinds.
+#[repr(C)]
+#[derive(Debug)]
+pub struct ListenTable {
+    /// Size of this struct as the host knows it, in bytes.
+    pub size: usize,
+    /// Connects, and listens from then on.
+    ///
+    /// THREAD: any. BLOCKS: while it connects. RETURNS: `OK` and `*out`; `INVALID`; `UNREACHABLE`.
+    pub open: unsafe extern "C" fn(
+        ctx: HostCtx,
+        config: *const ListenView,
+        out: *mut HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Gives what was heard first to `notice`; nothing, if nothing comes within `timeout_ns`.
+    ///
+    /// THREAD: any. BLOCKS: up to `timeout_ns`. RETURNS: `OK`; `TIMED_OUT`; `NOT_FOUND`: no subscription.
+    pub next: unsafe extern "C" fn(
+        ctx: HostCtx,
+        listener: HandleId,
+        timeout_ns: u64,
+        notice: *const NoticeSink,
+        error: *const ErrorSink,
+    ) -> Status,
+}
+
 /// Opens a pool.
 pub const OPEN_POOL: u32 = 0;
 /// Opens a connection that is nobody else's.
@@ -1259,6 +1405,11 @@ const _: () = {
     assert!(size_of::<SafeCheckView>() == 24);
     assert!(size_of::<SafeChangeView>() == 64);
     assert!(size_of::<SafeWriteView>() == 48);
+    assert!(size_of::<PartSink>() == 16);
+    assert!(size_of::<PartSource>() == 16);
+    assert!(size_of::<ListenView>() == 48);
+    assert!(size_of::<NoticeView>() == 48);
+    assert!(size_of::<NoticeSink>() == 16);
     assert!(size_of::<PreviousView>() == 32);
     assert!(size_of::<MemoryStripe>() == 64);
     assert!(size_of::<ServiceTypeView>() == 48);

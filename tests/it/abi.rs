@@ -33,7 +33,7 @@ fn layouts() -> Vec<Layout> {
         ErrorSink { data, report }
         BytesSink { data, write }
         HostTable { size, abi_version, generation, ctx, log, panicked, handle_clone, handle_drop, registry, db,
-                    data, safe, services, tx, pool }
+                    data, safe, services, tx, pool, stream, listen }
         PluginTable { size, abi_version, descriptor, mount, routes, route_count, route_size, on_load, on_unload,
                       upgrade, check, memory, memory_stripes }
         PreviousView { size, generation, version }
@@ -68,6 +68,13 @@ fn layouts() -> Vec<Layout> {
         ServiceView { size, value, call, drop_value }
         ServiceTable { size, create, find, replace, call }
         TxTable { size, join, doom }
+        PartSink { data, take }
+        PartSource { data, give }
+        StreamTable { size, query_each, copy_in, copy_out }
+        ListenView { size, url, channels, channel_count, capacity }
+        NoticeView { size, kind, backend, channel, payload }
+        NoticeSink { data, take }
+        ListenTable { size, open, next }
         OpenView { size, url, kind, flags, max_size, min_idle, max_idle, max_shared, ping, checkout_timeout_ns,
                    idle_timeout_ns, max_lifetime_ns, ping_idle_ns, leak_after_ns, ping_after_ns,
                    ping_timeout_ns, max_uses, ping_sql, session, session_count, is_fatal, fatal_count }

@@ -10,6 +10,8 @@ mod faults;
 mod importer;
 // What both database drivers promise, below the boundary.
 mod db;
+// Streams of rows, COPY, notifications, and the way to the server.
+mod db_streams;
 // Connections that outlive the code which opened them.
 mod db_handles;
 // A database server that is killed under load.
@@ -28,6 +30,8 @@ mod fingerprint;
 mod harness;
 // Hooks at both ends of a generation's life.
 mod lifecycle;
+// What works behind pgbouncer, and what is refused there.
+mod pgbouncer;
 // One init per key, whatever happens in it.
 mod registry;
 // New code goes live, bad code changes nothing.

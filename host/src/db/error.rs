@@ -24,12 +24,6 @@ pub enum ConfigError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The URL asks for encryption.
-    #[error("`{address}` asks for TLS, which this version does not offer: use `sslmode=prefer` or `disable`")]
-    Tls {
-        /// The address without its password.
-        address: String,
-    },
 }
 
 /// Why no connection was made. Cloned for everybody who waits for one.
@@ -309,8 +303,22 @@ pub enum QueryError {
         /// Why nobody waits.
         reason: Reason,
     },
+    /// It would stay in a session that is somebody else's next.
+    #[error(
+        "behind a pooler this would reach somebody else: use `SET LOCAL` in a transaction; temporary tables, \
+         session locks, PREPARE and LISTEN need a connection to the server itself"
+    )]
+    Pooled,
+    /// The database has no such thing.
+    #[error("this database has no {what}")]
+    NotOffered {
+        /// What was asked for.
+        what: &'static str,
+    },
     /// Another thread uses the connection at this moment.
-    #[error("another thread is using this connection: check one out for each thread")]
+    #[error(
+        "this connection is in use, by another thread or by a stream of rows: check out another one for this"
+    )]
     Busy,
 }
 

@@ -129,24 +129,26 @@ pub(super) fn running<R>(
     body: impl FnOnce() -> Result<R, QueryError>,
 ) -> Result<R, QueryError> {
     /// The statement is over, also when `body` unwinds.
-    struct Over(Arc<Interrupt>);
+    struct Over(Arc<Interrupt>, Option<Arc<dyn Cancel>>);
     impl Drop for Over {
         fn drop(&mut self) {
-            self.0.state.lock().running = None;
+            self.0.state.lock().running = self.1.take();
         }
     }
     let current = CURRENT.try_with(|current| current.borrow().clone()).ok().flatten();
     let Some(current) = current else { return body() };
+    let mut outer = None;
     {
         let mut state = current.state.lock();
         if !state.is_closed {
             if let Some(reason) = state.reason {
                 return Err(QueryError::Interrupted { reason });
             }
-            state.running = Some(Arc::clone(cancel));
+            // One that streams its rows to a function which asks another database.
+            outer = state.running.replace(Arc::clone(cancel));
         }
     }
-    let over = Over(current);
+    let over = Over(current, outer);
     let outcome = body();
     let reason = over.0.state.lock().reason;
     match (outcome, reason) {

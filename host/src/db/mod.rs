@@ -19,6 +19,7 @@ mod error;
 mod gate;
 pub mod interrupt;
 mod journal;
+pub mod label;
 mod monitor;
 mod persistent;
 mod pool;
@@ -29,6 +30,7 @@ mod sqlite;
 mod steady;
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
@@ -43,7 +45,7 @@ pub use self::error::{CheckoutError, ConfigError, ConnectError, OpenError, Query
 pub use self::journal::{PoolEvent, SlowStatement};
 pub use self::persistent::Persistent;
 pub use self::pool::{Borrower, Lease, Pool, PoolStatus, Waits, pools};
-pub use self::postgres::Postgres;
+pub use self::postgres::{Listener, ListenerStatus, Notice, Postgres};
 pub use self::sqlite::Sqlite;
 pub use self::steady::{How, Steady};
 
@@ -104,6 +106,51 @@ pub trait Connection: Send {
     /// As [`query`](Connection::query).
     fn execute(&mut self, sql: &str, params: &[Value<'_>]) -> Result<u64, QueryError>;
 
+    /// Hands the rows of a statement to `each`, a block at a time, as they come: neither side holds them
+    /// all. A driver that cannot do this hands over one block.
+    ///
+    /// # Errors
+    ///
+    /// As [`query`](Connection::query), maybe after some blocks.
+    fn query_each(
+        &mut self,
+        sql: &str,
+        params: &[Value<'_>],
+        each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<Streamed, QueryError> {
+        let block = self.query(sql, params)?;
+        Ok(if each(&block).is_break() { Streamed::Stopped } else { Streamed::All(0) })
+    }
+
+    /// Runs a `COPY ... FROM STDIN` with what `source` writes, until it writes nothing. If it breaks off,
+    /// nothing is stored.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError::NotOffered`] where the database has no such thing, or as [`query`](Connection::query).
+    fn copy_in(
+        &mut self,
+        sql: &str,
+        source: &mut dyn FnMut(&mut Vec<u8>) -> ControlFlow<()>,
+    ) -> Result<Streamed, QueryError> {
+        let _ = (sql, source);
+        Err(QueryError::NotOffered { what: "COPY" })
+    }
+
+    /// Runs a `COPY ... TO STDOUT` and hands what it sends to `sink`.
+    ///
+    /// # Errors
+    ///
+    /// As [`copy_in`](Connection::copy_in).
+    fn copy_out(
+        &mut self,
+        sql: &str,
+        sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<Streamed, QueryError> {
+        let _ = (sql, sink);
+        Err(QueryError::NotOffered { what: "COPY" })
+    }
+
     /// Runs several statements without parameters.
     ///
     /// # Errors
@@ -159,6 +206,15 @@ pub trait Connection: Send {
 
     /// The database's own number of this connection, such as PostgreSQL's process id.
     fn backend_id(&self) -> Option<u64>;
+}
+
+/// How far a stream came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Streamed {
+    /// To its end; how many rows were stored, or bytes sent. 0 where that is not counted.
+    All(u64),
+    /// As far as the other side wanted it.
+    Stopped,
 }
 
 /// What several threads may share, in the order of what they may. A driver that not even several

@@ -20,6 +20,7 @@ use plugin_api::abi::{DbTable, HandleId, PoolTable};
 use self::open::open;
 pub(super) use self::pool::PoolResource;
 use self::pool::{checkout, checkout_shared, close, pool_open};
+pub(super) use self::statement::read;
 use self::statement::{batch_execute, execute, query};
 use self::transaction::{begin, commit, rollback};
 use super::{Caller, Failure};

@@ -14,6 +14,8 @@
 pub mod call;
 mod data;
 mod db;
+mod db_listen;
+mod db_stream;
 mod handles;
 mod log;
 mod registry;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use plugin_api::abi::{ABI_VERSION, HandleId, HostCtx, HostTable, Status};
 
-use super::{Caller, Failure, Held, data, db, guard, log, registry, safe, service, tx};
+use super::{Caller, Failure, Held, data, db, db_listen, db_stream, guard, log, registry, safe, service, tx};
 
 /// What the host offers one generation.
 #[derive(Debug)]
@@ -46,6 +46,8 @@ impl HostApi {
             services: &service::TABLE,
             tx: &tx::TX_TABLE,
             pool: &db::POOL_TABLE,
+            stream: &db_stream::STREAM_TABLE,
+            listen: &db_listen::LISTEN_TABLE,
         });
         HostApi { table, caller }
     }

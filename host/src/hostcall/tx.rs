@@ -10,59 +10,71 @@ use plugin_api::abi::{ErrorSink, HandleId, HostCtx, Status, TX_KEEP_ANSWERS, TX_
 
 use super::db::{PoolResource, give, may_block};
 use super::{Caller, Failure, Held, guard};
+use crate::db::label::{self, Label};
 use crate::db::{Lease, QueryError};
 use crate::tx::{self, Joined, Rule, TxError};
 
 /// The functions of the host's table.
 pub(super) static TX_TABLE: TxTable = TxTable { size: size_of::<TxTable>(), join, doom };
 
-/// What statements run on.
-pub(super) enum Target {
+/// What statements run on, on behalf of the calling generation.
+pub(super) struct Target<'a> {
+    caller: &'a Caller,
+    on: On,
+}
+
+enum On {
     Connection(Arc<Lease>),
     Transaction(Joined),
 }
 
-impl Target {
+impl Target<'_> {
     /// What a handle names.
-    pub(super) fn of(caller: &Caller, handle: HandleId) -> Result<Target, Failure> {
+    pub(super) fn of(caller: &Caller, handle: HandleId) -> Result<Target<'_>, Failure> {
         may_block()?;
-        match caller.handles.get(handle) {
-            Some(Held::Connection(lease)) => Ok(Target::Connection(lease)),
-            Some(Held::Transaction(joined)) => Ok(Target::Transaction(joined)),
-            _ => Err(Failure::new(Status::NOT_FOUND, "this handle names no connection")),
-        }
+        let on = match caller.handles.get(handle) {
+            Some(Held::Connection(lease)) => On::Connection(lease),
+            Some(Held::Transaction(joined)) => On::Transaction(joined),
+            _ => return Err(Failure::new(Status::NOT_FOUND, "this handle names no connection")),
+        };
+        Ok(Target { caller, on })
     }
 
     /// Runs statements.
     pub(super) fn run<T>(&self, body: impl FnOnce(&Lease) -> Result<T, QueryError>) -> Result<T, Failure> {
-        match self {
-            Target::Connection(lease) => Ok(body(lease)?),
-            Target::Transaction(joined) => Ok(joined.run(body)?),
-        }
+        self.labelled(|| match &self.on {
+            On::Connection(lease) => Ok(body(lease)?),
+            On::Transaction(joined) => Ok(joined.run(body)?),
+        })
     }
 
     /// Begins a transaction, or a savepoint inside one.
     pub(super) fn begin(&self) -> Result<(), Failure> {
-        match self {
-            Target::Connection(lease) => Ok(lease.begin()?),
-            Target::Transaction(joined) => Ok(joined.begin()?),
-        }
+        self.labelled(|| match &self.on {
+            On::Connection(lease) => Ok(lease.begin()?),
+            On::Transaction(joined) => Ok(joined.begin()?),
+        })
     }
 
     /// Keeps what was begun last.
     pub(super) fn commit(&self) -> Result<(), Failure> {
-        match self {
-            Target::Connection(lease) => Ok(lease.commit()?),
-            Target::Transaction(joined) => Ok(joined.commit()?),
+        match &self.on {
+            On::Connection(lease) => Ok(lease.commit()?),
+            On::Transaction(joined) => Ok(joined.commit()?),
         }
     }
 
     /// Undoes what was begun last.
     pub(super) fn rollback(&self) -> Result<(), Failure> {
-        match self {
-            Target::Connection(lease) => Ok(lease.rollback()?),
-            Target::Transaction(joined) => Ok(joined.rollback()?),
+        match &self.on {
+            On::Connection(lease) => Ok(lease.rollback()?),
+            On::Transaction(joined) => Ok(joined.rollback()?),
         }
+    }
+
+    fn labelled<R>(&self, body: impl FnOnce() -> R) -> R {
+        let label = Label { name: Arc::clone(&self.caller.plugin), number: self.caller.generation };
+        label::enter(label, body)
     }
 }
 

@@ -26,6 +26,9 @@ pub(super) struct Transaction {
     state: Mutex<State>,
     /// When it began among those of its scope, from 1; 0: not yet. Written with `state` locked.
     begun: AtomicU64,
+    /// A statement runs. Statements are the handler's thread's alone, so whoever finds this set is a function
+    /// that is called for the rows of one.
+    is_busy: AtomicBool,
     /// A statement failed in a way that may well not happen again.
     was_serialisation_failure: AtomicBool,
 }
@@ -59,6 +62,7 @@ impl Transaction {
             pool,
             state: Mutex::new(State::Fresh),
             begun: AtomicU64::new(0),
+            is_busy: AtomicBool::new(false),
             was_serialisation_failure: AtomicBool::new(false),
         }
     }
@@ -82,7 +86,19 @@ impl Transaction {
         counter: &AtomicU64,
         body: impl FnOnce(&mut Open) -> Result<T, TxError>,
     ) -> Result<T, TxError> {
+        /// The statement is over, also when it unwinds.
+        struct Over<'a>(&'a AtomicBool);
+        impl Drop for Over<'_> {
+            fn drop(&mut self) {
+                self.0.store(false, Ordering::Release);
+            }
+        }
+        if self.is_busy.load(Ordering::Acquire) {
+            return Err(QueryError::Busy.into());
+        }
         let mut state = self.state.lock();
+        self.is_busy.store(true, Ordering::Release);
+        let _over = Over(&self.is_busy);
         if let State::Fresh = *state {
             let lease = self.pool.checkout()?;
             lease.begin()?;

@@ -104,6 +104,16 @@ pub(super) fn step(conn: &Owned, step: Step) -> Result<(), CallError> {
     })
 }
 
+/// Runs `body` with a statement and its parameters as views that are valid for its call.
+pub(super) fn prepared<T>(
+    sql: &str,
+    params: &[&dyn ToValue],
+    body: impl FnOnce(&StatementView) -> T,
+) -> Result<T, QueryError> {
+    let params = views(params)?;
+    Ok(body(&statement(0, sql, &params)))
+}
+
 fn statement(flags: u64, sql: &str, params: &[ValueView]) -> StatementView {
     StatementView {
         size: size_of::<StatementView>(),

@@ -5,19 +5,22 @@
 //!
 //! # Invariants
 //!
-//! - `unsafe` is in `call.rs`, `open.rs` and `tx_call.rs` only.
+//! - `unsafe` is in `call.rs`, `open.rs`, `stream_call.rs` and `tx_call.rs` only.
 
 mod builder;
 mod call;
 mod connection;
 mod error;
 mod idempotent;
+mod listen;
 mod open;
 mod persistent;
 mod pool;
 mod row;
 pub mod rows;
 mod steady;
+mod stream;
+mod stream_call;
 mod transaction;
 mod tx_call;
 mod value;
@@ -26,10 +29,12 @@ pub use self::builder::{Builder, Opens, Ping, Reset};
 pub use self::connection::{Connection, Transaction};
 pub use self::error::{CheckoutError, OpenError, QueryError};
 pub use self::idempotent::{Idempotent, IdempotentPool};
+pub use self::listen::{Listener, Notice};
 pub use self::persistent::{Persistent, ThreadConnection};
 pub use self::pool::Pool;
 pub use self::row::{Column, ColumnError, ColumnIndex, Iter, OwnedRow, Row, Rows};
 pub use self::steady::Steady;
+pub use self::stream::CopyError;
 pub use self::transaction::{Keep, PoolTransaction, RequestTransaction};
 pub use self::value::{FromValue, Mismatch, OutOfRange, ToValue, Value};
 

@@ -121,6 +121,11 @@ pub struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
+    /// The rows of a block, in order.
+    pub(crate) fn all_of(block: &'a Block) -> Iter<'a> {
+        Iter { block, next: 0 }
+    }
+
     /// The value of a column, by its name or its place from 0.
     ///
     /// # Errors

@@ -83,6 +83,16 @@ impl BlockWriter {
         }
     }
 
+    /// How many rows have been started.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// How many bytes the block has so far.
+    pub fn size(&self) -> usize {
+        HEADER + self.entries.len() + self.heap.len()
+    }
+
     /// The finished block.
     ///
     /// # Panics

@@ -108,6 +108,51 @@ impl Request {
     /// }
     /// ```
     ///
+    /// # From other frameworks
+    ///
+    /// web.py's recipe is a processor that commits after the handler and on `web.HTTPError` (`raise
+    /// web.seeother(..)`), and rolls back on any other exception. Here that is what happens anyway:
+    ///
+    /// ```no_run
+    /// use plugin_api::prelude::*;
+    ///
+    /// fn rename(req: &Request, db: &db::Pool) -> Result<&'static str> {
+    ///     let id: i64 = req.param("id")?;
+    ///     let changed = req.transaction(db)?.execute("UPDATE page SET hits = hits + 1 WHERE id = $1", &[&id])?;
+    ///     if changed == 0 {
+    ///         // Committed: an answer like another.
+    ///         return Err(HttpError::not_found("there is no such page").into());
+    ///     }
+    ///     Err(HttpError::redirect(&req.url("/")).into())
+    /// }
+    /// ```
+    ///
+    /// Flask with SQLAlchemy's `scoped_session` gives every function that runs for a request the same session
+    /// without passing it on, and forgets it at the end. Here every function that has the request has it:
+    ///
+    /// ```no_run
+    /// use plugin_api::prelude::*;
+    ///
+    /// static DB: registry::Lazy<db::Pool> =
+    ///     registry::Lazy::new("db", || Ok(db::Pool::open("sqlite:shop.db")?));
+    ///
+    /// /// This request's session: the first call of a request makes it, every other finds it.
+    /// fn session(req: &Request) -> Result<db::RequestTransaction<'_>> {
+    ///     Ok(req.transaction(DB.get()?)?)
+    /// }
+    ///
+    /// fn order(req: &Request) -> Result<&'static str> {
+    ///     session(req)?.execute("INSERT INTO purchase (item) VALUES ($1)", &[&"tea"])?;
+    ///     note(req, "ordered tea")?;
+    ///     Ok("thank you\n")
+    /// }
+    ///
+    /// fn note(req: &Request, words: &str) -> Result<()> {
+    ///     session(req)?.execute("INSERT INTO note (words) VALUES ($1)", &[&words])?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
     /// Outside of a request the same statements run in [`Pool::in_transaction`].
     ///
     /// # Errors

@@ -12,6 +12,7 @@
 //! - The server never runs as root: started by root, it becomes another user.
 
 mod binaries;
+mod bouncer;
 
 use std::fs::{self, File};
 use std::io;
@@ -26,6 +27,7 @@ use std::sync::{Mutex, OnceLock};
 use ::postgres::{Client, NoTls};
 
 use self::binaries::Binaries;
+pub use self::bouncer::Bouncer;
 use crate::guard::{self, Guard};
 use crate::wait::{SOON, eventually};
 
@@ -109,6 +111,11 @@ impl Cluster {
     pub fn socket_url(&self, database: &str) -> String {
         let directory = self.guard.dir().display();
         format!("postgres:///{database}?user=postgres&host={directory}&port={}", self.port)
+    }
+
+    /// As which user and group its processes run, if not as this one.
+    pub(crate) fn owner(&self) -> Option<(u32, u32)> {
+        self.binaries.owner
     }
 
     /// The port, for addresses of the test's own.
@@ -316,6 +323,6 @@ impl Drop for Cluster {
 }
 
 /// A port that was free a moment ago. The system does not hand it out again soon.
-fn free_port() -> io::Result<u16> {
+pub(crate) fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

@@ -1,5 +1,6 @@
 //! A connection that is lent out, alone or together with others.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::ThreadId;
@@ -9,7 +10,7 @@ use parking_lot::Mutex;
 use super::Shared;
 use super::joint::Joint;
 use super::state::Physical;
-use crate::db::{How, QueryError, Steady, Value, blocking};
+use crate::db::{How, QueryError, Steady, Streamed, Value, blocking};
 
 /// A connection that is lent out. It goes back when dropped, by a thread of its own where the dropping
 /// one must not block.
@@ -85,6 +86,46 @@ impl Lease {
     /// As [`query`](Lease::query).
     pub fn execute(&self, sql: &str, params: &[Value<'_>]) -> Result<u64, QueryError> {
         self.with(|steady| steady.execute(How::default(), sql, params))
+    }
+
+    /// Hands the rows of a statement to `each`, a block at a time.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::query_each`].
+    pub fn query_each(
+        &self,
+        sql: &str,
+        params: &[Value<'_>],
+        each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<Streamed, QueryError> {
+        self.with(|conn| conn.query_each(sql, params, each))
+    }
+
+    /// Runs a `COPY ... FROM STDIN`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::copy_in`].
+    pub fn copy_in(
+        &self,
+        sql: &str,
+        source: &mut dyn FnMut(&mut Vec<u8>) -> ControlFlow<()>,
+    ) -> Result<Streamed, QueryError> {
+        self.with(|conn| conn.copy_in(sql, source))
+    }
+
+    /// Runs a `COPY ... TO STDOUT`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::copy_out`].
+    pub fn copy_out(
+        &self,
+        sql: &str,
+        sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<Streamed, QueryError> {
+        self.with(|conn| conn.copy_out(sql, sink))
     }
 
     /// Runs several statements without parameters.

@@ -8,7 +8,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use postgres::{CancelToken, NoTls};
+use postgres::CancelToken;
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::chain;
 use crate::db::interrupt::Cancel;
@@ -16,12 +17,13 @@ use crate::db::interrupt::Cancel;
 /// Cancels what runs on one connection.
 pub(super) struct Canceller {
     token: CancelToken,
+    tls: MakeRustlsConnect,
     was_used: Arc<AtomicBool>,
 }
 
 impl Canceller {
-    pub(super) fn new(token: CancelToken) -> Canceller {
-        Canceller { token, was_used: Arc::default() }
+    pub(super) fn new(token: CancelToken, tls: MakeRustlsConnect) -> Canceller {
+        Canceller { token, tls, was_used: Arc::default() }
     }
 
     /// Whether a cancellation may be on its way.
@@ -33,9 +35,9 @@ impl Canceller {
 impl Cancel for Canceller {
     fn cancel(&self) {
         self.was_used.store(true, Ordering::Release);
-        let token = self.token.clone();
+        let (token, tls) = (self.token.clone(), self.tls.clone());
         let spawned = std::thread::Builder::new().name("db-cancel".to_owned()).spawn(move || {
-            if let Err(error) = token.cancel_query(NoTls) {
+            if let Err(error) = token.cancel_query(tls) {
                 tracing::warn!("a statement that nobody waits for runs on: {}", chain(&error));
             }
         });

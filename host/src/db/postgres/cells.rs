@@ -66,8 +66,11 @@ impl Plan {
         Plan { columns: columns.iter().map(plan).collect() }
     }
 
-    pub(super) fn write_columns(&self, block: &mut BlockWriter) {
+    /// A block with the columns, and no rows yet.
+    pub(super) fn block(&self) -> BlockWriter {
+        let mut block = BlockWriter::new();
         self.columns.iter().for_each(|(name, type_name, _)| block.column(name, type_name));
+        block
     }
 }
 

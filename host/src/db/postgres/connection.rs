@@ -1,23 +1,32 @@
 //! One connection to PostgreSQL: its statements, its transaction, its reset.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plugin_api::db::rows::BlockWriter;
 use postgres::fallible_iterator::FallibleIterator;
 use postgres::{Client, SimpleQueryMessage, Statement};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::cancel::Canceller;
 use super::cells::{Cells, Plan};
+use super::copy;
 use super::error::{is_broken, is_stale, query_error};
 use super::params::params as convert;
+use super::pooled;
 use crate::db::interrupt::{Cancel, running};
+use crate::db::label::{self, Label};
 use crate::db::sql::{Dialect, Dirt, Effect, Session, effect};
-use crate::db::{Connection, Outcome, QueryError, Reset, Value};
+use crate::db::{Connection, Outcome, QueryError, Reset, Streamed, Value};
 
 /// Prepared statements kept for each connection.
 const CACHED_STATEMENTS: usize = 128;
+
+/// Rows of a block that is handed over while more are coming.
+const BLOCK_ROWS: u64 = 256;
+/// Bytes of such a block, more or less.
+const BLOCK_BYTES: usize = 256 << 10;
 
 /// Fails in a spoilt transaction, in the same message as the `COMMIT` that follows and so before it.
 /// Without it the server answers `COMMIT` with a rollback and no error.
@@ -50,6 +59,11 @@ pub(super) struct Open {
     /// Empty where nothing can be written.
     timeline: String,
     session: Session,
+    announces: bool,
+    /// Whether a pooler gives each transaction another session.
+    is_pooled: bool,
+    /// On whose behalf the session works, as the server knows it.
+    label: Option<Label>,
     /// Set by the first error that says so, read by the pool.
     is_broken: bool,
     /// By text; the number says when the statement was used last.
@@ -59,7 +73,12 @@ pub(super) struct Open {
 }
 
 impl Open {
-    pub(super) fn new(mut client: Client) -> Result<Open, postgres::Error> {
+    pub(super) fn new(
+        mut client: Client,
+        tls: MakeRustlsConnect,
+        announces: bool,
+        is_pooled: bool,
+    ) -> Result<Open, postgres::Error> {
         let answer = client.simple_query(IDENTITY)?;
         let cell = |index| {
             answer.iter().find_map(|message| match message {
@@ -70,10 +89,13 @@ impl Open {
         let backend = cell(0).and_then(|pid| pid.parse().ok());
         let timeline = cell(1).unwrap_or_default().to_owned();
         let cache = HashMap::with_capacity(CACHED_STATEMENTS);
-        let canceller = Arc::new(Canceller::new(client.cancel_token()));
+        let canceller = Arc::new(Canceller::new(client.cancel_token(), tls));
         Ok(Open {
             client,
             canceller,
+            announces,
+            is_pooled,
+            label: None,
             backend,
             timeline,
             session: Session::default(),
@@ -154,11 +176,101 @@ impl Open {
         Ok(prepared)
     }
 
+    /// Tells the server on whose behalf the next statement runs, if that has changed. In a transaction a
+    /// setting would be undone with it, so it stays as it is.
+    fn announce(&mut self) {
+        if !self.announces || self.is_pooled || self.session.may_be_in_transaction() || self.is_broken {
+            return;
+        }
+        let Some(label) = label::changed(self.label.as_ref()) else { return };
+        let text = format!("SET application_name = '{}'", label.application_name());
+        match self.client.batch_execute(&text) {
+            Ok(()) => self.label = Some(label),
+            // Whatever is wrong, the statement itself will meet it, and say so.
+            Err(error) => tracing::debug!("cannot set application_name: {}", super::error::chain(&error)),
+        }
+    }
+
+    fn each(
+        &mut self,
+        prepared: &Prepared,
+        params: &[Value<'_>],
+        each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<Streamed, QueryError> {
+        let params = convert(prepared.statement.params(), params)?;
+        let mut cells = Cells::new(&prepared.plan)?;
+        let mut block = prepared.plan.block();
+        let mut count = 0;
+        // The driver takes from the socket what is asked for, no more: a server that is faster waits.
+        let mut read = || {
+            let mut rows = self.client.query_raw(&prepared.statement, params.iter())?;
+            while let Some(row) = rows.next()? {
+                if let Err(error) = cells.write(&row, &mut block) {
+                    return Ok(Err(error));
+                }
+                count += 1;
+                if block.rows() >= BLOCK_ROWS || block.size() >= BLOCK_BYTES {
+                    let full = std::mem::replace(&mut block, prepared.plan.block());
+                    if each(&full.finish()).is_break() {
+                        return Ok(Ok(Streamed::Stopped));
+                    }
+                }
+            }
+            Ok(Ok(Streamed::All(count)))
+        };
+        let outcome: Result<Result<Streamed, QueryError>, postgres::Error> = read();
+        let streamed = outcome.map_err(|error| self.failed(&error))??;
+        if streamed != Streamed::Stopped && each(&block.finish()).is_break() {
+            return Ok(Streamed::Stopped);
+        }
+        Ok(streamed)
+    }
+
+    /// Runs `body` behind a pooler, where nothing is prepared.
+    fn pooled<T>(
+        &mut self,
+        sql: &str,
+        body: impl FnOnce(&mut Client) -> Result<T, copy::Failure>,
+    ) -> Result<T, QueryError> {
+        self.admit(sql)?;
+        body(&mut self.client).map_err(|failure| {
+            self.is_broken |= failure.driver().is_some_and(is_broken);
+            failure.into_query_error()
+        })
+    }
+
+    /// Takes note of what a text is about to do to the session; behind a pooler, refuses what would stay.
+    fn admit(&mut self, sql: &str) -> Result<(), QueryError> {
+        no_nul(sql)?;
+        let effect = effect(Dialect::Postgres, sql);
+        if self.is_pooled {
+            pooled::admit(sql, effect)?;
+            return self.session.admit(Effect { dirt: Dirt::None, ..effect });
+        }
+        self.session.admit(effect)
+    }
+
+    /// Runs a COPY, which is no statement that could be prepared.
+    fn copy(
+        &mut self,
+        sql: &str,
+        body: impl FnOnce(&mut Client) -> Result<Streamed, copy::Failure>,
+    ) -> Result<Streamed, QueryError> {
+        if self.is_pooled {
+            // The driver prepares it, and would find it missing in the next session.
+            return Err(QueryError::NotOffered { what: "COPY through a pooler" });
+        }
+        self.admit(sql)?;
+        body(&mut self.client).map_err(|failure| {
+            self.is_broken |= failure.driver().is_some_and(is_broken);
+            failure.into_query_error()
+        })
+    }
+
     fn rows(&mut self, prepared: &Prepared, params: &[Value<'_>]) -> Result<Vec<u8>, QueryError> {
         let params = convert(prepared.statement.params(), params)?;
         let mut cells = Cells::new(&prepared.plan)?;
-        let mut block = BlockWriter::new();
-        prepared.plan.write_columns(&mut block);
+        let mut block = prepared.plan.block();
         let mut read = || {
             let mut rows = self.client.query_raw(&prepared.statement, params.iter())?;
             while let Some(row) = rows.next()? {
@@ -199,24 +311,74 @@ fn no_nul(sql: &str) -> Result<(), QueryError> {
 impl Connection for Open {
     fn query(&mut self, sql: &str, params: &[Value<'_>]) -> Result<Vec<u8>, QueryError> {
         let cancel = self.cancel();
-        running(&cancel, || self.with_prepared(sql, |open, prepared| open.rows(prepared, params)))
+        self.announce();
+        running(&cancel, || {
+            if self.is_pooled {
+                return self.pooled(sql, |client| pooled::rows(client, sql, params));
+            }
+            self.with_prepared(sql, |open, prepared| open.rows(prepared, params))
+        })
+    }
+
+    fn query_each(
+        &mut self,
+        sql: &str,
+        params: &[Value<'_>],
+        each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<Streamed, QueryError> {
+        let cancel = self.cancel();
+        self.announce();
+        running(&cancel, || {
+            if self.is_pooled {
+                let block = self.pooled(sql, |client| pooled::rows(client, sql, params))?;
+                return Ok(if each(&block).is_break() { Streamed::Stopped } else { Streamed::All(0) });
+            }
+            self.with_prepared(sql, |open, prepared| open.each(prepared, params, each))
+        })
+    }
+
+    fn copy_in(
+        &mut self,
+        sql: &str,
+        source: &mut dyn FnMut(&mut Vec<u8>) -> ControlFlow<()>,
+    ) -> Result<Streamed, QueryError> {
+        let cancel = self.cancel();
+        self.announce();
+        running(&cancel, || self.copy(sql, |client| copy::copy_in(client, sql, source)))
+    }
+
+    fn copy_out(
+        &mut self,
+        sql: &str,
+        sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<Streamed, QueryError> {
+        let cancel = self.cancel();
+        self.announce();
+        running(&cancel, || self.copy(sql, |client| copy::copy_out(client, sql, sink)))
     }
 
     fn execute(&mut self, sql: &str, params: &[Value<'_>]) -> Result<u64, QueryError> {
         let cancel = self.cancel();
-        running(&cancel, || self.with_prepared(sql, |open, prepared| open.affected(prepared, params)))
+        self.announce();
+        running(&cancel, || {
+            if self.is_pooled {
+                return self.pooled(sql, |client| pooled::affected(client, sql, params));
+            }
+            self.with_prepared(sql, |open, prepared| open.affected(prepared, params))
+        })
     }
 
     fn batch_execute(&mut self, sql: &str) -> Result<(), QueryError> {
-        no_nul(sql)?;
-        self.session.admit(effect(Dialect::Postgres, sql))?;
+        self.admit(sql)?;
         let cancel = self.cancel();
+        self.announce();
         running(&cancel, || self.batch(sql))
     }
 
     fn begin(&mut self) -> Result<(), QueryError> {
         let text = self.session.begin_text("BEGIN");
         let cancel = self.cancel();
+        self.announce();
         running(&cancel, || self.batch(&text))?;
         self.session.depth += 1;
         Ok(())
@@ -275,6 +437,10 @@ impl Connection for Open {
         let session = std::mem::take(&mut self.session);
         if session.dirt == Dirt::Connection {
             return Reset::Close;
+        }
+        if session.dirt != Dirt::None {
+            // Reset with the other settings.
+            self.label = None;
         }
         let is_open = session.may_be_in_transaction();
         let (outcome, done) = match (is_open, session.dirt) {

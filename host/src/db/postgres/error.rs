@@ -25,6 +25,9 @@ fn describe(error: &postgres::error::DbError) -> String {
         text.push_str("; ");
         text.push_str(more.trim_end_matches('.'));
     }
+    if matches!(error.code().code(), "26000" | "42P05") {
+        text.push_str("; behind a pooler in transaction mode, add `pgbouncer=true` to the address");
+    }
     text
 }
 

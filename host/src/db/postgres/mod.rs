@@ -13,19 +13,25 @@
 mod cancel;
 mod cells;
 mod connection;
+mod copy;
 mod error;
+mod listen;
 mod params;
+mod pooled;
 mod text;
+mod tls;
 
 use std::fmt::Write as _;
 use std::str::FromStr;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use postgres::NoTls;
-use postgres::config::{Config, Host, SslMode};
+use postgres::Client;
+use postgres::config::{Config, Host};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use self::connection::Open;
+pub use self::listen::{Listener, ListenerStatus, Notice};
 use super::{ConfigError, ConnectError, Connection, Driver};
 
 /// How long a connection may take to be ready, for each host of the URL, unless the URL says otherwise.
@@ -40,7 +46,12 @@ const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connects to one PostgreSQL database.
 pub struct Postgres {
     config: Config,
+    tls: MakeRustlsConnect,
     address: String,
+    /// Whether the sessions are named after whose statements run; not where the URL names them.
+    announces: bool,
+    /// Whether a pooler gives each transaction another session.
+    is_pooled: bool,
 }
 
 impl Postgres {
@@ -48,18 +59,15 @@ impl Postgres {
     ///
     /// # Errors
     ///
-    /// When it is malformed or asks for TLS.
+    /// When it is malformed, or the roots it trusts cannot be read.
     pub fn parse(url: &str) -> Result<Postgres, ConfigError> {
-        let mut config = Config::from_str(url).map_err(|error| {
-            if url.contains("sslmode=verify") {
-                return ConfigError::Tls { address: "the URL".to_owned() };
-            }
-            ConfigError::Address { driver: "postgres", reason: error::chain(&error) }
-        })?;
+        let (url, is_pooled) = pooled::take_from(url);
+        let (plain, wanted) = tls::Wanted::take_from(&url)?;
+        let mut config = Config::from_str(&plain)
+            .map_err(|error| ConfigError::Address { driver: "postgres", reason: error::chain(&error) })?;
+        config.ssl_mode(wanted.ssl_mode());
+        let tls = wanted.connector()?;
         let address = address(&config);
-        if config.get_ssl_mode() == SslMode::Require {
-            return Err(ConfigError::Tls { address });
-        }
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT_TIMEOUT);
         }
@@ -72,13 +80,14 @@ impl Postgres {
         if config.get_tcp_user_timeout().is_none() {
             config.tcp_user_timeout(ACKNOWLEDGE_TIMEOUT);
         }
-        if config.get_application_name().is_none() {
+        let announces = config.get_application_name().is_none();
+        if announces {
             config.application_name("host");
         }
         config.notice_callback(|notice| {
             tracing::debug!(severity = notice.severity(), "postgres: {}", notice.message());
         });
-        Ok(Postgres { config, address })
+        Ok(Postgres { config, tls, address, announces, is_pooled })
     }
 
     /// How long `connect` waits.
@@ -86,6 +95,41 @@ impl Postgres {
         let hosts = u32::try_from(self.config.get_hosts().len()).unwrap_or(u32::MAX).max(1);
         let each = self.config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
         each.saturating_mul(hosts)
+    }
+
+    /// Connects, and makes the connection ready.
+    fn dial<T: Send + 'static>(
+        &self,
+        ready: impl FnOnce(Client) -> Result<T, postgres::Error> + Send + 'static,
+    ) -> Result<T, ConnectError> {
+        let unreachable = |reason: String, sqlstate: Option<String>| ConnectError::Unreachable {
+            address: self.address.clone(),
+            reason,
+            sqlstate,
+        };
+        let patience = self.patience();
+        // The driver's own time-out ends with the socket; a server that accepts and then says nothing
+        // would hold the caller for ever. So it holds a thread, which ends when the server speaks or goes.
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let (config, tls) = (self.config.clone(), self.tls.clone());
+        std::thread::Builder::new()
+            .name("db-connect".to_owned())
+            .spawn(move || {
+                // Nobody may be waiting any more; the connection is closed then.
+                let _ = sender.send(config.connect(tls).and_then(ready));
+            })
+            .map_err(|error| unreachable(format!("no thread for it: {error}"), None))?;
+        match receiver.recv_timeout(patience) {
+            Ok(Ok(ready)) => Ok(ready),
+            Ok(Err(error)) => {
+                let sqlstate = error.code().map(|code| code.code().to_owned());
+                Err(unreachable(error::chain(&error), sqlstate))
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                Err(unreachable(format!("no answer within {} s", patience.as_secs()), None))
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(unreachable("the driver panicked".to_owned(), None)),
+        }
     }
 }
 
@@ -134,34 +178,9 @@ impl Driver for Postgres {
     }
 
     fn connect(&self) -> Result<Box<dyn Connection>, ConnectError> {
-        let unreachable = |reason: String, sqlstate: Option<String>| ConnectError::Unreachable {
-            address: self.address.clone(),
-            reason,
-            sqlstate,
-        };
-        let patience = self.patience();
-        // The driver's own time-out ends with the socket; a server that accepts and then says nothing
-        // would hold the caller for ever. So it holds a thread, which ends when the server speaks or goes.
-        let (sender, receiver) = mpsc::sync_channel(1);
-        let config = self.config.clone();
-        std::thread::Builder::new()
-            .name("db-connect".to_owned())
-            .spawn(move || {
-                // Nobody may be waiting any more; the connection is closed then.
-                let _ = sender.send(config.connect(NoTls).and_then(Open::new));
-            })
-            .map_err(|error| unreachable(format!("no thread for it: {error}"), None))?;
-        match receiver.recv_timeout(patience) {
-            Ok(Ok(open)) => Ok(Box::new(open)),
-            Ok(Err(error)) => {
-                let sqlstate = error.code().map(|code| code.code().to_owned());
-                Err(unreachable(error::chain(&error), sqlstate))
-            }
-            Err(RecvTimeoutError::Timeout) => {
-                Err(unreachable(format!("no answer within {} s", patience.as_secs()), None))
-            }
-            Err(RecvTimeoutError::Disconnected) => Err(unreachable("the driver panicked".to_owned(), None)),
-        }
+        let (tls, announces, is_pooled) = (self.tls.clone(), self.announces, self.is_pooled);
+        let open = self.dial(move |client| Open::new(client, tls, announces, is_pooled))?;
+        Ok(Box::new(open))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Parameters on their way to PostgreSQL: to the column's type, with ranges checked.
 
 use std::error::Error;
+use std::fmt::Write as _;
 
 use bytes::BytesMut;
 use postgres_types::{Format, IsNull, Kind, ToSql, Type, to_sql_checked};
@@ -20,7 +21,7 @@ pub(super) enum Param<'a> {
     Float8(f64),
     /// In PostgreSQL's text format, which every type can read.
     Text(&'a str),
-    /// A number in text format, for `numeric`.
+    /// The same, of its own: a number for `numeric`, or what goes behind a pooler.
     Number(String),
     Bytes(&'a [u8]),
 }
@@ -36,6 +37,26 @@ pub(super) fn params<'a>(types: &[Type], values: &[Value<'a>]) -> Result<Vec<Par
     }
     let convert = |(index, (ty, value)): (usize, (&Type, &Value<'a>))| param(index + 1, ty, *value);
     types.iter().zip(values).enumerate().map(convert).collect()
+}
+
+/// The parameters as text, for a statement whose types only the server knows.
+pub(super) fn as_text<'a>(values: &[Value<'a>]) -> Vec<Param<'a>> {
+    let text = |value: &Value<'a>| match *value {
+        Value::Null => Param::Null,
+        Value::Bool(value) => Param::Text(if value { "t" } else { "f" }),
+        Value::Int(value) => Param::Number(value.to_string()),
+        Value::Float(value) => Param::Number(numeric_text(value)),
+        Value::Text(text) => Param::Text(text),
+        Value::Bytes(bytes) => {
+            let mut hex = "\\x".to_owned();
+            // Writing to a `String` cannot fail.
+            for byte in bytes {
+                let _ = write!(hex, "{byte:02x}");
+            }
+            Param::Number(hex)
+        }
+    };
+    values.iter().map(text).collect()
 }
 
 fn param<'a>(number: usize, ty: &Type, value: Value<'a>) -> Result<Param<'a>, QueryError> {

@@ -30,12 +30,21 @@ fn the_drivers_missing_timeouts_are_set() {
 }
 
 #[test]
-fn asking_for_tls_is_refused() {
-    for mode in ["require", "verify-full"] {
-        let error = Postgres::parse(&format!("postgres://db/x?sslmode={mode}")).unwrap_err();
-        assert!(matches!(error, ConfigError::Tls { .. }), "{error}");
+fn every_sslmode_of_libpq_is_understood_and_no_other() {
+    use postgres::config::SslMode::{Disable, Prefer, Require};
+    for (mode, driver) in [("disable", Disable), ("allow", Prefer), ("prefer", Prefer), ("require", Require)]
+    {
+        let url = format!("postgres://db/x?sslmode={mode}&connect_timeout=1");
+        assert_eq!(Postgres::parse(&url).unwrap().config.get_ssl_mode(), driver);
     }
-    assert!(Postgres::parse("postgres://db/x?sslmode=prefer").is_ok());
+    assert_eq!(Postgres::parse("postgres://db/x").unwrap().config.get_ssl_mode(), Prefer);
+    let unknown = Postgres::parse("postgres://db/x?sslmode=yes").unwrap_err().to_string();
+    assert!(unknown.contains("`sslmode=yes`: write `disable`"), "{unknown}");
+    for mode in ["verify-ca", "verify-full"] {
+        let url = format!("postgres://db/x?sslmode={mode}&sslrootcert=/no%20where.pem");
+        let missing = Postgres::parse(&url).unwrap_err().to_string();
+        assert!(missing.contains("`sslrootcert=/no where.pem` cannot be read"), "{missing}");
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@
 
 mod convert;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +22,14 @@ use rusqlite::ErrorCode;
 use self::convert::{bind, cell, query_error};
 use super::interrupt::{Cancel, running};
 use super::sql::{Dialect, Dirt, Session, effect};
-use super::{ConfigError, ConnectError, Connection, Driver, QueryError, Reset, Value};
+use super::{ConfigError, ConnectError, Connection, Driver, QueryError, Reset, Streamed, Value};
 
 /// How long a statement waits for another connection's lock on the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Rows of a block that is handed over while more are coming.
+const BLOCK_ROWS: u64 = 256;
+/// Bytes of such a block, more or less.
+const BLOCK_BYTES: usize = 256 << 10;
 /// Prepared statements kept for each connection.
 const CACHED_STATEMENTS: usize = 128;
 
@@ -181,6 +186,13 @@ impl Open {
     }
 }
 
+/// A block with columns, and no rows yet.
+fn block_of(names: &[String]) -> BlockWriter {
+    let mut block = BlockWriter::new();
+    names.iter().for_each(|name| block.column(name, ""));
+    block
+}
+
 /// Stops the statement that runs on a connection, within a few steps of its program.
 struct Interrupter(rusqlite::InterruptHandle);
 
@@ -212,8 +224,7 @@ impl Connection for Open {
     fn query(&mut self, sql: &str, params: &[Value<'_>]) -> Result<Vec<u8>, QueryError> {
         self.run(sql, params, |_, statement| {
             let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
-            let mut block = BlockWriter::new();
-            names.iter().for_each(|name| block.column(name, ""));
+            let mut block = block_of(&names);
             let mut rows = statement.raw_query();
             while let Some(row) = rows.next()? {
                 block.row();
@@ -222,6 +233,35 @@ impl Connection for Open {
                 }
             }
             Ok(block.finish())
+        })
+    }
+
+    fn query_each(
+        &mut self,
+        sql: &str,
+        params: &[Value<'_>],
+        each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<Streamed, QueryError> {
+        self.run(sql, params, |_, statement| {
+            let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
+            let mut block = block_of(&names);
+            let mut count = 0;
+            let mut rows = statement.raw_query();
+            while let Some(row) = rows.next()? {
+                block.row();
+                for (index, name) in names.iter().enumerate() {
+                    block.cell(cell(row.get_ref(index)?, name)?);
+                }
+                count += 1;
+                if block.rows() >= BLOCK_ROWS || block.size() >= BLOCK_BYTES {
+                    let full = std::mem::replace(&mut block, block_of(&names));
+                    if each(&full.finish()).is_break() {
+                        return Ok(Streamed::Stopped);
+                    }
+                }
+            }
+            let stopped = each(&block.finish()).is_break();
+            Ok(if stopped { Streamed::Stopped } else { Streamed::All(count) })
         })
     }
 

@@ -13,12 +13,13 @@
 
 mod commit;
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::source::{Made, Source};
-use super::{ConnectError, Connection, Driver, OpenError, Ping, QueryError, SteadyConfig, Value};
+use super::{ConnectError, Connection, Driver, OpenError, Ping, QueryError, SteadyConfig, Streamed, Value};
 
 /// What a caller says of a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +106,47 @@ impl Steady {
     /// As [`query`](Steady::query).
     pub fn batch_execute(&mut self, how: How, sql: &str) -> Result<(), QueryError> {
         self.run(Ping::STATEMENT, how, sql, |conn| conn.batch_execute(sql))
+    }
+
+    /// Hands the rows of a statement to `each`, a block at a time. Never sent again: `each` may have seen
+    /// some of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`query`](Steady::query), maybe after some blocks.
+    pub fn query_each(
+        &mut self,
+        sql: &str,
+        params: &[Value<'_>],
+        each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<Streamed, QueryError> {
+        self.run(Ping::QUERY, How::default(), sql, |conn| conn.query_each(sql, params, each))
+    }
+
+    /// Runs a `COPY ... FROM STDIN`. Never sent again: what was read is gone.
+    ///
+    /// # Errors
+    ///
+    /// As [`query`](Steady::query).
+    pub fn copy_in(
+        &mut self,
+        sql: &str,
+        source: &mut dyn FnMut(&mut Vec<u8>) -> ControlFlow<()>,
+    ) -> Result<Streamed, QueryError> {
+        self.run(Ping::STATEMENT, How::default(), sql, |conn| conn.copy_in(sql, source))
+    }
+
+    /// Runs a `COPY ... TO STDOUT`. Never sent again: `sink` may have seen some of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`query`](Steady::query).
+    pub fn copy_out(
+        &mut self,
+        sql: &str,
+        sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<Streamed, QueryError> {
+        self.run(Ping::QUERY, How::default(), sql, |conn| conn.copy_out(sql, sink))
     }
 
     /// Runs `body`, in which nothing is replaced and sent again. Nests.

@@ -65,6 +65,8 @@ impl From<QueryError> for Failure {
             | QueryError::ParameterType { .. }
             | QueryError::ColumnType { .. }
             | QueryError::Cell { .. }
+            | QueryError::NotOffered { .. }
+            | QueryError::Pooled
             | QueryError::Busy
             | QueryError::WrongThread => (Status::INVALID, String::new()),
         };

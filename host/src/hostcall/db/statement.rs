@@ -78,7 +78,9 @@ pub(super) unsafe extern "C" fn batch_execute(
 /// # Safety
 ///
 /// `statement` is null or points to a statement whose views are valid for `'a`.
-unsafe fn read<'a>(statement: *const StatementView) -> Result<(How, &'a str, Vec<Value<'a>>), Failure> {
+pub(in crate::hostcall) unsafe fn read<'a>(
+    statement: *const StatementView,
+) -> Result<(How, &'a str, Vec<Value<'a>>), Failure> {
     let none =
         StatementView { size: 0, sql: StrView::EMPTY, params: std::ptr::null(), param_count: 0, flags: 0 };
     // SAFETY: null or a statement as long as it says, by this function's contract.
