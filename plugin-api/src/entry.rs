@@ -15,8 +15,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 use crate::abi::{
-    ABI_VERSION, BytesView, ErrorSink, ErrorView, HostTable, PairView, PanicView, PluginTable, ReplyView,
-    RequestView, ResponseView, RouteView, Status, StrView, UNLOAD_REMOVED, UNLOAD_SHUTDOWN,
+    ABI_VERSION, BytesView, ErrorSink, ErrorView, HostTable, PairView, PanicView, PluginTable, PreviousView,
+    ReplyView, RequestView, ResponseView, RouteView, Status, StrView, UNLOAD_REMOVED, UNLOAD_SHUTDOWN,
 };
 use crate::error::{Error, HttpError};
 use crate::request::Request;
@@ -39,6 +39,25 @@ pub enum UnloadReason {
     Removed,
     /// The host is shutting down.
     Shutdown,
+}
+
+/// The generation that a new one takes over from: what an `upgrade` hook of [`plugin!`](crate::plugin) is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Previous<'a> {
+    generation: u64,
+    version: &'a str,
+}
+
+impl<'a> Previous<'a> {
+    /// Its number.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The version in the `Cargo.toml` it was built with; empty if that generation does not say.
+    pub fn version(&self) -> &'a str {
+        self.version
+    }
 }
 
 /// The entry symbol: remembers the host and returns the table.
@@ -99,6 +118,51 @@ pub unsafe fn on_load(error: *const ErrorSink, hook: impl FnOnce() -> Result<(),
         });
         hook()
     });
+    // SAFETY: this function's contract.
+    unsafe { hook_ended(error, outcome) }
+}
+
+/// The upgrade hook.
+///
+/// # Safety
+///
+/// `from` and `error` are valid for this call; `error` may be null.
+pub unsafe fn upgrade(
+    from: *const PreviousView,
+    error: *const ErrorSink,
+    hook: impl FnOnce(Previous<'_>) -> Result<(), Error>,
+) -> Status {
+    let outcome = guard(|| {
+        // SAFETY: this function's contract.
+        let from = unsafe { &*from };
+        // SAFETY: this function's contract: the text is valid for this call, which `from` does not outlive.
+        let version = unsafe { from.version.as_bytes() };
+        hook(Previous {
+            generation: from.generation,
+            version: std::str::from_utf8(version).unwrap_or_default(),
+        })
+    });
+    // SAFETY: this function's contract.
+    unsafe { hook_ended(error, outcome) }
+}
+
+/// The check hook.
+///
+/// # Safety
+///
+/// `error` is null or valid for this call.
+pub unsafe fn check(error: *const ErrorSink, hook: impl FnOnce() -> Result<(), Error>) -> Status {
+    let outcome = guard(hook);
+    // SAFETY: this function's contract.
+    unsafe { hook_ended(error, outcome) }
+}
+
+/// Reports how a hook ended that may refuse the generation.
+///
+/// # Safety
+///
+/// `error` is null or valid for this call.
+unsafe fn hook_ended(error: *const ErrorSink, outcome: Result<Result<(), Error>, String>) -> Status {
     let (status, message) = match outcome {
         Ok(Ok(())) => return Status::OK,
         Ok(Err(error)) => (Status::FAILED, error.chain()),

@@ -43,6 +43,7 @@ mod request;
 pub mod resident;
 mod response;
 pub mod safe;
+pub mod service;
 pub mod sync;
 mod view;
 
@@ -53,10 +54,10 @@ pub use bytes;
 pub use http;
 pub use tracing;
 
-pub use plugin_api_macros::Resident;
+pub use plugin_api_macros::{Resident, resident};
 
 pub use self::alloc::Alloc;
-pub use self::entry::UnloadReason;
+pub use self::entry::{Previous, UnloadReason};
 pub use self::env::{EnvError, env_or};
 pub use self::error::{Context, Error, HttpError, Result};
 pub use self::request::Request;
@@ -71,15 +72,22 @@ pub mod prelude {
     pub use crate::Json;
     pub use crate::http::{Method, StatusCode};
     pub use crate::{
-        Context, Error, Html, HttpError, IntoResponse, Redirect, Request, Resident, Response, Result,
-        UnloadReason, db, env_or, escape_html, plugin, registry, safe, tracing,
+        Context, Error, Html, HttpError, IntoResponse, Previous, Redirect, Request, Resident, Response,
+        Result, UnloadReason, db, env_or, escape_html, plugin, registry, safe, tracing,
     };
 }
 
-/// For `plugin!` alone.
+/// For `plugin!` and `#[resident]` alone.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::entry::{entry, handle, on_load, on_unload};
+    pub use crate::alloc::MEMORY;
+    pub use crate::entry::{check, entry, handle, on_load, on_unload, upgrade};
+    pub use crate::host::Owned;
     pub use crate::plugin::{NO_MOUNT, descriptor, descriptor_len, records};
     pub use crate::registry::prepare;
+    pub use crate::registry::sealed::Keep;
+    pub use crate::registry::{find_service, lend_service, service_into_owned};
+    pub use crate::service::way::{ByBytes, ByMessage, Way};
+    pub use crate::service::wire::Input;
+    pub use crate::service::{Interface, Refusal, Remote, line};
 }

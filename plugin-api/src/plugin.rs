@@ -100,39 +100,89 @@ pub const NO_MOUNT: StrView = StrView::EMPTY;
 ///   that [becomes a response](crate::IntoResponse), or a [`Result`](crate::Result) of it. `{id}` in a
 ///   pattern is a path parameter, `{*path}` the rest of the path. A handler runs on a worker thread and
 ///   may block. One marked `inline` runs on the I/O thread itself: it is faster to reach, must not
-///   block, and cannot use the database.
+///   block, and cannot use the database. One marked `idempotent` may be run again, a few times, when its
+///   [transaction](crate::Request::transaction) collided with another one and was rolled back: whatever
+///   else it does must bear to be done twice.
 /// - `state: [LAZY, ...]`: keys that are to be ready when the generation is published. Missing values are
 ///   made, and data whose layout has changed is upgraded; where that fails, the generation is refused and
 ///   the value is as it was. A key that is not listed is made or upgraded at its first use instead. (In
 ///   `on_load` data of a changed layout cannot be used yet: the old code still works with it.)
-/// - `on_load: prepare`: a `fn() -> Result<()>` that runs before the generation is published. An error or
-///   a panic refuses the generation; what it put into the registry is undone.
+/// - `on_load: prepare`: a `fn() -> Result<()>` that runs before the generation is published.
+/// - `upgrade: migrate`: a `fn(Previous<'_>) -> Result<()>` that runs after `on_load` when another generation of
+///   the plugin serves, and is told its number and version. Not at the first load. After a roll-back the
+///   version it is told may be the higher one. The other generation goes on serving meanwhile, and if the new
+///   one is refused after this, for good: so what is done here has to suit both.
+/// - `check: smoke_test`: a `fn() -> Result<()>` that runs last. It sees what `on_load` has registered, but
+///   not yet data of `state:` whose layout has changed.
 /// - `on_unload: finish`: a `fn(UnloadReason)` that runs once, after the last request has left a retired
-///   generation.
+///   generation. It delays nobody, and is given up after 10 s.
+///
+/// The first three run on one thread of their own, within one deadline (`load_timeout_ms` of
+/// `host.toml`). An error, a panic or the deadline refuses the generation: what it put into the registry is
+/// undone, and the one before it serves on.
+///
+/// ```
+/// use plugin_api::prelude::*;
+///
+/// plugin! {
+///     routes: { GET "/" => index },
+///     upgrade: migrate,
+///     check: smoke_test,
+///     on_unload: finish,
+/// }
+///
+/// fn index(_: &Request) -> Result<String> {
+///     Ok(format!("{:.2}\n", rate("EUR")?))
+/// }
+///
+/// fn rate(currency: &str) -> Result<f64> {
+///     if currency == "EUR" { Ok(1.96) } else { Err(Error::msg("no such currency")) }
+/// }
+///
+/// fn migrate(from: Previous<'_>) -> Result<()> {
+///     tracing::info!("takes over from generation {}, version {}", from.generation(), from.version());
+///     Ok(())
+/// }
+///
+/// fn smoke_test() -> Result<()> {
+///     rate("EUR").map(drop)
+/// }
+///
+/// fn finish(reason: UnloadReason) {
+///     tracing::info!(?reason, "over");
+/// }
+/// ```
 #[macro_export]
 macro_rules! plugin {
-    (@parse $mount:tt $routes:tt $state:tt $load:tt $unload:tt) => {
-        $crate::plugin!(@emit $mount $routes $state $load $unload);
+    (@parse $mount:tt $routes:tt $state:tt $hooks:tt) => {
+        $crate::plugin!(@emit $mount $routes $state $hooks);
     };
-    (@parse $mount:tt $routes:tt $state:tt $load:tt $unload:tt mount: $value:literal $(, $($rest:tt)*)?) => {
-        $crate::plugin!(@parse ($value) $routes $state $load $unload $($($rest)*)?);
+    (@parse $mount:tt $routes:tt $state:tt $hooks:tt mount: $value:literal $(, $($rest:tt)*)?) => {
+        $crate::plugin!(@parse ($value) $routes $state $hooks $($($rest)*)?);
     };
-    (@parse $mount:tt $routes:tt $state:tt $load:tt $unload:tt routes: { $($value:tt)* } $(, $($rest:tt)*)?) => {
-        $crate::plugin!(@parse $mount ($($value)*) $state $load $unload $($($rest)*)?);
+    (@parse $mount:tt $routes:tt $state:tt $hooks:tt routes: { $($value:tt)* } $(, $($rest:tt)*)?) => {
+        $crate::plugin!(@parse $mount ($($value)*) $state $hooks $($($rest)*)?);
     };
-    (@parse $mount:tt $routes:tt $state:tt $load:tt $unload:tt state: [$($value:tt)*] $(, $($rest:tt)*)?) => {
-        $crate::plugin!(@parse $mount $routes ($($value)*) $load $unload $($($rest)*)?);
+    (@parse $mount:tt $routes:tt $state:tt $hooks:tt state: [$($value:tt)*] $(, $($rest:tt)*)?) => {
+        $crate::plugin!(@parse $mount $routes ($($value)*) $hooks $($($rest)*)?);
     };
-    (@parse $mount:tt $routes:tt $state:tt $load:tt $unload:tt on_load: $value:path $(, $($rest:tt)*)?) => {
-        $crate::plugin!(@parse $mount $routes $state ($value) $unload $($($rest)*)?);
+    (@parse $mount:tt $routes:tt $state:tt ($load:tt $upgrade:tt $check:tt $unload:tt) on_load: $value:path $(, $($rest:tt)*)?) => {
+        $crate::plugin!(@parse $mount $routes $state (($value) $upgrade $check $unload) $($($rest)*)?);
     };
-    (@parse $mount:tt $routes:tt $state:tt $load:tt $unload:tt on_unload: $value:path $(, $($rest:tt)*)?) => {
-        $crate::plugin!(@parse $mount $routes $state $load ($value) $($($rest)*)?);
+    (@parse $mount:tt $routes:tt $state:tt ($load:tt $upgrade:tt $check:tt $unload:tt) upgrade: $value:path $(, $($rest:tt)*)?) => {
+        $crate::plugin!(@parse $mount $routes $state ($load ($value) $check $unload) $($($rest)*)?);
     };
-    (@parse $mount:tt $routes:tt $state:tt $load:tt $unload:tt $part:ident $($rest:tt)*) => {
+    (@parse $mount:tt $routes:tt $state:tt ($load:tt $upgrade:tt $check:tt $unload:tt) check: $value:path $(, $($rest:tt)*)?) => {
+        $crate::plugin!(@parse $mount $routes $state ($load $upgrade ($value) $unload) $($($rest)*)?);
+    };
+    (@parse $mount:tt $routes:tt $state:tt ($load:tt $upgrade:tt $check:tt $unload:tt) on_unload: $value:path $(, $($rest:tt)*)?) => {
+        $crate::plugin!(@parse $mount $routes $state ($load $upgrade $check ($value)) $($($rest)*)?);
+    };
+    (@parse $mount:tt $routes:tt $state:tt $hooks:tt $part:ident $($rest:tt)*) => {
         ::core::compile_error!(::core::concat!(
             "`", ::core::stringify!($part), "` is no part of a plugin, or not written as one: expected ",
-            "`mount: \"/path\"`, `routes: { GET \"/\" => handler }`, `state: [LAZY]`, `on_load: function` or `on_unload: function`"
+            "`mount: \"/path\"`, `routes: { GET \"/\" => handler }`, `state: [LAZY]`, or one of the hooks ",
+            "`on_load: function`, `upgrade: function`, `check: function`, `on_unload: function`"
         ));
     };
 
@@ -140,8 +190,12 @@ macro_rules! plugin {
     (@mount $mount:literal) => { $crate::abi::StrView::new($mount) };
 
     (@kind inline $method:ident) => { $crate::abi::ROUTE_INLINE };
+    (@kind idempotent $method:ident) => { $crate::abi::ROUTE_BLOCKING };
     (@kind $method:ident) => { $crate::abi::ROUTE_BLOCKING };
+    (@flags idempotent $method:ident) => { $crate::abi::ROUTE_IDEMPOTENT };
+    (@flags $($word:ident)+) => { 0 };
     (@method inline $method:ident) => { ::core::stringify!($method) };
+    (@method idempotent $method:ident) => { ::core::stringify!($method) };
     (@method $method:ident) => { ::core::stringify!($method) };
 
     (@load) => { || $crate::Result::Ok(()) };
@@ -149,44 +203,69 @@ macro_rules! plugin {
     (@unload) => { |_| () };
     (@unload $hook:path) => { $hook };
 
-    (@emit ($($mount:literal)?) ($($($word:ident)+ $path:literal => $handler:path),* $(,)?) ($($lazy:path),* $(,)?) ($($load:path)?) ($($unload:path)?)) => {
+    (@upgrade) => { ::core::option::Option::None };
+    (@upgrade $hook:path) => {{
+        unsafe extern "C" fn __plugin_upgrade(
+            from: *const $crate::abi::PreviousView,
+            error: *const $crate::abi::ErrorSink,
+        ) -> $crate::abi::Status {
+            let hook: fn($crate::Previous<'_>) -> $crate::Result<()> = $hook;
+            // SAFETY: the host passes a view and a sink that are valid for this call.
+            unsafe { $crate::__private::upgrade(from, error, hook) }
+        }
+        ::core::option::Option::Some(__plugin_upgrade)
+    }};
+    (@check) => { ::core::option::Option::None };
+    (@check $hook:path) => {{
+        unsafe extern "C" fn __plugin_check(error: *const $crate::abi::ErrorSink) -> $crate::abi::Status {
+            let hook: fn() -> $crate::Result<()> = $hook;
+            // SAFETY: the host passes a sink that is valid for this call.
+            unsafe { $crate::__private::check(error, hook) }
+        }
+        ::core::option::Option::Some(__plugin_check)
+    }};
+
+    (@emit ($($mount:literal)?) ($($($word:ident)+ $path:literal => $handler:path),* $(,)?) ($($lazy:path),* $(,)?)
+        (($($load:path)?) ($($upgrade:path)?) ($($check:path)?) ($($unload:path)?))) => {
         const _: () = {
-            use $crate::abi;
+            // Names that no author gives: items of this block would hide the author's.
+            use $crate::abi as __plugin_abi;
 
             // What one generation allocates another frees: see `Alloc`.
             #[global_allocator]
-            static ALLOC: $crate::Alloc = $crate::Alloc;
+            static __PLUGIN_ALLOC: $crate::Alloc = $crate::Alloc;
 
-            const RECORDS: [&str; 8] = $crate::__private::records(
+            const __PLUGIN_RECORDS: [&str; 8] = $crate::__private::records(
                 ::core::env!("CARGO_PKG_NAME"),
                 ::core::env!("CARGO_PKG_VERSION"),
                 ::core::cfg!(panic = "unwind"),
             );
             #[used]
             #[unsafe(link_section = ".plugin_descriptor")]
-            static DESCRIPTOR: [u8; $crate::__private::descriptor_len(&RECORDS)] =
-                $crate::__private::descriptor(&RECORDS);
+            static __PLUGIN_DESCRIPTOR: [u8; $crate::__private::descriptor_len(&__PLUGIN_RECORDS)] =
+                $crate::__private::descriptor(&__PLUGIN_RECORDS);
 
-            static ROUTES: &[abi::RouteView] = &[$(
-                abi::RouteView {
-                    size: ::core::mem::size_of::<abi::RouteView>(),
-                    method: abi::StrView::new($crate::plugin!(@method $($word)+)),
-                    path: abi::StrView::new($path),
+            static __PLUGIN_ROUTES: &[__plugin_abi::RouteView] = &[$(
+                __plugin_abi::RouteView {
+                    size: ::core::mem::size_of::<__plugin_abi::RouteView>(),
+                    method: __plugin_abi::StrView::new($crate::plugin!(@method $($word)+)),
+                    path: __plugin_abi::StrView::new($path),
                     kind: $crate::plugin!(@kind $($word)+),
                     handler: {
-                        unsafe extern "C" fn handler(
-                            request: *const abi::RequestView,
-                            reply: *const abi::ReplyView,
-                        ) -> abi::Status {
+                        unsafe extern "C" fn __plugin_handler(
+                            request: *const __plugin_abi::RequestView,
+                            reply: *const __plugin_abi::ReplyView,
+                        ) -> __plugin_abi::Status {
                             // SAFETY: the host passes a request and a reply that are valid for this call.
                             unsafe { $crate::__private::handle(request, reply, $handler) }
                         }
-                        handler
+                        __plugin_handler
                     },
+                    flags: $crate::plugin!(@flags $($word)+),
                 }
             ),*];
 
-            unsafe extern "C" fn on_load(error: *const abi::ErrorSink) -> abi::Status {
+            unsafe extern "C" fn __plugin_on_load(error: *const __plugin_abi::ErrorSink) -> __plugin_abi::Status {
                 // SAFETY: the host passes a sink that is valid for this call.
                 unsafe {
                     $crate::__private::on_load(error, || {
@@ -198,29 +277,33 @@ macro_rules! plugin {
                 }
             }
 
-            unsafe extern "C" fn on_unload(reason: u32) -> abi::Status {
+            unsafe extern "C" fn __plugin_on_unload(reason: u32) -> __plugin_abi::Status {
                 $crate::__private::on_unload(reason, $crate::plugin!(@unload $($unload)?))
             }
 
-            static TABLE: abi::PluginTable = abi::PluginTable {
-                size: ::core::mem::size_of::<abi::PluginTable>(),
-                abi_version: abi::ABI_VERSION,
-                descriptor: abi::BytesView::new(&DESCRIPTOR),
+            static __PLUGIN_TABLE: __plugin_abi::PluginTable = __plugin_abi::PluginTable {
+                size: ::core::mem::size_of::<__plugin_abi::PluginTable>(),
+                abi_version: __plugin_abi::ABI_VERSION,
+                descriptor: __plugin_abi::BytesView::new(&__PLUGIN_DESCRIPTOR),
                 mount: $crate::plugin!(@mount $($mount)?),
-                routes: ROUTES.as_ptr(),
-                route_count: ROUTES.len(),
-                route_size: ::core::mem::size_of::<abi::RouteView>(),
-                on_load: ::core::option::Option::Some(on_load),
-                on_unload: ::core::option::Option::Some(on_unload),
+                routes: __PLUGIN_ROUTES.as_ptr(),
+                route_count: __PLUGIN_ROUTES.len(),
+                route_size: ::core::mem::size_of::<__plugin_abi::RouteView>(),
+                on_load: ::core::option::Option::Some(__plugin_on_load),
+                on_unload: ::core::option::Option::Some(__plugin_on_unload),
+                upgrade: $crate::plugin!(@upgrade $($upgrade)?),
+                check: $crate::plugin!(@check $($check)?),
+                memory: $crate::__private::MEMORY.as_ptr(),
+                memory_stripes: $crate::__private::MEMORY.len(),
             };
 
             #[unsafe(no_mangle)]
-            unsafe extern "C" fn plugin_entry_v1(host: *const abi::HostTable) -> *const abi::PluginTable {
+            unsafe extern "C" fn plugin_entry_v1(host: *const __plugin_abi::HostTable) -> *const __plugin_abi::PluginTable {
                 // SAFETY: the host passes its table, valid as long as this library is mapped.
-                unsafe { $crate::__private::entry(host, &TABLE) }
+                unsafe { $crate::__private::entry(host, &__PLUGIN_TABLE) }
             }
         };
     };
 
-    ($($rest:tt)*) => { $crate::plugin!(@parse () () () () () $($rest)*); };
+    ($($rest:tt)*) => { $crate::plugin!(@parse () () () (() () () ()) $($rest)*); };
 }

@@ -4,14 +4,20 @@
 mod abi;
 // What an operator types, and what is said when it is wrong.
 mod cli;
+// What an importer of code must be immune to.
+mod importer;
 // What both database drivers promise, below the boundary.
 mod db;
 // Connections that outlive the code which opened them.
 mod db_handles;
+// Handlers that do not return cost their own plugin, and nobody else.
+mod deadlines;
 // Live values that become what their edited definition says.
 mod evolution;
 // The harness keeps its promises.
 mod harness;
+// Hooks at both ends of a generation's life.
+mod lifecycle;
 // One init per key, whatever happens in it.
 mod registry;
 // New code goes live, bad code changes nothing.
@@ -24,12 +30,20 @@ mod resident;
 mod safe;
 // What files and servers promise alike.
 mod safe_backends;
+// Code that outlives its generation, because somebody calls it.
+mod services;
 // Writes that the response waits for, waiting for changes, queues, shared safes.
 mod safe_later;
 // What a client gets, from good handlers and bad ones.
 mod serving;
+// Checked code cannot reach what is gone.
+mod soundness;
 // Plugins that the host builds itself.
 mod source;
+// A process that crashes is started again, and nobody is refused.
+mod supervisor;
+// What a request changes is kept before its answer is sent, or not at all.
+mod transactions;
 // Old code leaves the process, and only when nothing leads into it.
 mod unload;
 // The sources keep to the house's rules.

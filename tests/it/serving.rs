@@ -184,3 +184,23 @@ fn terminated_host_answers_what_it_has_begun() {
     let finished = ending.join().unwrap();
     assert_eq!(finished.code(), 0, "{finished}");
 }
+
+/// The page draws the JSON by a script of its own origin and nothing else.
+#[test]
+fn status_page_and_metrics_are_on_the_admin_listener_only() {
+    let host = TestHost::start([("version_a", "version_a")]);
+    host.get("/version_a");
+    let mut admin = Client::new(host.admin());
+    let page = admin.get("/").unwrap();
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    assert!(page.header("content-security-policy").unwrap().starts_with("default-src 'none'"));
+    for (path, kind) in [("/page.css", "text/css"), ("/page.js", "text/javascript")] {
+        assert!(page.text().contains(&path[1..]), "{path} is not used");
+        assert!(admin.get(path).unwrap().header("content-type").unwrap().starts_with(kind), "{path}");
+    }
+    let metrics = admin.get("/metrics").unwrap().text();
+    for line in ["host_is_ready 1", "host_plugin_requests{plugin=\"version_a\"} 1"] {
+        assert!(metrics.lines().any(|found| found == line), "no `{line}` in:\n{metrics}");
+    }
+    assert_eq!(host.get("/metrics").status, 404);
+}

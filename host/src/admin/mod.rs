@@ -1,7 +1,9 @@
-//! The admin face: JSON about the host, on the admin listener and on the control socket.
+//! The admin face: the host as a page, as JSON and as metrics, on the admin listener and on the control socket.
 //!
 //! | path | answers |
 //! |---|---|
+//! | `GET /` | the status page, which draws the JSON |
+//! | `GET /metrics` | the numbers of the JSON for Prometheus |
 //! | `GET /healthz` | 200 as long as the process answers |
 //! | `GET /readyz` | 200 once every plugin has had its first outcome, 503 before and while stopping |
 //! | `GET /api/host` | addresses, process, counts |
@@ -20,6 +22,8 @@
 //!   cannot read the answers through its visitor's browser.
 
 mod client;
+mod metrics;
+mod page;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -33,6 +37,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 pub use self::client::{Client, ClientError};
+use self::metrics::Metrics;
 use crate::host::Shared;
 use crate::http::Server;
 use crate::http::side::Handler;
@@ -101,15 +106,18 @@ impl Admin {
             "/api/registry" => json(&json!({ "slots": self.registry.slots() })),
             "/api/safes" => json(&json!({ "safes": self.safes.status() })),
             "/api/events" => json(&json!({ "events": self.plugins.events() })),
-            _ => text(
-                StatusCode::NOT_FOUND,
-                "there is /healthz, /readyz, /api/host, /api/plugins, /api/registry, /api/safes and /api/events",
-            ),
+            "/metrics" => respond(StatusCode::OK, metrics::CONTENT_TYPE, self.metrics().into()),
+            path => page::file(path).unwrap_or_else(|| {
+                text(
+                    StatusCode::NOT_FOUND,
+                    "there is /, /healthz, /readyz, /metrics, /api/host, /api/plugins, /api/registry, \
+                     /api/safes and /api/events",
+                )
+            }),
         }
     }
 
-    /// Has something done to a plugin, and answers with the event that came of it. It occupies this side
-    /// server, and no other.
+    /// Has something done to a plugin, and answers with the event that came of it.
     fn plugin_order(&self, plugin: &str, what: PluginOrder, body: &Bytes) -> Response<Bytes> {
         let outcome = match what {
             PluginOrder::Reload => self.plugins.reload(plugin),
@@ -134,7 +142,7 @@ impl Admin {
         }
     }
 
-    /// Carries an operator's order out. It occupies this side server, and no other.
+    /// Carries an operator's order out.
     fn order(&self, body: &Bytes) -> Response<Bytes> {
         match serde_json::from_slice::<Order>(body) {
             Err(error) => text(StatusCode::BAD_REQUEST, &format!("no order: {error}")),
@@ -157,6 +165,36 @@ impl Admin {
             "is_ready": self.shared.is_ready.load(Ordering::Acquire),
             "numbers": self.server.numbers(),
         })
+    }
+
+    fn metrics(&self) -> String {
+        let mut metrics = Metrics::default();
+        metrics.add("host", &[], &self.host());
+        for plugin in self.plugins.status() {
+            let numbers = json!({
+                "generation": plugin.generation,
+                "requests": plugin.requests,
+                "in_flight": plugin.in_flight,
+                "panics": plugin.panics,
+                "is_refused": plugin.refused.is_some(),
+                "parked": plugin.parked.len(),
+                "unloaded": plugin.unloaded,
+                "loaded_at_ms": plugin.loaded_at_ms,
+            });
+            metrics.add("host_plugin", &[("plugin", &plugin.name)], &numbers);
+        }
+        for slot in self.registry.slots() {
+            let slot = serde_json::to_value(&slot).expect("a slot is text and numbers");
+            let named = |field: &str| slot[field].as_str().unwrap_or_default().to_owned();
+            let (module, key) = (named("module"), named("key"));
+            metrics.add("host_slot", &[("module", &module), ("key", &key)], &slot);
+        }
+        for safe in self.safes.status() {
+            let name = safe.name.clone();
+            let numbers = serde_json::to_value(&safe).expect("a safe's status is text and numbers");
+            metrics.add("host_safe", &[("safe", &name)], &numbers);
+        }
+        metrics.text()
     }
 
     /// Whether a request from the network names this listener: by address, or as `localhost` where the

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::args::AskArgs;
 use super::settings::state_dir;
-use super::text::{Table, count, harmless, lasted, took, url, utc};
+use super::text::{Table, count, harmless, lasted, size, took, url, utc};
 use super::{CliError, print, print_json};
 use crate::admin::Client;
 
@@ -92,12 +92,21 @@ pub(super) fn status_text(host: &Value, plugins: &[Value], now: u64) -> String {
         text.push_str("no plugins; make one with `host new hello`\n");
         return text;
     }
-    let mut table =
-        Table::new(&["PLUGIN", "STATE", "GENERATION", "MOUNT", "REQUESTS", "IN FLIGHT", "LAST OUTCOME"]);
+    let mut table = Table::new(&[
+        "PLUGIN",
+        "STATE",
+        "GENERATION",
+        "MOUNT",
+        "REQUESTS",
+        "IN FLIGHT",
+        "HEAP",
+        "LAST OUTCOME",
+    ]);
     for plugin in plugins {
         let keys = ["name", "state", "generation", "mount", "requests", "in_flight"];
         let cells = keys.map(|key| word(&plugin[key]));
-        table.row(cells.into_iter().chain([outcome(&plugin["last_outcome"], now)]));
+        let heap = plugin["heap_bytes"].as_i64().map(size).unwrap_or_default();
+        table.row(cells.into_iter().chain([heap, outcome(&plugin["last_outcome"], now)]));
     }
     text.push_str(&table.render(""));
     for plugin in plugins {
@@ -135,6 +144,9 @@ fn troubles(plugin: &Value) -> String {
         for line in plugin["last_outcome"]["details"].as_str().unwrap_or_default().lines() {
             let _ = writeln!(text, "    {}", harmless(line));
         }
+    }
+    if let Some(reason) = plugin["degraded"].as_str() {
+        let _ = writeln!(text, "\n{name}: degraded: {}", harmless(reason));
     }
     let mut held: BTreeMap<String, usize> = BTreeMap::new();
     for parked in list(&plugin["parked"]) {

@@ -40,8 +40,9 @@ fn the_command_line_is_consistent() {
 fn every_setting_of_run_has_its_environment_variable() {
     let command = Cli::command();
     let run = command.find_subcommand("run").unwrap();
-    for argument in
-        run.get_arguments().filter(|argument| !matches!(argument.get_id().as_str(), "watch" | "help"))
+    for argument in run
+        .get_arguments()
+        .filter(|argument| !matches!(argument.get_id().as_str(), "watch" | "help" | "supervised"))
     {
         let expected = format!("HOST_{}", argument.get_id().as_str().to_uppercase());
         assert_eq!(argument.get_env().and_then(|name| name.to_str()), Some(expected.as_str()));
@@ -80,6 +81,17 @@ fn development_mode_is_on_when_watching_unless_production() {
     assert_eq!(mode(&[], "[host]\nwatch = false\n"), (false, false));
     assert_eq!(mode(&["--watch"], "[host]\nwatch = false\n"), (true, true));
     assert_eq!(mode(&[], "[host]\nproduction = true\n"), (true, false));
+    assert_eq!(mode(&["--freeze"], "[host]\nwatch = true\n"), (false, false));
+}
+
+#[test]
+fn freezing_is_off_unless_it_is_asked_for() {
+    let frozen = |words: &[&str], file: &str| {
+        settings(&[&["--plugins", "p"], words].concat(), file).host.plugins.freeze
+    };
+    assert!(!frozen(&[], "") && !frozen(&["--no-watch"], ""));
+    assert!(frozen(&["--freeze"], "") && frozen(&[], "[host]\nfreeze = true\n"));
+    assert!(!frozen(&["--watch"], "[host]\nfreeze = true\n"));
 }
 
 /// Following edits, only whoever says so has new code taken back; otherwise only `off` prevents it.
@@ -257,11 +269,14 @@ fn status(name: &str, routes: usize) -> PluginStatus {
         requests: 0,
         in_flight: 0,
         panics: 0,
+        missed_deadlines: 0,
+        degraded: None,
         loaded_at_ms: None,
         refused: None,
         last_outcome: None,
         parked: Vec::new(),
         unloaded: 0,
+        heap_bytes: None,
     }
 }
 
@@ -316,9 +331,9 @@ fn an_empty_plugins_directory_gets_a_suggestion() {
 fn the_ready_file_appears_whole_and_goes_with_its_owner() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ready");
-    let file = ReadyFile::write(&path, "127.0.0.1:80".parse().unwrap(), None).unwrap();
+    let file = ReadyFile::write(&path, "127.0.0.1:80".parse().unwrap(), None, 7).unwrap();
     let body: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    assert_eq!(body, json!({ "listen": "127.0.0.1:80", "admin": null, "pid": std::process::id() }));
+    assert_eq!(body, json!({ "listen": "127.0.0.1:80", "admin": null, "pid": 7 }));
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     drop(file);
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
@@ -332,7 +347,7 @@ fn status_shows_troubles_and_what_is_parked() {
     });
     let held = |by: &str| json!({ "generation": 1, "held_by": [by] });
     let plugin = json!({
-        "name": "hello", "state": "serving", "generation": 4, "mount": "/hello", "requests": 12, "in_flight": 0,
+        "name": "hello", "state": "serving", "generation": 4, "mount": "/hello", "requests": 12, "in_flight": 0, "heap_bytes": 3481,
         "refused": "does not compile: x",
         "last_outcome": { "event": "refused", "failed_step": "build", "at_ms": 1000, "ms": 1500.0, "details": "error: x\n" },
         "parked": [held("a"), held("b"), held("a")],
@@ -343,8 +358,8 @@ fn status_shows_troubles_and_what_is_parked() {
 serving on http://127.0.0.1:80/, admin off
 1 request answered, 0 of them 5xx; 2 in flight on 3 connections
 
-PLUGIN  STATE    GENERATION  MOUNT   REQUESTS  IN FLIGHT  LAST OUTCOME
-hello   serving  4           /hello  12        0          refused at build 3 s ago in 1.5 s
+PLUGIN  STATE    GENERATION  MOUNT   REQUESTS  IN FLIGHT  HEAP     LAST OUTCOME
+hello   serving  4           /hello  12        0          3.4 KiB  refused at build 3 s ago in 1.5 s
 
 hello: newest code refused at build: does not compile: x; generation 4 still serves
     error: x

@@ -68,6 +68,21 @@ pub(super) fn took(ms: f64) -> String {
     }
 }
 
+/// How much memory: `812 B`, `3.4 KiB`, `1.2 MiB`.
+pub(super) fn size(bytes: i64) -> String {
+    let units = ["KiB", "MiB", "GiB"];
+    let mut amount = bytes as f64;
+    let mut unit = "B";
+    for larger in units {
+        if amount.abs() < 1024.0 {
+            break;
+        }
+        amount /= 1024.0;
+        unit = larger;
+    }
+    if unit == "B" { format!("{bytes} B") } else { format!("{amount:.1} {unit}") }
+}
+
 /// How long something has been: `12 s`, `5 min`, `3 h`, `2 days`.
 pub(super) fn lasted(ms: u64) -> String {
     match ms / 1000 {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use plugin_api::abi::{ABI_VERSION, HandleId, HostCtx, HostTable, Status};
 
-use super::{Caller, Failure, Held, data, db, guard, log, registry, safe};
+use super::{Caller, Failure, Held, data, db, guard, log, registry, safe, service, tx};
 
 /// What the host offers one generation.
 #[derive(Debug)]
@@ -43,6 +43,9 @@ impl HostApi {
             db: &db::DB_TABLE,
             data: &data::TABLE,
             safe: &safe::SAFE_TABLE,
+            services: &service::TABLE,
+            tx: &tx::TX_TABLE,
+            pool: &db::POOL_TABLE,
         });
         HostApi { table, caller }
     }
@@ -60,13 +63,13 @@ impl HostApi {
 
 unsafe extern "C" fn handle_clone(ctx: HostCtx, handle: HandleId, out: *mut HandleId) -> Status {
     let body = |caller: &Caller| match caller.handles.get(handle) {
-        Some(held @ Held::Resource(_)) => {
+        Some(held @ (Held::Resource(_) | Held::Service(_))) => {
             let id = caller.handles.insert(held);
             // SAFETY: `out` is writable during this call.
             unsafe { out.write(id) };
             Ok(())
         }
-        Some(Held::Connection(_) | Held::Data(_) | Held::Safe(_) | Held::Watch(_)) => {
+        Some(Held::Connection(_) | Held::Transaction(_) | Held::Data(_) | Held::Safe(_) | Held::Watch(_)) => {
             Err(Failure::invalid("a connection, a fresh value, a safe or a watch has one holder"))
         }
         None => Err(Failure::new(Status::NOT_FOUND, "no such handle")),

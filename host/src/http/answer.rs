@@ -24,7 +24,12 @@ use super::limits::{Limits, size};
 use super::request_id::{RequestId, X_REQUEST_ID};
 use super::service::{Found, Incoming, Reply, Route, Service};
 use super::trouble::{Format, Trouble};
-use super::workers::Workers;
+use super::waiting::Waiting;
+use super::workers::{GivenUp, Refused, Workers};
+use crate::share::Account;
+
+/// Seconds after which a client may try again where handlers hang.
+const WHILE_HUNG: u16 = 5;
 
 /// What all connections of a server share.
 pub(super) struct Front<S> {
@@ -144,10 +149,10 @@ impl<S: Service> Front<S> {
                 return Outcome { response: Err(self.unread(&error)), origin: Some(Origin::of(&route)) };
             }
         };
-        let Parts { method, uri, headers, .. } = parts;
+        let Parts { method, uri, headers, version, .. } = parts;
         let id = Arc::clone(&id.text);
         let mut incoming =
-            Incoming { id, method, uri, headers, body, remote: flight.0.remote, deadline: None };
+            Incoming { id, method, uri, headers, body, remote: flight.0.remote, scope: None, deadline: None };
         if route.is_inline() {
             let reply = run(&route, &incoming);
             let must_tell = is_traced
@@ -155,68 +160,101 @@ impl<S: Service> Front<S> {
                 || !matches!(reply, Reply::Response(_) | Reply::HttpError(_));
             let origin = must_tell.then(|| Origin::of(&route));
             drop(route);
-            let reply = match (reply, &origin) {
-                (reply @ Reply::Gated { .. }, Some(origin)) => {
-                    let settled = tokio::time::timeout(self.limits.handler_timeout, reply.settled());
-                    match settled.await {
-                        Ok(reply) => reply,
-                        Err(_) => {
-                            let response = Err(self.too_late(&incoming.id, origin));
-                            return Outcome { response, origin: None };
-                        }
-                    }
-                }
-                (reply, _) => reply,
+            let deadline = Instant::now().checked_add(self.limits.handler_timeout);
+            return match (settled(reply, deadline).await, origin) {
+                (Some(reply), origin) => conclude(reply, &incoming.method, &incoming.id, origin),
+                (None, Some(origin)) => self.undecided(&incoming.id, origin),
+                (None, None) => unreachable!("a reply that waits has an origin"),
             };
-            return conclude(reply, &incoming.method, &incoming.id, origin);
         }
-        incoming.deadline = Instant::now().checked_add(self.limits.handler_timeout);
-        self.hand_off(route, incoming).await
+        let began = Instant::now();
+        incoming.deadline = began.checked_add(self.limits.handler_timeout);
+        let waiting = Waiting::begin(&flight.0, version, &incoming.headers);
+        self.hand_off(route, incoming, waiting, began).await
     }
 
     /// Runs a blocking handler on a worker.
-    async fn hand_off(&self, route: S::Route, incoming: Incoming) -> Outcome {
+    async fn hand_off(
+        &self,
+        route: S::Route,
+        mut incoming: Incoming,
+        mut waiting: Waiting<'_>,
+        began: Instant,
+    ) -> Outcome {
         let origin = Origin::of(&route);
+        let account = Arc::clone(route.account());
         let (id, method, deadline) = (Arc::clone(&incoming.id), incoming.method.clone(), incoming.deadline);
+        incoming.scope = Some(waiting.scope());
         let (answers, mut answer) = oneshot::channel();
         let job = Box::new(move || {
-            // Nobody waits any more: it stood in the queue beyond its deadline.
-            if answers.is_closed() {
-                return;
-            }
             let reply = run(&route, &incoming);
             drop((route, incoming));
+            // Nobody waits any more after the deadline.
             let _ = answers.send(reply);
         });
-        if self.workers.submit(job).is_err() {
-            let mut trouble =
-                Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "the server is busy; try again in a second");
-            trouble.reason = Some("all workers are busy and the queue is full".to_owned());
-            trouble.retry_after = Some(1);
-            return Outcome { response: Err(trouble), origin: Some(origin) };
-        }
-        let settled = async {
-            match (&mut answer).await {
-                Ok(reply) => Ok(reply.settled().await),
-                Err(lost) => Err(lost),
-            }
+        let ticket = match self.workers.submit(&account, job) {
+            Ok(ticket) => ticket,
+            Err(refused) => return self.not_taken(refused, &account, origin),
         };
-        let reply = match deadline {
-            None => settled.await,
-            Some(deadline) => match tokio::time::timeout_at(deadline.into(), settled).await {
-                Ok(reply) => reply,
-                Err(_) => {
-                    return Outcome { response: Err(self.too_late(&id, &origin)), origin: Some(origin) };
-                }
+        let reply = match waiting.answer(&mut answer, deadline).await {
+            Some(reply) => reply,
+            None => match self.workers.give_up(&ticket) {
+                GivenUp::Ended => answer.await,
+                GivenUp::Waiting => return self.never_begun(&id, origin),
+                GivenUp::Running => return self.too_late(&id, origin, began),
             },
         };
         let reply = reply.unwrap_or_else(|_| Reply::Panicked {
             message: "the host panicked while it ran the handler; see the log".to_owned(),
         });
-        conclude(reply, &method, &id, Some(origin))
+        match settled(reply, deadline).await {
+            Some(reply) => conclude(reply, &method, &id, Some(origin)),
+            None => self.undecided(&id, origin),
+        }
     }
 
-    fn too_late(&self, id: &str, origin: &Origin) -> Trouble {
+    /// The answer where too much waits or hangs already.
+    fn not_taken(&self, refused: Refused, account: &Account, origin: Origin) -> Outcome {
+        let mut trouble =
+            Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "the server is busy; try again in a second");
+        trouble.retry_after = Some(1);
+        if refused == Refused::Late {
+            if account.close(self.limits.workers().late) {
+                self.service.turned_away(&origin.plugin, origin.generation);
+            }
+            trouble.retry_after = Some(WHILE_HUNG);
+            trouble.reason = Some(format!(
+                "{} of its handlers still run after their deadline, {} of them in this generation; it gets no \
+                 further threads until some return, or newer code serves",
+                account.share().late(),
+                account.late(),
+            ));
+        } else {
+            trouble.reason = Some("all workers it may have are busy and the queue is full".to_owned());
+        }
+        Outcome { response: Err(trouble), origin: Some(origin) }
+    }
+
+    /// The answer to a request that was not begun before its deadline.
+    fn never_begun(&self, id: &str, origin: Origin) -> Outcome {
+        let reason = format!("no worker was free within {:?}", self.limits.handler_timeout);
+        tracing::warn!(
+            plugin = &*origin.plugin,
+            generation = origin.generation,
+            route = &*origin.pattern,
+            request_id = id,
+            reason,
+            "request waited too long"
+        );
+        let mut trouble =
+            Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "the server is busy; try again in a second");
+        trouble.retry_after = Some(1);
+        trouble.reason = Some(reason);
+        Outcome { response: Err(trouble), origin: Some(origin) }
+    }
+
+    /// The answer to a request whose handler goes on after its deadline.
+    fn too_late(&self, id: &str, origin: Origin, began: Instant) -> Outcome {
         let reason = format!("no answer within {:?}; the handler still runs", self.limits.handler_timeout);
         tracing::error!(
             plugin = &*origin.plugin,
@@ -226,10 +264,31 @@ impl<S: Service> Front<S> {
             reason,
             "handler passed its deadline"
         );
+        self.service.missed_deadline(&origin.plugin, origin.generation, began);
         let mut trouble =
             Trouble::new(StatusCode::GATEWAY_TIMEOUT, "the handler took too long; the log has the reason");
         trouble.reason = Some(reason);
-        trouble
+        Outcome { response: Err(trouble), origin: Some(origin) }
+    }
+
+    /// The answer where a handler has answered, and what its answer waits for is not decided in time.
+    fn undecided(&self, id: &str, origin: Origin) -> Outcome {
+        let reason =
+            format!("what the answer waited for is not on disk after {:?}", self.limits.handler_timeout);
+        tracing::error!(
+            plugin = &*origin.plugin,
+            generation = origin.generation,
+            route = &*origin.pattern,
+            request_id = id,
+            reason,
+            "answer passed its deadline"
+        );
+        let mut trouble = Trouble::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "saving took too long; whether it was done is not known; the log has the reason",
+        );
+        trouble.reason = Some(reason);
+        Outcome { response: Err(trouble), origin: Some(origin) }
     }
 
     fn unread(&self, error: &BodyError) -> Trouble {
@@ -266,6 +325,16 @@ fn run(route: &impl Route, incoming: &Incoming) -> Reply {
 fn contain<T>(body: impl FnOnce() -> T) -> Result<T, String> {
     crate::panic::catch(body)
         .map_err(|message| format!("the host panicked on the way to the handler: {message}"))
+}
+
+/// A reply whose waiting is over; `None` when the deadline comes first.
+async fn settled(reply: Reply, deadline: Option<Instant>) -> Option<Reply> {
+    match (reply, deadline) {
+        (reply @ Reply::Gated { .. }, Some(deadline)) => {
+            tokio::time::timeout_at(deadline.into(), reply.settled()).await.ok()
+        }
+        (reply, _) => Some(reply.settled().await),
+    }
 }
 
 /// Turns a reply into a response, and writes the reason of a failure to the log.

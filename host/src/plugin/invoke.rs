@@ -16,13 +16,15 @@ use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Response, StatusCode};
 use plugin_api::abi::{
-    BytesView, ErrorSink, ErrorView, PairView, ReplyView, RequestView, ResponseView, Status, StrView,
+    BytesView, ErrorSink, ErrorView, PairView, PreviousView, ReplyView, RequestView, ResponseView, Status,
+    StrView,
 };
 
 use super::library::{Library, Route};
 use crate::hostcall::Failure;
 use crate::hostcall::call::{self, Call, Gate};
 use crate::hostcall::view;
+use crate::pins::Running;
 
 /// A request on its way to a handler.
 #[derive(Debug)]
@@ -124,10 +126,11 @@ pub fn handle(library: &Library, route: &Route, request: &Invocation<'_>) -> (Ou
         request_id: Arc::clone(request.id),
         deadline: request.deadline,
     };
+    let running = Running { route: &route.name, request: request.id };
     let (status, gates) = call::enter_request(current, || {
         // SAFETY: the contract of `HandlerFn`: the library is mapped while `library` lives; request and
         // reply live on this frame until the call returns.
-        library.code().inside(|| unsafe { (route.handler)(&view, &sink) })
+        library.code().inside_for(&running, || unsafe { (route.handler)(&view, &sink) })
     });
     (outcome(status, reply), gates)
 }
@@ -249,19 +252,51 @@ pub enum HookError {
 ///
 /// [`HookError`].
 pub fn on_load(library: &Library) -> Result<(), HookError> {
+    let Some(hook) = library.hooks.on_load else { return Ok(()) };
+    // SAFETY: the library is mapped while `library` lives; the sink lives until the call returns.
+    fallible(library, "on_load", |sink| unsafe { hook(sink) })
+}
+
+/// Runs `upgrade` on this thread: another generation of the plugin serves, of this number and version.
+///
+/// # Errors
+///
+/// [`HookError`].
+pub fn upgrade(library: &Library, generation: u64, version: &str) -> Result<(), HookError> {
+    let Some(hook) = library.hooks.upgrade else { return Ok(()) };
+    let from = PreviousView { size: size_of::<PreviousView>(), generation, version: StrView::new(version) };
+    // SAFETY: the library is mapped while `library` lives; view and sink live until the call returns.
+    fallible(library, "upgrade", |sink| unsafe { hook(&from, sink) })
+}
+
+/// Runs `check` on this thread.
+///
+/// # Errors
+///
+/// [`HookError`].
+pub fn check(library: &Library) -> Result<(), HookError> {
+    let Some(hook) = library.hooks.check else { return Ok(()) };
+    // SAFETY: the library is mapped while `library` lives; the sink lives until the call returns.
+    fallible(library, "check", |sink| unsafe { hook(sink) })
+}
+
+/// Runs a hook that may refuse its generation.
+fn fallible(
+    library: &Library,
+    name: &str,
+    hook: impl FnOnce(*const ErrorSink) -> Status,
+) -> Result<(), HookError> {
     unsafe extern "C" fn report(data: *mut c_void, error: *const ErrorView) {
         // SAFETY: the plugin passes an error that is valid for this call.
         let (_, text) = unsafe { copy_error(error) };
         // SAFETY: `data` is the `String` below, alive during the hook's call.
         unsafe { *data.cast::<String>() = text };
     }
-    let Some(hook) = library.on_load else { return Ok(()) };
     let mut text = String::new();
     let sink = ErrorSink { data: (&raw mut text).cast(), report: Some(report) };
-    let status = call::enter(hook_call(library, "on_load"), || {
-        // SAFETY: the library is mapped while `library` lives; the sink lives until the call returns.
-        library.code().inside(|| unsafe { hook(&sink) })
-    });
+    let running = Running { route: name, request: "" };
+    let status =
+        call::enter(hook_call(library, name), || library.code().inside_for(&running, || hook(&sink)));
     hook_outcome(status, text)
 }
 
@@ -271,10 +306,10 @@ pub fn on_load(library: &Library) -> Result<(), HookError> {
 ///
 /// [`HookError`].
 pub fn on_unload(library: &Library, reason: u32) -> Result<(), HookError> {
-    let Some(hook) = library.on_unload else { return Ok(()) };
+    let Some(hook) = library.hooks.on_unload else { return Ok(()) };
     let status = call::enter(hook_call(library, "on_unload"), || {
         // SAFETY: the library is mapped while `library` lives.
-        library.code().inside(|| unsafe { hook(reason) })
+        library.code().inside_for(&Running { route: "on_unload", request: "" }, || unsafe { hook(reason) })
     });
     hook_outcome(status, String::new())
 }

@@ -8,16 +8,18 @@
 //! - The host table outlives the mapping.
 #![expect(unsafe_code, reason = "opens libraries and reads their tables")]
 
-use std::mem::{ManuallyDrop, offset_of};
+use std::mem::{ManuallyDrop, MaybeUninit, offset_of};
 use std::path::{Path, PathBuf};
+use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use http::Method;
 use libc::RTLD_NOLOAD;
 use libloading::os::unix::{Library as Mapping, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW};
 use plugin_api::abi::{
-    ABI_VERSION, ENTRY_SYMBOL, EntryFn, ErrorSink, HandlerFn, PluginTable, ROUTE_BLOCKING, ROUTE_INLINE,
-    RouteView, Status,
+    ABI_VERSION, ENTRY_SYMBOL, EntryFn, ErrorSink, HandlerFn, MemoryStripe, PluginTable, PreviousView,
+    ROUTE_BLOCKING, ROUTE_IDEMPOTENT, ROUTE_INLINE, RouteView, Status,
 };
 
 use crate::hostcall::{Caller, HostApi, view};
@@ -63,6 +65,8 @@ pub struct Route {
     pub name: Arc<str>,
     /// Whether the handler runs on the I/O thread.
     pub is_inline: bool,
+    /// Whether the handler may be run again when its transaction collided with another one.
+    pub is_idempotent: bool,
     /// The handler. Callable as long as the library is mapped, that is while its [`Library`] lives.
     pub(super) handler: HandlerFn,
 }
@@ -85,20 +89,41 @@ pub struct Library {
     pub routes: Vec<Route>,
     /// Where its entry symbol is: differs for every mapping.
     pub entry_address: usize,
-    pub(super) on_load: Option<OnLoad>,
+    pub(super) hooks: Hooks,
+    memory: Memory,
+}
+
+/// What runs at the ends of a generation's life.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hooks {
+    pub(super) on_load: Option<unsafe extern "C" fn(*const ErrorSink) -> Status>,
+    pub(super) upgrade: Option<unsafe extern "C" fn(*const PreviousView, *const ErrorSink) -> Status>,
+    pub(super) check: Option<unsafe extern "C" fn(*const ErrorSink) -> Status>,
     pub(super) on_unload: Option<OnUnload>,
 }
 
-type OnLoad = unsafe extern "C" fn(*const ErrorSink) -> Status;
 type OnUnload = unsafe extern "C" fn(u32) -> Status;
+
+/// Where a library counts its memory.
+#[derive(Clone, Copy, Debug)]
+struct Memory {
+    stripes: *const MemoryStripe,
+    count: usize,
+}
+
+// SAFETY: the stripes are atomic words of a library that is mapped as long as its `Library` lives. Two threads: one
+// allocates in the library and adds, the other reads here.
+unsafe impl Send for Memory {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Memory {}
 
 /// What the entry symbol led to.
 struct Entered {
     entry_address: usize,
     mount: Option<String>,
     routes: Vec<Route>,
-    on_load: Option<OnLoad>,
-    on_unload: Option<OnUnload>,
+    hooks: Hooks,
+    memory: Memory,
 }
 
 /// Why a library was not opened, and what of it is mapped nevertheless.
@@ -140,8 +165,8 @@ impl Library {
         };
         let mapped = Mapped { mapping, api: ManuallyDrop::new(HostApi::new(caller)) };
         match mapped.enter(path, is_known) {
-            Ok(Entered { entry_address, mount, routes, on_load, on_unload }) => {
-                Ok(Library { mapped, mount, routes, entry_address, on_load, on_unload })
+            Ok(Entered { entry_address, mount, routes, hooks, memory }) => {
+                Ok(Library { mapped, mount, routes, entry_address, hooks, memory })
             }
             Err(error) => Err(OpenFailure { error, mapped: Some(mapped) }),
         }
@@ -155,6 +180,20 @@ impl Library {
     /// Its code, and what holds it.
     pub fn code(&self) -> &Arc<Code> {
         self.mapped.code()
+    }
+
+    /// Heap bytes that its code has allocated less those that it has freed; `None` if it does not count. Negative
+    /// in a generation that freed what an earlier one had left.
+    pub fn heap_bytes(&self) -> Option<i64> {
+        if self.memory.stripes.is_null() {
+            return None;
+        }
+        // SAFETY: the table promised `count` stripes that live as long as the mapping, hence as `self`; they are
+        // written atomically.
+        let stripes = unsafe { std::slice::from_raw_parts(self.memory.stripes, self.memory.count) };
+        let sum =
+            stripes.iter().fold(0_u64, |sum, part| sum.wrapping_add(part.bytes.load(Ordering::Relaxed)));
+        Some(sum.cast_signed())
     }
 
     /// Gives up the right to call it.
@@ -181,11 +220,17 @@ impl Mapped {
         // SAFETY: the contract of `EntryFn`: the table stays valid as long as the library is mapped, for
         // it is dropped after the library was unmapped, or never.
         let table = self.code().inside(|| unsafe { entry(self.api.as_ptr()) });
+        if table.is_null() {
+            return Err(OpenError::Refused);
+        }
         // SAFETY: the entry symbol returns null or static data of the library, which is mapped.
-        let table = unsafe { table.as_ref() }.ok_or(OpenError::Refused)?;
-        // SAFETY: the plugin promises a valid table of `table.size` bytes.
-        let (mount, routes) = unsafe { vet(table)? };
-        Ok(Entered { entry_address, mount, routes, on_load: table.on_load, on_unload: table.on_unload })
+        let table = unsafe { read_table(table)? };
+        // SAFETY: the plugin promises that what its table points to is valid.
+        let (mount, routes) = unsafe { vet(&table)? };
+        let PluginTable { on_load, upgrade, check, on_unload, memory, memory_stripes, .. } = table;
+        let hooks = Hooks { on_load, upgrade, check, on_unload };
+        let memory = Memory { stripes: memory, count: memory_stripes };
+        Ok(Entered { entry_address, mount, routes, hooks, memory })
     }
 
     /// Unmaps the library and frees what the host made for it.
@@ -234,18 +279,41 @@ const TABLE_V1: usize = offset_of!(PluginTable, on_unload) + size_of::<Option<On
 /// Where version 1 of a route ends.
 const ROUTE_V1: usize = offset_of!(RouteView, handler) + size_of::<HandlerFn>();
 
+/// Copies as much of a table as its plugin and this host both know; the rest is null.
+///
+/// # Safety
+///
+/// `table` points to a table of as many bytes as its first word says.
+unsafe fn read_table(table: *const PluginTable) -> Result<PluginTable, OpenError> {
+    // SAFETY: this function's contract: every version of the table begins with its size.
+    let size = unsafe { (&raw const (*table).size).read() };
+    if size < TABLE_V1 {
+        let reason = format!("it has {size} bytes, version 1 has {TABLE_V1}");
+        return Err(OpenError::Table { reason });
+    }
+    let mut copy = MaybeUninit::<PluginTable>::zeroed();
+    // SAFETY: readable for `size` bytes by this function's contract, writable for as many as the type has.
+    unsafe {
+        let known = size.min(size_of::<PluginTable>());
+        ptr::copy_nonoverlapping(table.cast::<u8>(), copy.as_mut_ptr().cast::<u8>(), known);
+    }
+    // SAFETY: the part that was copied is a table's, by this function's contract. The rest is zero, which is valid
+    // for its fields: numbers, pointers and functions that may be null.
+    Ok(unsafe { copy.assume_init() })
+}
+
 /// Checks a table and copies what it says.
 ///
 /// # Safety
 ///
-/// `table` is valid for `table.size` bytes, and so is everything it points to.
+/// What `table` points to is valid.
 unsafe fn vet(table: &PluginTable) -> Result<(Option<String>, Vec<Route>), OpenError> {
     let malformed = |reason: String| OpenError::Table { reason };
-    if table.size < TABLE_V1 {
-        return Err(malformed(format!("it has {} bytes, version 1 has {TABLE_V1}", table.size)));
-    }
     if table.abi_version != ABI_VERSION {
         return Err(malformed(format!("it says ABI {}, its descriptor said otherwise", table.abi_version)));
+    }
+    if !table.memory.is_null() && !table.memory.is_aligned() {
+        return Err(malformed("the count of its memory is not aligned".to_owned()));
     }
     // SAFETY: this function's contract.
     let mount = unsafe { view::text(table.mount, "the mount") }.map_err(|e| malformed(e.message))?;
@@ -258,18 +326,32 @@ unsafe fn vet(table: &PluginTable) -> Result<(Option<String>, Vec<Route>), OpenE
     }
     let mut routes = Vec::with_capacity(table.route_count.min(1024));
     for i in 0..table.route_count {
-        // SAFETY: this function's contract: `route_count` routes, `route_size` bytes apart, of which the
-        // first `ROUTE_V1` are those of `RouteView`.
-        let route = unsafe { &*table.routes.byte_add(i * table.route_size) };
-        // SAFETY: this function's contract.
-        routes.push(unsafe { vet_route(route) }.map_err(|reason| malformed(format!("route {i}: {reason}")))?);
+        // SAFETY: this function's contract: `route_count` routes, `route_size` bytes apart.
+        let route = unsafe { table.routes.byte_add(i * table.route_size) };
+        // SAFETY: this function's contract, and `route_size` is not less than `ROUTE_V1`.
+        let read = unsafe { vet_route(&read_route(route, table.route_size)) };
+        routes.push(read.map_err(|reason| malformed(format!("route {i}: {reason}")))?);
     }
     Ok((mount, routes))
 }
 
+/// Copies a route, with zeros for what its writer did not know.
+///
 /// # Safety
 ///
-/// `route` and what it points to are valid.
+/// `size` bytes from `route` are valid, at least `ROUTE_V1`, and the first of them are a `RouteView`'s.
+unsafe fn read_route(route: *const RouteView, size: usize) -> RouteView {
+    let mut copy = MaybeUninit::<RouteView>::zeroed();
+    let known = size.min(size_of::<RouteView>());
+    // SAFETY: `known` bytes are valid in `route` by this function's contract, and in `copy` by its size.
+    unsafe { route.cast::<u8>().copy_to_nonoverlapping(copy.as_mut_ptr().cast(), known) };
+    // SAFETY: all fields that must not be zero are among the first `ROUTE_V1` bytes, which were copied.
+    unsafe { copy.assume_init() }
+}
+
+/// # Safety
+///
+/// What `route` points to is valid.
 unsafe fn vet_route(route: &RouteView) -> Result<Route, String> {
     // SAFETY: this function's contract.
     let method = unsafe { view::text(route.method, "its method") }.map_err(|e| e.message)?;
@@ -291,6 +373,7 @@ unsafe fn vet_route(route: &RouteView) -> Result<Route, String> {
         pattern: pattern.to_owned(),
         name: format!("{method} {pattern}").into(),
         is_inline,
+        is_idempotent: route.flags & ROUTE_IDEMPOTENT != 0,
         handler: route.handler,
     })
 }

@@ -4,8 +4,8 @@
 //! unmapped: for the blink of an eye, or for as long as something holds it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
@@ -22,8 +22,16 @@ pub(super) struct ParkedList {
 #[derive(Debug, Default)]
 struct State {
     parked: Vec<Parked>,
-    /// How many were unmapped, by plugin.
-    unloaded: BTreeMap<Arc<str>, u64>,
+    /// What was unmapped, by plugin.
+    unloaded: BTreeMap<Arc<str>, Unloaded>,
+}
+
+/// Generations of one plugin that were unmapped.
+#[derive(Debug, Default)]
+struct Unloaded {
+    count: u64,
+    /// Heap bytes that they have allocated less those they have freed: others have freed them, or will.
+    bytes: i64,
 }
 
 #[derive(Debug)]
@@ -31,6 +39,8 @@ struct Parked {
     plugin: Arc<str>,
     generation: u64,
     code: Arc<Code>,
+    /// The generation, if the code became one, until it is taken apart.
+    whole: Weak<Generation>,
     /// Requests that still run in it.
     in_flight: Arc<AtomicU32>,
     /// Why it will never be unmapped, or not before something changes that is not counted.
@@ -55,24 +65,25 @@ impl Parked {
 
 impl ParkedList {
     /// Enters a generation that no longer serves.
-    pub(super) fn add(&self, generation: &Generation) {
-        let code = generation.library.code();
-        self.add_code(&generation.plugin, generation.number, code, Arc::clone(&generation.in_flight));
+    pub(super) fn add(&self, generation: &Arc<Generation>) {
+        self.state.lock().parked.push(Parked {
+            plugin: Arc::clone(&generation.plugin),
+            generation: generation.number,
+            code: Arc::clone(generation.library.code()),
+            whole: Arc::downgrade(generation),
+            in_flight: Arc::clone(&generation.in_flight),
+            notes: Vec::new(),
+        });
     }
 
     /// Enters code that never became a generation.
-    pub(super) fn add_code(
-        &self,
-        plugin: &Arc<str>,
-        generation: u64,
-        code: &Arc<Code>,
-        in_flight: Arc<AtomicU32>,
-    ) {
+    pub(super) fn add_code(&self, plugin: &Arc<str>, generation: u64, code: &Arc<Code>) {
         self.state.lock().parked.push(Parked {
             plugin: Arc::clone(plugin),
             generation,
             code: Arc::clone(code),
-            in_flight,
+            whole: Weak::new(),
+            in_flight: Arc::default(),
             notes: Vec::new(),
         });
     }
@@ -89,7 +100,7 @@ impl ParkedList {
     pub(super) fn remove(&self, plugin: &Arc<str>, code: &Arc<Code>) {
         let mut state = self.state.lock();
         state.parked.retain(|parked| !Arc::ptr_eq(&parked.code, code));
-        *state.unloaded.entry(Arc::clone(plugin)).or_default() += 1;
+        state.unloaded.entry(Arc::clone(plugin)).or_default().count += 1;
     }
 
     /// How many there are.
@@ -108,6 +119,25 @@ impl ParkedList {
 
     /// How many generations of a plugin have been unmapped.
     pub(super) fn unloaded(&self, plugin: &str) -> u64 {
-        self.state.lock().unloaded.get(plugin).copied().unwrap_or(0)
+        self.state.lock().unloaded.get(plugin).map_or(0, |unloaded| unloaded.count)
+    }
+
+    /// Keeps the heap bytes of a generation that is about to be unmapped.
+    pub(super) fn note_bytes(&self, plugin: &Arc<str>, bytes: i64) {
+        let mut state = self.state.lock();
+        let unloaded = state.unloaded.entry(Arc::clone(plugin)).or_default();
+        unloaded.bytes = unloaded.bytes.wrapping_add(bytes);
+    }
+
+    /// Heap bytes of all generations of a plugin that no longer serve, mapped and unmapped.
+    pub(super) fn bytes(&self, plugin: &str) -> i64 {
+        let (whole, unloaded) = {
+            let state = self.state.lock();
+            let of_plugin = state.parked.iter().filter(|parked| *parked.plugin == *plugin);
+            let whole: Vec<_> = of_plugin.filter_map(|parked| parked.whole.upgrade()).collect();
+            (whole, state.unloaded.get(plugin).map_or(0, |unloaded| unloaded.bytes))
+        };
+        let bytes = whole.iter().filter_map(|generation| generation.library.heap_bytes());
+        bytes.fold(unloaded, i64::wrapping_add)
     }
 }

@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! - A generation arrives here once, when its last lease is gone: no request is in it and none will be.
-//! - Hooks run on a thread of their own, so that one that hangs does not keep the reaper.
+//! - Hooks run on threads of their own, beside each other: one that hangs keeps nobody.
 //! - Code is unmapped on this thread only, and only when it has no pin. A pin that goes later sends word,
 //!   and the reaper tries again.
 //! - What is reported as unloaded is no longer in the loader's list.
@@ -11,17 +11,18 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use plugin_api::abi::UNLOAD_SHUTDOWN;
 
 use super::event::{Event, EventKind, Step, ms};
 use super::library::Mapped;
 use super::stage::Staged;
 use super::{Generation, Shared, invoke};
-use crate::pins::{self, Code};
+use crate::pins::{self, Code, DrainOnDrop};
 
 /// How long `on_unload` may take.
 const UNLOAD_DEADLINE: Duration = Duration::from_secs(10);
@@ -33,8 +34,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// Something for the reaper to do.
 #[derive(Debug)]
 pub(super) enum Task {
-    /// A generation that was published has lost its last lease.
-    Drained(Arc<Generation>),
+    /// A generation that was published has lost its last lease. With it comes the way here, for its hook.
+    Drained(Arc<Generation>, Sender<Task>),
+    /// The `on_unload` of a generation has ended; with what went wrong, if anything.
+    HookEnded { plugin: Arc<str>, generation: u64, problem: Option<String> },
     /// A generation was opened and refused.
     Refused(Arc<Generation>),
     /// A library was mapped, and no generation came of it.
@@ -45,14 +48,25 @@ pub(super) enum Task {
 
 /// Starts the thread that retires generations.
 pub(super) fn start(shared: Arc<Shared>, tasks: Receiver<Task>) -> io::Result<JoinHandle<()>> {
-    let mut reaper = Reaper { shared, waiting: Vec::new() };
+    let mut reaper = Reaper { shared, unloading: Vec::new(), waiting: Vec::new() };
     std::thread::Builder::new().name("reaper".to_owned()).spawn(move || reaper.run(&tasks))
 }
 
 struct Reaper {
     shared: Arc<Shared>,
+    /// Generations whose `on_unload` is running.
+    unloading: Vec<Unloading>,
     /// What is to be unmapped and still held.
     waiting: Vec<Waiting>,
+}
+
+/// A generation whose `on_unload` is running.
+struct Unloading {
+    generation: Arc<Generation>,
+    begun: Instant,
+    /// What the hook's thread uses to say that it has ended. Taken by whoever comes first: that thread, or the
+    /// reaper at the deadline, so that a hook that hangs does not keep the reaper's channel open.
+    way: Arc<Mutex<Option<Sender<Task>>>>,
 }
 
 /// Code that is to be unmapped.
@@ -84,15 +98,22 @@ impl Reaper {
     fn run(&mut self, tasks: &Receiver<Task>) {
         let mut look_again = false;
         loop {
-            let task = if look_again {
-                tasks.recv_timeout(LOOK_AGAIN)
-            } else {
-                tasks.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            let hook = self.unloading.iter().map(|unloading| unloading.begun + UNLOAD_DEADLINE).min();
+            let hook = hook.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let task = match [hook, look_again.then_some(LOOK_AGAIN)].into_iter().flatten().min() {
+                Some(patience) => tasks.recv_timeout(patience),
+                None => tasks.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match task {
-                Ok(Task::Drained(generation)) => {
-                    self.retire(&generation);
-                    self.add(generation);
+                Ok(Task::Drained(generation, way)) => self.begin_unload(generation, way),
+                Ok(Task::HookEnded { plugin, generation, problem }) => {
+                    let is_it = |unloading: &Unloading| {
+                        (&unloading.generation.plugin, unloading.generation.number) == (&plugin, generation)
+                    };
+                    if let Some(at) = self.unloading.iter().position(is_it) {
+                        let Unloading { generation, begun, .. } = self.unloading.swap_remove(at);
+                        self.retire(generation, begun, problem);
+                    }
                 }
                 Ok(Task::Refused(generation)) => self.add(generation),
                 Ok(Task::Mapped { plugin, generation, mapped, staged }) => {
@@ -103,7 +124,40 @@ impl Reaper {
                 Ok(Task::Freed) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            self.give_up_hooks();
+            // What the drop of a value may have left on this thread.
+            pins::drain_if_due();
             look_again = self.unmap_all();
+        }
+    }
+
+    /// Starts `on_unload`, if there is one.
+    fn begin_unload(&mut self, generation: Arc<Generation>, way: Sender<Task>) {
+        let begun = Instant::now();
+        if generation.library.hooks.on_unload.is_none() {
+            return self.retire(generation, begun, None);
+        }
+        let reason = generation.unload_reason.lock().unwrap_or(UNLOAD_SHUTDOWN);
+        let way = Arc::new(Mutex::new(Some(way)));
+        match start_hook(&generation, reason, Arc::clone(&way)) {
+            Ok(()) => self.unloading.push(Unloading { generation, begun, way }),
+            Err(error) => {
+                let problem = format!("cannot start a thread for `on_unload`: {error}");
+                self.retire(generation, begun, Some(problem));
+            }
+        }
+    }
+
+    /// Waits no longer for hooks that are past their deadline.
+    fn give_up_hooks(&mut self) {
+        for unloading in std::mem::take(&mut self.unloading) {
+            // Where the way is taken, the hook has ended in this moment, and its word is in the channel.
+            if unloading.begun.elapsed() >= UNLOAD_DEADLINE && unloading.way.lock().take().is_some() {
+                let problem = format!("`on_unload` is still running after {UNLOAD_DEADLINE:?}");
+                self.retire(unloading.generation, unloading.begun, Some(problem));
+            } else {
+                self.unloading.push(unloading);
+            }
         }
     }
 
@@ -179,6 +233,7 @@ impl Reaper {
             Body::Mapped(mapped, staged) => (mapped, staged, None),
             Body::Generation(generation) => match Arc::try_unwrap(generation) {
                 Ok(generation) => {
+                    self.shared.parked.note_bytes(&plugin, generation.library.heap_bytes().unwrap_or(0));
                     let entry = generation.library.entry_address;
                     (generation.library.into_mapped(), generation.staged, Some(entry))
                 }
@@ -208,18 +263,16 @@ impl Reaper {
         Attempt::Unmapped
     }
 
-    /// Runs `on_unload` and releases what the generation holds of the host.
-    fn retire(&self, generation: &Arc<Generation>) {
-        let begun = Instant::now();
-        let reason = generation.unload_reason.lock().unwrap_or(UNLOAD_SHUTDOWN);
-        let problem = unload(generation, reason);
-        let leaked = generation.library.caller().handles.clear();
+    /// Releases what a generation holds of the host, after its `on_unload`.
+    fn retire(&mut self, generation: Arc<Generation>, begun: Instant, problem: Option<String>) {
+        let leaked = generation.library.caller().handles.retire();
         if leaked > 0 {
             tracing::debug!(plugin = %generation.plugin, generation = generation.number, leaked, "released the handles it held");
         }
         let steps = vec![Step { step: "unload", ms: ms(begun.elapsed()) }];
         self.record(EventKind::Retired, &generation.plugin, generation.number, problem, steps, begun);
         self.shared.notify_progress();
+        self.add(generation);
     }
 
     fn record(
@@ -248,26 +301,26 @@ impl Reaper {
     }
 }
 
-/// Runs `on_unload`; what went wrong, if anything.
-fn unload(generation: &Arc<Generation>, reason: u32) -> Option<String> {
-    generation.library.on_unload?;
-    let (done, outcome) = mpsc::channel();
+/// Runs `on_unload` on a thread of its own, which says by `way` how it ended.
+fn start_hook(
+    generation: &Arc<Generation>,
+    reason: u32,
+    way: Arc<Mutex<Option<Sender<Task>>>>,
+) -> io::Result<()> {
     let of_thread = Arc::clone(generation);
     let pin = generation.pin("`on_unload`, which is still running");
     let name = format!("unload {} g{}", generation.plugin, generation.number);
-    let spawned = std::thread::Builder::new().name(name).spawn(move || {
+    let run = move || {
+        let _drain = DrainOnDrop;
         let outcome = invoke::on_unload(&of_thread.library, reason);
+        let (plugin, generation) = (Arc::clone(&of_thread.plugin), of_thread.number);
         drop(of_thread);
         drop(pin);
+        let problem = outcome.err().map(|error| format!("`on_unload` {error}"));
         // Nobody listens any more when the deadline has passed.
-        let _ = done.send(outcome);
-    });
-    if let Err(error) = spawned {
-        return Some(format!("cannot start a thread for `on_unload`: {error}"));
-    }
-    match outcome.recv_timeout(UNLOAD_DEADLINE) {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(format!("`on_unload` {error}")),
-        Err(_) => Some(format!("`on_unload` is still running after {UNLOAD_DEADLINE:?}")),
-    }
+        if let Some(way) = way.lock().take() {
+            let _ = way.send(Task::HookEnded { plugin, generation, problem });
+        }
+    };
+    std::thread::Builder::new().name(name).spawn(run).map(drop)
 }

@@ -19,6 +19,8 @@
 pub mod data;
 mod error;
 mod overlay;
+mod replace;
+pub mod service;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -39,6 +41,8 @@ use self::data::{DataType, Tenure};
 pub use self::error::{InitFailure, RegistryError};
 pub use self::overlay::Overlay;
 use self::overlay::Place;
+pub use self::replace::Wanted;
+use self::service::{Interface, Service};
 use self::slot::{Slot, Turn};
 pub use self::slot::{SlotInfo, SlotState};
 use self::wait::Graph;
@@ -55,13 +59,15 @@ pub trait Resource: Any + Send + Sync + fmt::Debug {
     fn close(&self);
 }
 
-/// What a slot holds. Services will be a further variant.
+/// What a slot holds.
 #[derive(Clone, Debug)]
 pub enum Value {
     /// Lives in the host: object and code.
     Host(Arc<dyn Resource>),
     /// Shared in place by plugins.
     Data(Arc<Tenure>),
+    /// Runs the code that made it.
+    Service(Arc<Service>),
 }
 
 impl Value {
@@ -70,6 +76,7 @@ impl Value {
         match self {
             Value::Host(_) => "host handle",
             Value::Data(_) => "data",
+            Value::Service(_) => "service",
         }
     }
 
@@ -78,6 +85,7 @@ impl Value {
         match self {
             Value::Host(resource) => resource.type_name().into(),
             Value::Data(data) => data.type_name().into(),
+            Value::Service(service) => service.interface().type_name().into(),
         }
     }
 
@@ -86,6 +94,7 @@ impl Value {
             Value::Host(resource) => resource.close(),
             // Dropped by its last user.
             Value::Data(_) => {}
+            Value::Service(service) => service.close(),
         }
     }
 
@@ -93,41 +102,61 @@ impl Value {
         match self {
             Value::Host(resource) => resource.describe(),
             Value::Data(data) => data.describe(),
+            Value::Service(service) => service.describe(),
         }
     }
 }
 
 /// What type a caller expects.
 #[derive(Clone, Copy, Debug)]
-pub struct Expected<'a> {
-    name: &'a str,
-    /// For data: all of it.
-    data: Option<&'a DataType>,
+pub enum Expected<'a> {
+    /// A host handle, by the name of its type.
+    Host(&'a str),
+    /// Data, all of it.
+    Data(&'a DataType),
+    /// A service.
+    Service(&'a Interface),
 }
 
 impl<'a> From<&'a str> for Expected<'a> {
     fn from(name: &'a str) -> Expected<'a> {
-        Expected { name, data: None }
+        Expected::Host(name)
     }
 }
 
 impl<'a> From<&'a String> for Expected<'a> {
     fn from(name: &'a String) -> Expected<'a> {
-        name.as_str().into()
+        Expected::Host(name)
     }
 }
 
 impl<'a> From<&'a DataType> for Expected<'a> {
     fn from(ty: &'a DataType) -> Expected<'a> {
-        Expected { name: ty.name(), data: Some(ty) }
+        Expected::Data(ty)
+    }
+}
+
+impl<'a> From<&'a Interface> for Expected<'a> {
+    fn from(interface: &'a Interface) -> Expected<'a> {
+        Expected::Service(interface)
     }
 }
 
 impl Expected<'_> {
+    /// The type's name for humans.
+    fn name(&self) -> String {
+        match self {
+            Expected::Host(name) => (*name).to_owned(),
+            Expected::Data(ty) => ty.name().to_owned(),
+            Expected::Service(interface) => interface.type_name(),
+        }
+    }
+
     fn accepts(&self, value: &Value) -> bool {
-        match (value, self.data) {
-            (Value::Host(resource), None) => resource.type_name() == self.name,
-            (Value::Data(tenure), Some(ty)) => tenure.owner().0.is_same(ty),
+        match (value, self) {
+            (Value::Host(resource), Expected::Host(name)) => resource.type_name() == *name,
+            (Value::Data(tenure), Expected::Data(ty)) => tenure.owner().0.is_same(ty),
+            (Value::Service(service), Expected::Service(interface)) => service.interface() == *interface,
             _ => false,
         }
     }
@@ -212,12 +241,14 @@ impl Registry {
         init: impl FnOnce() -> Result<Value, InitFailure>,
     ) -> Result<Value, RegistryError> {
         let expected = expected.into();
-        let slot = self.slot(overlay, key)?;
-        let value = match slot.turn(author, expected, timeout, &self.waits)? {
-            Turn::Ready(value) => value,
-            Turn::Init(attempt) => {
-                let outcome = attempt.run(init);
-                attempt.finish(outcome, expected, self.serial.fetch_add(1, Ordering::Relaxed))?
+        let value = loop {
+            match self.slot(overlay, key)?.turn(author, expected, timeout, &self.waits)? {
+                Turn::Ready(value) => break value,
+                Turn::Init(attempt) => {
+                    let outcome = attempt.run(init);
+                    break attempt.finish(outcome, expected, self.serial.fetch_add(1, Ordering::Relaxed))?;
+                }
+                Turn::Gone => {}
             }
         };
         note_user(&value, expected, author, overlay);
@@ -239,7 +270,7 @@ impl Registry {
         let expected = expected.into();
         let published = self.slots.read().get(key).cloned();
         let staged = overlay.get(key);
-        for slot in [published, staged].into_iter().flatten() {
+        for slot in [overlay.over(key), published, staged].into_iter().flatten() {
             if let Some(found) = slot.peek(author, expected) {
                 let value = found?;
                 note_user(&value, expected, author, overlay);
@@ -249,23 +280,31 @@ impl Registry {
         Err(RegistryError::NotFound { key: key.clone() })
     }
 
-    /// Empties the slot of `key`. Who holds the value keeps it.
+    /// Empties the slot of `key`. Who holds the value keeps it; a value that is being made stays to come.
     ///
     /// # Errors
     ///
-    /// [`RegistryError::NotFound`] when it was empty.
+    /// [`RegistryError::NotFound`] when there was no value.
     pub fn remove(&self, overlay: &Overlay, key: &Key) -> Result<(), RegistryError> {
-        let published = self.slots.write().remove(key);
+        let published = {
+            let mut slots = self.slots.write();
+            let left = slots.get(key).and_then(|slot| slot.leave());
+            if left.is_some() {
+                slots.remove(key);
+            }
+            left.flatten()
+        };
         let staged = overlay.take(key);
+        let is_empty = published.is_none() && staged.is_none();
         // Dropped here, after both locks: the last reference to a pool closes connections.
-        let values = [published, staged].into_iter().flatten().filter_map(|slot| slot.take()).count();
-        if values == 0 { Err(RegistryError::NotFound { key: key.clone() }) } else { Ok(()) }
+        drop((published, staged));
+        if is_empty { Err(RegistryError::NotFound { key: key.clone() }) } else { Ok(()) }
     }
 
     /// Publishes what a generation registered while it was loading. Where another filled a key in the
     /// meantime, that value stays; the staged one lives on for the generation that holds it.
     pub fn commit(&self, overlay: &Overlay) {
-        let overlay::Ended { slots: staged, upgrades, seen } = overlay.end(true);
+        let overlay::Ended { slots: staged, over, upgrades, seen } = overlay.end(true);
         for (tenure, ty, author) in seen {
             tenure.note_user(&ty, &author);
         }
@@ -273,12 +312,13 @@ impl Registry {
         for upgrade in upgrades {
             upgrade.commit();
         }
+        let replaced = self.commit_over(over);
         let mut lost = Vec::new();
         {
             let mut slots = self.slots.write();
             for slot in staged {
                 match slots.get(slot.key()) {
-                    Some(there) if there.is_taken() => lost.push(slot),
+                    Some(there) if !there.leave_if_empty() => lost.push(slot),
                     _ => {
                         slots.insert(slot.key().clone(), slot);
                     }
@@ -286,14 +326,15 @@ impl Registry {
             }
         }
         // Dropped without the lock.
-        drop(lost);
+        drop((lost, replaced));
     }
 
     /// Undoes what a generation registered while it was loading, newest first.
     pub fn abandon(&self, overlay: &Overlay) {
-        let overlay::Ended { slots, upgrades, .. } = overlay.end(false);
+        let overlay::Ended { mut slots, over, upgrades, .. } = overlay.end(false);
         // Undone when dropped, without any lock.
         drop(upgrades);
+        slots.extend(over);
         close_all(slots);
     }
 
@@ -320,6 +361,9 @@ impl Registry {
 
     /// The slot to use for `key`: the published one if it is in use, else the loading generation's own.
     fn slot(&self, overlay: &Overlay, key: &Key) -> Result<Arc<Slot>, RegistryError> {
+        if let Some(slot) = overlay.over(key) {
+            return Ok(slot);
+        }
         let published = self.slots.read().get(key).cloned();
         if let Some(slot) = &published
             && (slot.is_taken() || !overlay.is_open())
@@ -329,12 +373,14 @@ impl Registry {
         match overlay.place(key) {
             Place::Staged(slot) => Ok(slot),
             Place::Refused => Err(RegistryError::Abandoned { key: key.clone() }),
-            Place::Published => {
-                let mut slots = self.slots.write();
-                let slot = slots.entry(key.clone()).or_insert_with(|| Arc::new(Slot::new(key.clone())));
-                Ok(Arc::clone(slot))
-            }
+            Place::Published => Ok(self.published_slot(key)),
         }
+    }
+
+    /// The slot of `key` that everybody sees, made if there is none.
+    fn published_slot(&self, key: &Key) -> Arc<Slot> {
+        let mut slots = self.slots.write();
+        Arc::clone(slots.entry(key.clone()).or_insert_with(|| Arc::new(Slot::new(key.clone()))))
     }
 }
 
@@ -346,7 +392,7 @@ impl fmt::Debug for Registry {
 
 /// Lets a generation take over the data that it has found: at once, or when it is published.
 fn note_user(value: &Value, expected: Expected<'_>, author: &Author, overlay: &Overlay) {
-    if let (Value::Data(tenure), Some(ty)) = (value, expected.data)
+    if let (Value::Data(tenure), Expected::Data(ty)) = (value, expected)
         && !overlay.saw(tenure, ty, author)
     {
         tenure.note_user(ty, author);

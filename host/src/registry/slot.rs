@@ -4,6 +4,7 @@
 //!
 //! - One attempt at a time. An attempt has a number; only the attempt that the slot is at may fill it,
 //!   so a late result of one that was given up is dropped.
+//! - A slot that has left the registry is never filled: whoever still holds it looks for the key again.
 //! - The state's lock is held for a few assignments, never while an init runs or a value is dropped.
 //! - Every way out of an attempt (value, error, panic, given up) wakes all who wait for it.
 
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::data::Tenure;
+use super::service::Interface;
 use super::wait::{Graph, ThreadToken};
 use super::{Author, Expected, InitFailure, Key, RegistryError, Value, unix_ms};
 
@@ -39,6 +41,8 @@ pub(super) struct Slot {
 #[derive(Debug)]
 struct State {
     content: Content,
+    /// Set once, when the slot leaves the registry. It is empty then.
+    is_gone: bool,
     /// Number of the last attempt that began.
     attempts: u64,
     /// The last failure, until a value is made.
@@ -83,6 +87,8 @@ pub(super) enum Turn {
     Ready(Value),
     /// Make the value.
     Init(Attempt),
+    /// Look for the key again: this slot has left the registry.
+    Gone,
 }
 
 /// The right, and the duty, to fill a slot. Dropped without a result it counts as a failure.
@@ -175,6 +181,7 @@ impl Slot {
             key,
             state: Mutex::new(State {
                 content: Content::Empty,
+                is_gone: false,
                 attempts: 0,
                 failed: None,
                 last_failure: None,
@@ -187,6 +194,29 @@ impl Slot {
 
     pub(super) fn key(&self) -> &Key {
         &self.key
+    }
+
+    /// Leaves the registry, unless it is being filled: then `None`. Else the value, if there is one.
+    pub(super) fn leave(&self) -> Option<Option<Value>> {
+        let mut state = self.state.lock();
+        let value = match std::mem::replace(&mut state.content, Content::Empty) {
+            Content::Opening { author, thread, since, deadline, timeout } => {
+                state.content = Content::Opening { author, thread, since, deadline, timeout };
+                return None;
+            }
+            Content::Ready(ready) => Some(ready.value),
+            Content::Empty => None,
+        };
+        state.is_gone = true;
+        Some(value)
+    }
+
+    /// Leaves the registry if it is empty; tells whether it did.
+    pub(super) fn leave_if_empty(&self) -> bool {
+        let mut state = self.state.lock();
+        let is_empty = matches!(state.content, Content::Empty);
+        state.is_gone |= is_empty;
+        is_empty
     }
 
     /// Whether the slot holds a value or is being filled.
@@ -212,6 +242,9 @@ impl Slot {
         waits: &Graph,
     ) -> Result<Turn, RegistryError> {
         let mut state = self.state.lock();
+        if state.is_gone {
+            return Ok(Turn::Gone);
+        }
         match &mut state.content {
             Content::Ready(ready) => return self.found(ready, author, expected).map(Turn::Ready),
             Content::Opening { .. } => {}
@@ -242,13 +275,70 @@ impl Slot {
 
     /// Takes the value out, with its number in the order of creation.
     pub(super) fn take(&self) -> Option<(u64, Value)> {
+        self.take_with_author().map(|(serial, value, _)| (serial, value))
+    }
+
+    /// As `take`, with who made it.
+    pub(super) fn take_with_author(&self) -> Option<(u64, Value, Author)> {
+        self.take_if(|_| true)
+    }
+
+    /// Takes the value out if `maker` made it.
+    pub(super) fn take_of(&self, maker: &Author) -> Option<Value> {
+        self.take_if(|author| author == maker).map(|(_, value, _)| value)
+    }
+
+    fn take_if(&self, is_meant: impl FnOnce(&Author) -> bool) -> Option<(u64, Value, Author)> {
         let mut state = self.state.lock();
         match std::mem::replace(&mut state.content, Content::Empty) {
-            Content::Ready(ready) => Some((ready.serial, ready.value)),
+            Content::Ready(ready) if is_meant(&ready.author) => {
+                Some((ready.serial, ready.value, ready.author))
+            }
             other => {
                 state.content = other;
                 None
             }
+        }
+    }
+
+    /// Whether a service of this interface may take the place of what is there.
+    pub(super) fn may_become(&self, interface: &Interface) -> Result<(), RegistryError> {
+        match &self.state.lock().content {
+            Content::Ready(Ready { value: Value::Service(service), .. })
+                if service.interface().name == interface.name =>
+            {
+                Ok(())
+            }
+            Content::Ready(ready) => Err(RegistryError::WrongType {
+                key: self.key.clone(),
+                found: ready.value.type_name().into_owned(),
+                expected: interface.type_name(),
+                author: ready.author.clone(),
+            }),
+            Content::Empty | Content::Opening { .. } => Ok(()),
+        }
+    }
+
+    /// Puts a value in, whatever is there, and returns what was. An attempt that runs comes too late.
+    pub(super) fn put(&self, value: Value, author: Author, serial: u64) -> Option<Value> {
+        let mut state = self.state.lock();
+        state.attempts += 1;
+        state.failed = None;
+        let mut users = BTreeSet::from([Arc::clone(&author.plugin)]);
+        let fresh = |users| {
+            Content::Ready(Ready { value, author, at: SystemTime::now(), serial, users, reloads_survived: 0 })
+        };
+        let old = match &mut state.content {
+            Content::Ready(ready) => {
+                users.append(&mut ready.users);
+                std::mem::replace(&mut state.content, fresh(users))
+            }
+            content => std::mem::replace(content, fresh(users)),
+        };
+        self.changed.notify_all();
+        match old {
+            Content::Ready(ready) => Some(ready.value),
+            Content::Empty | Content::Opening { .. } => None,
         }
     }
 
@@ -299,7 +389,7 @@ impl Slot {
         author: &Author,
         expected: Expected<'_>,
     ) -> Result<Value, RegistryError> {
-        if let (Value::Data(tenure), Some(ty)) = (&ready.value, expected.data)
+        if let (Value::Data(tenure), Expected::Data(ty)) = (&ready.value, expected)
             && let (found, owner) = tenure.owner()
             && found.is_akin(ty)
         {
@@ -311,11 +401,22 @@ impl Slot {
                     reason: found.difference(ty),
                 });
             }
+        } else if let (Value::Service(service), Expected::Service(interface)) = (&ready.value, expected)
+            && service.interface().name == interface.name
+        {
+            if service.interface() != interface {
+                return Err(RegistryError::Interface {
+                    key: self.key.clone(),
+                    author: service.maker().clone(),
+                    found: service.interface().clone(),
+                    expected: interface.clone(),
+                });
+            }
         } else if !expected.accepts(&ready.value) {
             return Err(RegistryError::WrongType {
                 key: self.key.clone(),
                 found: ready.value.type_name().into_owned(),
-                expected: expected.name.to_owned(),
+                expected: expected.name(),
                 author: ready.author.clone(),
             });
         }
@@ -498,7 +599,7 @@ impl Attempt {
         let (outcome, wrong) = match outcome {
             Ok(value) if !expected.accepts(&value) => {
                 let made = value.type_name().into_owned();
-                (Err(InitFailure::WrongType { expected: expected.name.to_owned(), made }), Some(value))
+                (Err(InitFailure::WrongType { expected: expected.name(), made }), Some(value))
             }
             other => (other, None),
         };

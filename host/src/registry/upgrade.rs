@@ -88,11 +88,13 @@ impl Registry {
             };
             match found {
                 Ok(Value::Data(tenure)) => return Ok(tenure),
-                Ok(Value::Host(_)) => return Err(RegistryError::NotFound { key: key.clone() }),
+                Ok(Value::Host(_) | Value::Service(_)) => {
+                    return Err(RegistryError::NotFound { key: key.clone() });
+                }
                 Err(error @ RegistryError::Outdated { .. }) => {
                     last = error.clone();
                     if let Some(slot) = self.published(key)
-                        && overlay.has_staged(&slot)
+                        && overlay.is_about_to_upgrade(&slot)
                         && let Some(old) = slot.data()
                     {
                         // Published a moment ago, and the upgrade becomes valid in a moment.

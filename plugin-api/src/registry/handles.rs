@@ -3,8 +3,8 @@
 
 use once_cell::sync::OnceCell;
 
-use super::sealed::{HostHandle, Keep};
-use super::{Handle, Key, RegistryError};
+use super::sealed::HostHandle;
+use super::{Handle, Keep, Key, RegistryError, sealed};
 use crate::abi::{HandleId, InitView, KIND_HOST_HANDLE, StrView, TypeView};
 use crate::host::{self, Owned};
 
@@ -30,7 +30,7 @@ pub(crate) fn find_host_handle<T: HostHandle>(
 }
 
 /// What the cache remembers, found at the first use.
-pub(crate) fn lend_host_handle<'a, T: Keep<Held = T> + HostHandle>(
+pub(crate) fn lend_host_handle<'a, T: Keep + sealed::Keep<Held = T> + HostHandle>(
     cache: &'a OnceCell<Handle<T>>,
     key: Key<'_>,
     init: &InitView,
