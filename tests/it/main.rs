@@ -32,6 +32,8 @@ mod safe;
 mod safe_backends;
 // Code that outlives its generation, because somebody calls it.
 mod services;
+// The safe on a full disk.
+mod safe_disk;
 // Writes that the response waits for, waiting for changes, queues, shared safes.
 mod safe_later;
 // What a client gets, from good handlers and bad ones.
