@@ -42,10 +42,12 @@ mod rollback;
 mod resident;
 // A plugin's own durable store.
 mod safe;
-// Code that outlives its generation, because somebody calls it.
-mod services;
 // What files and servers promise alike.
 mod safe_backends;
+// Code that outlives its generation, because somebody calls it.
+mod services;
+// The safe on a full disk.
+mod safe_disk;
 // Writes that the response waits for, waiting for changes, queues, shared safes.
 mod safe_later;
 // What a client gets, from good handlers and bad ones.

@@ -75,6 +75,7 @@ const UNCHECKED: &[&str] = &[
     "plugin-api/src/service/remote.rs",
     "plugin-api/src/service/serve.rs",
     "plugin-api/src/view.rs",
+    "tests/benches/safe/boundary.rs",
     "tests/fixtures/abi_v1_frozen/lib.rs",
     "tests/fixtures/crashes/lib.rs",
     "tests/fixtures/crashes_on_load/lib.rs",
