@@ -22,6 +22,7 @@
 #![expect(unsafe_code, reason = "calls the host through the C ABI")]
 
 mod data;
+mod entry;
 mod error;
 mod handles;
 mod lazy;
@@ -30,6 +31,8 @@ use std::ffi::c_void;
 use std::fmt;
 use std::ops::Deref;
 
+pub(crate) use self::entry::Wishes;
+pub use self::entry::{Config, Entry};
 pub use self::error::RegistryError;
 pub use self::lazy::Lazy;
 #[doc(hidden)]
@@ -84,6 +87,10 @@ pub(crate) mod sealed {
         fn into_owned(self) -> Result<Owned, String>;
         /// Finds the value, or makes it if there is an `init`.
         fn find(key: Key<'_>, init: Option<&InitView>) -> Result<Self::Held, RegistryError>;
+        /// What the cache remembers, if it does and the value is still that.
+        fn remembered(_cache: &Self::Cache) -> Option<Self::Lent<'_>> {
+            None
+        }
         /// As `find`, by way of what the cache remembers.
         fn lend<'a>(
             cache: &'a Self::Cache,
@@ -118,6 +125,11 @@ macro_rules! host_handle {
                 init: Option<&$crate::abi::InitView>,
             ) -> ::std::result::Result<$of, $crate::registry::RegistryError> {
                 $crate::registry::find_host_handle(key, init)
+            }
+
+            #[inline]
+            fn remembered(cache: &Self::Cache) -> Option<&$crate::registry::Handle<$of>> {
+                cache.get()
             }
 
             fn lend<'a>(
@@ -222,6 +234,24 @@ pub fn remove(key: &str) -> Result<(), RegistryError> {
     module("").remove(key)
 }
 
+/// A key with wishes: a configuration to follow, a restart with each reload, a deadline.
+///
+/// ```no_run
+/// use plugin_api::prelude::*;
+///
+/// fn connect(url: &str) -> Result<db::Pool> {
+///     Ok(db::Pool::open(url)?)
+/// }
+///
+/// fn pool() -> Result<registry::Handle<db::Pool>> {
+///     let url: String = env_or("SHOP_DATABASE", "sqlite:shop.db")?;
+///     Ok(registry::entry("db").config(&url).get_or_init(|| connect(&url))?)
+/// }
+/// ```
+pub fn entry(key: &str) -> Entry<'_> {
+    Entry::new(Key { module: "", name: key, on_change: ON_CHANGE_KEEP })
+}
+
 /// A namespace of the registry: the pseudo-module.
 pub const fn module(name: &str) -> Module<'_> {
     Module(name)
@@ -244,7 +274,12 @@ impl Module<'_> {
     ) -> Result<Handle<T>, RegistryError> {
         let mut init = Some(init);
         // `init` lives until `find` returns, and the host runs it within, at most once.
-        T::find(self.key(key), Some(&init_view(&mut init))).map(Handle)
+        T::find(self.key(key), Some(&init_view(&mut init, &Wishes::default()))).map(Handle)
+    }
+
+    /// As [`entry`], in this module.
+    pub fn entry<'k>(&'k self, key: &'k str) -> Entry<'k> {
+        Entry::new(self.key(key))
     }
 
     /// As [`get`](fn@get), in this module.
@@ -279,10 +314,20 @@ impl Module<'_> {
 
 type InitFn = unsafe extern "C" fn(*mut c_void, *mut HandleId, *const ErrorSink) -> Status;
 
-/// What the host needs to run `init`, which has to live as long as the view is used.
-fn init_view<T: Keep, E: Into<Error>, F: FnOnce() -> Result<T, E>>(init: &mut Option<F>) -> InitView {
+/// What the host needs to run `init`, which has to live as long as the view is used, and `wishes` too.
+fn init_view<T: Keep, E: Into<Error>, F: FnOnce() -> Result<T, E>>(
+    init: &mut Option<F>,
+    wishes: &Wishes,
+) -> InitView {
     let call: InitFn = run::<T, E, F>;
-    InitView { size: size_of::<InitView>(), data: (&raw mut *init).cast(), call, timeout_ns: 0 }
+    InitView {
+        size: size_of::<InitView>(),
+        data: (&raw mut *init).cast(),
+        call,
+        timeout_ns: wishes.timeout_ns(),
+        flags: wishes.flags(),
+        config: StrView::new(wishes.config()),
+    }
 }
 
 /// Runs the author's init, in the guard.

@@ -14,6 +14,8 @@ mod evolution;
 mod harness;
 // Hooks at both ends of a generation's life.
 mod lifecycle;
+// Keys that keep their value, restart it, or follow a configuration.
+mod policies;
 // One init per key, whatever happens in it.
 mod registry;
 // New code goes live, bad code changes nothing.

@@ -24,6 +24,7 @@ mod log;
 mod new;
 mod order;
 mod ready;
+mod registry;
 mod run;
 mod safe;
 mod screen;
@@ -66,6 +67,14 @@ pub enum CliError {
     /// An order about a safe was not carried out.
     #[error(transparent)]
     Safe(#[from] OperateError),
+    /// The registry has no such key.
+    #[error("there is no key `{key}`; there {}", if known.is_empty() { "are none".to_owned() } else { format!("is {known}") })]
+    NoKey {
+        /// What was asked for.
+        key: String,
+        /// The keys there are.
+        known: String,
+    },
     /// The system refused something.
     #[error("cannot {doing}")]
     System {
@@ -92,7 +101,11 @@ impl CliError {
                 HostError::Plugins(StartError::Scan(_) | StartError::Duplicate { .. })
                 | HostError::Listen { source: crate::http::ListenError::Address { .. }, .. },
             ) => 2,
-            CliError::Host(_) | CliError::Client(_) | CliError::Safe(_) | CliError::System { .. } => 1,
+            CliError::Host(_)
+            | CliError::Client(_)
+            | CliError::Safe(_)
+            | CliError::NoKey { .. }
+            | CliError::System { .. } => 1,
         }
     }
 }
@@ -107,7 +120,7 @@ pub fn main() -> ExitCode {
         Command::New(args) => new::new(&args),
         Command::Check(args) => check::check(&args),
         Command::Status(args) => ask::status(&args),
-        Command::Registry(args) => ask::registry(&args),
+        Command::Registry(args) => registry::registry(args),
         Command::Events(args) => ask::events(&args),
         Command::Routes(args) => ask::routes(&args),
         Command::Rollback(args) => order::rollback(&args),

@@ -43,6 +43,8 @@ impl HostApi {
             db: &db::DB_TABLE,
             data: &data::TABLE,
             safe: &safe::SAFE_TABLE,
+            // Of the registry that the caller holds.
+            registry_epoch: caller.registry.epoch(),
         });
         HostApi { table, caller }
     }

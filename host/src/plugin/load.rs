@@ -302,7 +302,7 @@ impl Shared {
         };
         if let Some(previous) = &previous {
             self.end(previous, UNLOAD_RELOADED);
-            self.registry.note_reload(&plugin.name);
+            self.registry.note_reload(&plugin.name, generation.number);
         }
         plugin.refusal.store(None);
         caller.overlay.announce();

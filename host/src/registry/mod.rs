@@ -19,6 +19,8 @@
 pub mod data;
 mod error;
 mod overlay;
+mod policy;
+mod redact;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -33,12 +35,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use self::data::{DataType, Tenure};
 pub use self::error::{InitFailure, RegistryError};
 pub use self::overlay::Overlay;
 use self::overlay::Place;
+use self::policy::Fit;
+pub use self::policy::Policy;
 use self::slot::{Slot, Turn};
 pub use self::slot::{SlotInfo, SlotState};
 use self::wait::Graph;
@@ -103,11 +107,12 @@ pub struct Expected<'a> {
     name: &'a str,
     /// For data: all of it.
     data: Option<&'a DataType>,
+    policy: Policy<'a>,
 }
 
 impl<'a> From<&'a str> for Expected<'a> {
     fn from(name: &'a str) -> Expected<'a> {
-        Expected { name, data: None }
+        Expected { name, data: None, policy: Policy::default() }
     }
 }
 
@@ -119,11 +124,17 @@ impl<'a> From<&'a String> for Expected<'a> {
 
 impl<'a> From<&'a DataType> for Expected<'a> {
     fn from(ty: &'a DataType) -> Expected<'a> {
-        Expected { name: ty.name(), data: Some(ty) }
+        Expected { name: ty.name(), data: Some(ty), policy: Policy::default() }
     }
 }
 
-impl Expected<'_> {
+impl<'a> Expected<'a> {
+    /// The same, of a value that is made by these rules.
+    pub fn with(mut self, policy: Policy<'a>) -> Expected<'a> {
+        self.policy = policy;
+        self
+    }
+
     fn accepts(&self, value: &Value) -> bool {
         match (value, self.data) {
             (Value::Host(resource), None) => resource.type_name() == self.name,
@@ -184,9 +195,17 @@ pub struct Registry {
     slots: RwLock<HashMap<Key, Arc<Slot>>>,
     /// Which thread waits for which slot.
     waits: Graph,
+    /// Slots that are to take the place of others as soon as they hold a value. Lock order: `slots`, this.
+    successors: Mutex<HashMap<Key, Arc<Slot>>>,
     /// Order of creation, so that shutdown can reverse it.
     serial: AtomicU64,
+    /// How often a value has left its key. Who remembers a value with the number from before looking it up may
+    /// use it as long as the number is the same.
+    epoch: AtomicU64,
 }
+
+/// How often a look-up begins anew when what it found has just been removed or replaced.
+const TRIES: u32 = 64;
 
 impl Registry {
     /// An empty registry.
@@ -212,16 +231,28 @@ impl Registry {
         init: impl FnOnce() -> Result<Value, InitFailure>,
     ) -> Result<Value, RegistryError> {
         let expected = expected.into();
-        let slot = self.slot(overlay, key)?;
-        let value = match slot.turn(author, expected, timeout, &self.waits)? {
-            Turn::Ready(value) => value,
-            Turn::Init(attempt) => {
-                let outcome = attempt.run(init);
-                attempt.finish(outcome, expected, self.serial.fetch_add(1, Ordering::Relaxed))?
-            }
-        };
-        note_user(&value, expected, author, overlay);
-        Ok(value)
+        let mut init = Some(init);
+        for _ in 0..TRIES {
+            let slot = self.slot(overlay, key, author, expected)?;
+            let value = match slot.turn(author, expected, timeout, &self.waits)? {
+                Turn::Gone => continue,
+                Turn::Ready(value) if slot.suits(author, expected) => value,
+                Turn::Ready(_) => {
+                    // Made for another configuration while this caller waited.
+                    self.put_in_place(&slot);
+                    continue;
+                }
+                Turn::Init(attempt) => {
+                    let Some(init) = init.take() else { break };
+                    let outcome = attempt.run(init);
+                    attempt.finish(outcome, expected, self.serial.fetch_add(1, Ordering::Relaxed))?
+                }
+            };
+            self.put_in_place(&slot);
+            note_user(&value, expected, author, overlay);
+            return Ok(value);
+        }
+        Err(RegistryError::NotFound { key: key.clone() })
     }
 
     /// The value of `key`, if there is one. Never waits.
@@ -239,7 +270,12 @@ impl Registry {
         let expected = expected.into();
         let published = self.slots.read().get(key).cloned();
         let staged = overlay.get(key);
-        for slot in [published, staged].into_iter().flatten() {
+        for slot in [staged, published].into_iter().flatten() {
+            match slot.fit(author, expected) {
+                Fit::Use => {}
+                Fit::Replace => continue,
+                Fit::Refuse(error) => return Err(error),
+            }
             if let Some(found) = slot.peek(author, expected) {
                 let value = found?;
                 note_user(&value, expected, author, overlay);
@@ -255,11 +291,23 @@ impl Registry {
     ///
     /// [`RegistryError::NotFound`] when it was empty.
     pub fn remove(&self, overlay: &Overlay, key: &Key) -> Result<(), RegistryError> {
-        let published = self.slots.write().remove(key);
-        let staged = overlay.take(key);
-        // Dropped here, after both locks: the last reference to a pool closes connections.
-        let values = [published, staged].into_iter().flatten().filter_map(|slot| slot.take()).count();
-        if values == 0 { Err(RegistryError::NotFound { key: key.clone() }) } else { Ok(()) }
+        let published = {
+            let mut slots = self.slots.write();
+            // With the lock on the map, so that nobody finds the slot who has not found it yet.
+            let value = slots.get(key).and_then(|slot| slot.detach());
+            if value.is_some() {
+                slots.remove(key);
+            }
+            value
+        };
+        let staged = overlay.take(key).and_then(|slot| slot.detach());
+        if published.is_none() && staged.is_none() {
+            return Err(RegistryError::NotFound { key: key.clone() });
+        }
+        self.changed();
+        // Dropped here, after all locks: the last reference to a pool closes connections.
+        drop((published, staged));
+        Ok(())
     }
 
     /// Publishes what a generation registered while it was loading. Where another filled a key in the
@@ -274,10 +322,14 @@ impl Registry {
             upgrade.commit();
         }
         let mut lost = Vec::new();
+        let mut old = Vec::new();
         {
             let mut slots = self.slots.write();
             for slot in staged {
                 match slots.get(slot.key()) {
+                    Some(there) if slot.succeeds(there) => {
+                        old.extend(slots.insert(slot.key().clone(), slot));
+                    }
                     Some(there) if there.is_taken() => lost.push(slot),
                     _ => {
                         slots.insert(slot.key().clone(), slot);
@@ -285,8 +337,12 @@ impl Registry {
                 }
             }
         }
-        // Dropped without the lock.
-        drop(lost);
+        // Dropped without the lock, and after their successors can be found.
+        let old: Vec<_> = old.iter().filter_map(|slot| slot.detach()).collect();
+        if !old.is_empty() {
+            self.changed();
+        }
+        drop((lost, old));
     }
 
     /// Undoes what a generation registered while it was loading, newest first.
@@ -297,17 +353,35 @@ impl Registry {
         close_all(slots);
     }
 
-    /// Counts a reload for every value that `plugin` has used.
-    pub fn note_reload(&self, plugin: &str) {
+    /// Counts a reload for every value that `plugin` has used; it is at this generation now.
+    pub fn note_reload(&self, plugin: &str, generation: u64) {
         for slot in self.slots.read().values() {
-            slot.note_reload(plugin);
+            slot.note_reload(plugin, generation);
         }
+    }
+
+    /// Says that there is no such plugin any more: nobody will ask for what it alone has used.
+    pub fn note_gone(&self, plugin: &str) {
+        for slot in self.slots.read().values() {
+            slot.note_gone(plugin);
+        }
+    }
+
+    /// See the field. Lives as long as the registry.
+    pub fn epoch(&self) -> &AtomicU64 {
+        &self.epoch
+    }
+
+    /// Says that a value has left its key. After it has: who reads the new number finds what there is now.
+    fn changed(&self) {
+        self.epoch.fetch_add(1, Ordering::Release);
     }
 
     /// Closes and drops every value, the newest first.
     pub fn shutdown(&self) {
         let slots = std::mem::take(&mut *self.slots.write());
-        close_all(slots.into_values().collect());
+        let successors = std::mem::take(&mut *self.successors.lock());
+        close_all(slots.into_values().chain(successors.into_values()).collect());
     }
 
     /// Every slot that holds a value, is making one or failed to, sorted by key.
@@ -318,22 +392,43 @@ impl Registry {
         infos
     }
 
-    /// The slot to use for `key`: the published one if it is in use, else the loading generation's own.
-    fn slot(&self, overlay: &Overlay, key: &Key) -> Result<Arc<Slot>, RegistryError> {
+    /// The slot to use for `key`: the published one if it is in use and suits, else the loading generation's own.
+    fn slot(
+        &self,
+        overlay: &Overlay,
+        key: &Key,
+        author: &Author,
+        expected: Expected<'_>,
+    ) -> Result<Arc<Slot>, RegistryError> {
         let published = self.slots.read().get(key).cloned();
-        if let Some(slot) = &published
-            && (slot.is_taken() || !overlay.is_open())
-        {
-            return Ok(Arc::clone(slot));
+        let mut old = None;
+        if let Some(slot) = published {
+            match slot.fit(author, expected) {
+                Fit::Use if slot.is_taken() || !overlay.is_open() => return Ok(slot),
+                Fit::Use => {}
+                Fit::Replace => old = Some(slot),
+                Fit::Refuse(error) => return Err(error),
+            }
         }
-        match overlay.place(key) {
+        match overlay.place(key, old.as_ref()) {
+            Place::Staged(slot) if matches!(slot.fit(author, expected), Fit::Replace) => {
+                // Nobody but this generation has seen it.
+                drop(overlay.take(key).and_then(|slot| slot.detach()));
+                match overlay.place(key, old.as_ref()) {
+                    Place::Staged(slot) => Ok(slot),
+                    Place::Refused | Place::Published => Err(RegistryError::Abandoned { key: key.clone() }),
+                }
+            }
             Place::Staged(slot) => Ok(slot),
             Place::Refused => Err(RegistryError::Abandoned { key: key.clone() }),
-            Place::Published => {
-                let mut slots = self.slots.write();
-                let slot = slots.entry(key.clone()).or_insert_with(|| Arc::new(Slot::new(key.clone())));
-                Ok(Arc::clone(slot))
-            }
+            Place::Published => Ok(match old {
+                Some(old) => self.successor(key, &old),
+                None => {
+                    let mut slots = self.slots.write();
+                    let slot = slots.entry(key.clone()).or_insert_with(|| Arc::new(Slot::new(key.clone())));
+                    Arc::clone(slot)
+                }
+            }),
         }
     }
 }

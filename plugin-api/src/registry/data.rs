@@ -147,17 +147,23 @@ impl<T: Resident + Send + Sync> Keep for T {
         find(key, init, 0)
     }
 
-    fn lend(cache: &AtomicPtr<DataCell>, key: Key<'_>, init: &InitView) -> Result<Handle<T>, RegistryError> {
+    #[inline]
+    fn remembered(cache: &AtomicPtr<DataCell>) -> Option<Handle<T>> {
         let cell = cache.load(Ordering::Acquire);
-        if !cell.is_null() {
-            // SAFETY: a cell that was asked to be kept stays readable as long as this library is mapped.
-            let before = unsafe { &(*cell).users }.fetch_add(1, Ordering::Acquire);
-            if before & (DATA_FROZEN | DATA_GONE | DATA_CLAIMED) == 0 {
-                return Ok(Handle(Used::counted(cell)));
-            }
-            // SAFETY: counted a line above.
-            unsafe { leave(cell) };
+        if cell.is_null() {
+            return None;
         }
+        // SAFETY: a cell that was asked to be kept stays readable as long as this library is mapped.
+        let before = unsafe { &(*cell).users }.fetch_add(1, Ordering::Acquire);
+        if before & (DATA_FROZEN | DATA_GONE | DATA_CLAIMED) == 0 {
+            return Some(Handle(Used::counted(cell)));
+        }
+        // SAFETY: counted three lines above.
+        unsafe { leave(cell) };
+        None
+    }
+
+    fn lend(cache: &AtomicPtr<DataCell>, key: Key<'_>, init: &InitView) -> Result<Handle<T>, RegistryError> {
         let found: Used<T> = find(key, Some(init), FIND_KEEP)?;
         cache.store(found.cell.cast_mut(), Ordering::Release);
         Ok(Handle(found))

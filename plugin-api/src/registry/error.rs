@@ -25,6 +25,8 @@ pub enum RegistryError {
     WrongType(String),
     /// The slot holds the same type with another layout, and the value was not upgraded to the caller's.
     Outdated(String),
+    /// Another plugin has made the value from another configuration.
+    Misconfigured(String),
     /// The slot is empty.
     NotFound(String),
     /// The host did not do it for another reason.
@@ -42,6 +44,7 @@ impl RegistryError {
             RegistryError::Recursive(_) => Status::RECURSIVE,
             RegistryError::WrongType(_) => Status::WRONG_TYPE,
             RegistryError::Outdated(_) => Status::OUTDATED,
+            RegistryError::Misconfigured(_) => Status::MISCONFIGURED,
             RegistryError::NotFound(_) => Status::NOT_FOUND,
             RegistryError::Refused(_) => Status::FAILED,
         }
@@ -59,6 +62,7 @@ impl From<CallError> for RegistryError {
             Status::RECURSIVE => RegistryError::Recursive(words),
             Status::WRONG_TYPE => RegistryError::WrongType(words),
             Status::OUTDATED => RegistryError::Outdated(words),
+            Status::MISCONFIGURED => RegistryError::Misconfigured(words),
             Status::NOT_FOUND => RegistryError::NotFound(words),
             _ => RegistryError::Refused(words),
         }
@@ -75,6 +79,7 @@ impl fmt::Display for RegistryError {
             | RegistryError::Recursive(words)
             | RegistryError::WrongType(words)
             | RegistryError::Outdated(words)
+            | RegistryError::Misconfigured(words)
             | RegistryError::NotFound(words)
             | RegistryError::Refused(words) => f.write_str(words),
         }
