@@ -97,7 +97,7 @@ impl Overlay {
         match &mut *self.0.lock() {
             Stage::Open(open) => {
                 let slot = open.slots.entry(key.clone()).or_insert_with(|| {
-                    Arc::new(old.map_or_else(|| Slot::new(key.clone()), |old| Slot::succeeding(old)))
+                    Arc::new(old.map_or_else(|| Slot::new(key.clone()), Slot::succeeding))
                 });
                 Place::Staged(Arc::clone(slot))
             }
