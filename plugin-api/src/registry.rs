@@ -26,6 +26,7 @@ mod entry;
 mod error;
 mod handles;
 mod lazy;
+mod memory;
 
 use std::ffi::c_void;
 use std::fmt;
@@ -56,6 +57,7 @@ pub trait Keep: sealed::Keep {}
 impl<T: sealed::Keep> Keep for T {}
 
 pub(crate) mod sealed {
+    use super::memory::Memory;
     use super::{Key, RegistryError};
     use crate::abi::InitView;
     use crate::host::Owned;
@@ -87,6 +89,20 @@ pub(crate) mod sealed {
         fn into_owned(self) -> Result<Owned, String>;
         /// Finds the value, or makes it if there is an `init`.
         fn find(key: Key<'_>, init: Option<&InitView>) -> Result<Self::Held, RegistryError>;
+        /// What the generation remembers of the key, if it is still that.
+        fn recall(_memory: &'static Memory) -> Option<Self::Held> {
+            None
+        }
+        /// As `find`, and remembers it.
+        fn find_to_recall(
+            _memory: &'static Memory,
+            key: Key<'_>,
+            init: &InitView,
+        ) -> Result<Self::Held, RegistryError> {
+            Self::find(key, Some(init))
+        }
+        /// Remembers it no more.
+        fn forget(_memory: &Memory) {}
         /// What the cache remembers, if it does and the value is still that.
         fn remembered(_cache: &Self::Cache) -> Option<Self::Lent<'_>> {
             None
@@ -106,14 +122,32 @@ pub(crate) mod sealed {
 macro_rules! host_handle {
     ($of:ty) => {
         impl $crate::registry::sealed::Keep for $of {
-            type Held = $of;
+            type Held = $crate::registry::Held<$of>;
             type Cache = ::once_cell::sync::OnceCell<$crate::registry::Handle<$of>>;
             type Lent<'a> = &'a $crate::registry::Handle<$of>;
             #[expect(clippy::declare_interior_mutable_const, reason = "each `Lazy` begins with its own")]
             const EMPTY: Self::Cache = ::once_cell::sync::OnceCell::new();
 
-            fn target(held: &$of) -> &$of {
+            #[inline]
+            fn target(held: &Self::Held) -> &$of {
                 held
+            }
+
+            #[inline]
+            fn recall(memory: &'static $crate::registry::Memory) -> Option<Self::Held> {
+                $crate::registry::recall_host_handle(memory)
+            }
+
+            fn find_to_recall(
+                memory: &'static $crate::registry::Memory,
+                key: $crate::registry::Key<'_>,
+                init: &$crate::abi::InitView,
+            ) -> ::std::result::Result<Self::Held, $crate::registry::RegistryError> {
+                $crate::registry::find_host_handle_to_recall(memory, key, init)
+            }
+
+            fn forget(memory: &$crate::registry::Memory) {
+                $crate::registry::forget_host_handle::<$of>(memory)
             }
 
             fn into_owned(self) -> ::std::result::Result<$crate::host::Owned, String> {
@@ -123,8 +157,8 @@ macro_rules! host_handle {
             fn find(
                 key: $crate::registry::Key<'_>,
                 init: Option<&$crate::abi::InitView>,
-            ) -> ::std::result::Result<$of, $crate::registry::RegistryError> {
-                $crate::registry::find_host_handle(key, init)
+            ) -> ::std::result::Result<Self::Held, $crate::registry::RegistryError> {
+                $crate::registry::find_host_handle(key, init).map($crate::registry::Held::Own)
             }
 
             #[inline]
@@ -153,7 +187,12 @@ macro_rules! host_handle {
 }
 pub(crate) use host_handle;
 
-pub(crate) use self::handles::{find_host_handle, lend_host_handle};
+pub use self::handles::Held;
+pub(crate) use self::handles::{
+    find_host_handle, find_host_handle_to_recall, forget_host_handle, lend_host_handle, recall_host_handle,
+};
+pub use self::memory::Memory;
+pub(crate) use self::memory::forget_all;
 
 /// A value of the registry. Derefs to it; dropping it does not close the value.
 ///
@@ -205,6 +244,9 @@ impl Key<'_> {
 /// If it fails, it and all who waited get its error, the slot stays empty, and a later caller tries
 /// again: at once after the first failure, after 50 ms to 5 s of back-off from then on. A value made
 /// in `on_load` becomes visible to others when the generation is published.
+///
+/// A generation remembers what it found, until a value leaves its key somewhere in the registry; so asking
+/// again costs no call of the host. What is remembered counts as held until the generation next asks.
 ///
 /// # Errors
 ///
@@ -272,9 +314,19 @@ impl Module<'_> {
         key: &str,
         init: impl FnOnce() -> Result<T, E>,
     ) -> Result<Handle<T>, RegistryError> {
+        let key = self.key(key);
+        let memory = memory::of::<T>(&key, T::forget);
+        if let Some(held) = memory.and_then(T::recall) {
+            return Ok(Handle(held));
+        }
         let mut init = Some(init);
-        // `init` lives until `find` returns, and the host runs it within, at most once.
-        T::find(self.key(key), Some(&init_view(&mut init, &Wishes::default()))).map(Handle)
+        // `init` lives until these return, and the host runs it within, at most once.
+        let view = init_view(&mut init, &Wishes::default());
+        let found = match memory {
+            Some(memory) => T::find_to_recall(memory, key, &view),
+            None => T::find(key, Some(&view)),
+        };
+        found.map(Handle)
     }
 
     /// As [`entry`], in this module.

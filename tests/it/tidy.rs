@@ -47,6 +47,8 @@ const UNCHECKED: &[&str] = &[
     "plugin-api/src/registry.rs",
     "plugin-api/src/registry/data.rs",
     "plugin-api/src/registry/handles.rs",
+    "plugin-api/src/registry/memory.rs",
+    "plugin-api/src/registry/memory/tests.rs",
     "plugin-api/src/request.rs",
     "plugin-api/src/resident/containers.rs",
     "plugin-api/src/resident/leaves.rs",
