@@ -22,6 +22,7 @@
 //! # Code map, in reading order
 //!
 //! - [`cli`], [`config`]: the command line, the screen, the log; `host.toml`.
+//! - [`supervisor`]: the process that holds the sockets and starts the one that serves.
 //! - [`host`]: owns every part; start order and, reversed, stop order.
 //! - [`plugin`]: plugins, their generations, and the pipeline from a library's bytes to publish.
 //! - [`pins`]: what holds a generation's code: threads, thread-local destructors, pthread keys.
@@ -30,12 +31,14 @@
 //! - [`hostcall`]: plugin -> host, the functions in the host's table.
 //! - [`registry`]: the process-wide map of values that outlive code.
 //! - [`db`]: drivers, connections, pools.
+//! - [`tx`]: the transactions of a request, kept or undone before its answer is sent.
 //! - [`safe`]: each plugin's private durable key-value store.
+//! - [`share`]: what each plugin may take of the workers; numbers that serving and plugins both know.
 //! - [`admin`]: the host as JSON, on the admin listener and on the control socket.
 //!
 //! # Architecture invariants
 //!
-//! - Rooms that hold state ([`registry`], [`db`], [`safe`]) cannot name a generation, a plugin or a request.
+//! - Rooms that hold state ([`registry`], [`db`], [`safe`], [`tx`]) cannot name a generation, a plugin or a request.
 //! - `unsafe` is in the files that `tests/it/tidy.rs` lists; the boundary's pointers are read in
 //!   [`hostcall`] and `plugin` and nowhere else. [`pins`] stands in for five functions of libc.
 //! - Code is unmapped by the reaper alone, when nothing leads into it any more.
@@ -56,4 +59,7 @@ pub mod plugin;
 pub mod registry;
 pub mod report;
 pub mod safe;
+pub mod share;
+pub mod supervisor;
+pub mod tx;
 pub mod watch;

@@ -29,6 +29,9 @@ typedef struct RegistryTable RegistryTable;
 typedef struct DbTable DbTable;
 typedef struct DataTable DataTable;
 typedef struct SafeTable SafeTable;
+typedef struct ServiceTable ServiceTable;
+typedef struct TxTable TxTable;
+typedef struct PoolTable PoolTable;
 typedef struct OldDataView OldDataView;
 typedef struct UpgradeView UpgradeView;
 typedef struct RouteView RouteView;
@@ -130,6 +133,8 @@ typedef int32_t Status;
 /* The layouts of a value and of the caller's type differ, and the value was not upgraded. */
 #define STATUS_OUTDATED ((Status)17)
 
+/* The key holds a service of the expected name with other methods. */
+#define STATUS_INTERFACE ((Status)27)
 /* Another plugin has made the value of the key from another configuration. */
 #define STATUS_MISCONFIGURED ((Status)30)
 
@@ -141,6 +146,8 @@ typedef int32_t Status;
 
 /* Stored bytes are not those that were written. */
 #define STATUS_CORRUPT ((Status)26)
+/* The connection broke during a commit; whether the transaction is lasting is unknown. */
+#define STATUS_OUTCOME_UNKNOWN ((Status)37)
 
 /* Why a call failed. */
 typedef struct ErrorView {
@@ -222,6 +229,12 @@ typedef struct HostTable {
     const DataTable *data;
     /* The safe. LIFETIME: as this table. */
     const SafeTable *safe;
+    /* Services. LIFETIME: as this table. */
+    const ServiceTable *services;
+    /* The transactions of a request. LIFETIME: as this table. */
+    const TxTable *tx;
+    /* Steady connections, and pools with all their settings. LIFETIME: as this table. */
+    const PoolTable *pool;
     /* How often a value has left its key in the registry, for whatever reason. Who remembers a handle with the
      * number from before it was found may use it, without asking, as long as the number is the same.
      *
@@ -319,6 +332,8 @@ typedef struct RouteView {
     uint32_t kind;
     /* Answers a request. */
     HandlerFn handler;
+    /* 0, or `PLUGIN_ROUTE_IDEMPOTENT`. */
+    uint32_t flags;
 } RouteView;
 
 /* The handler may block: it runs on a worker thread. */
@@ -326,6 +341,9 @@ typedef struct RouteView {
 
 /* The handler never blocks: it runs on the I/O thread, and everything on that thread waits for it. */
 #define PLUGIN_ROUTE_INLINE 1
+
+/* The handler may be run again when its transaction collided with another one and was rolled back. */
+#define PLUGIN_ROUTE_IDEMPOTENT 1
 
 /* A request. OWNERSHIP: the host's. LIFETIME: the handler's call. */
 typedef struct RequestView {
@@ -523,7 +541,14 @@ typedef struct StatementView {
     const ValueView *params;
     /* How many parameters. */
     size_t param_count;
+    /* The `PLUGIN_STATEMENT_*` flags, added up. */
+    uint64_t flags;
 } StatementView;
+
+/* Running the statement twice does what running it once does: it may be sent again on a new connection. */
+#define PLUGIN_STATEMENT_IDEMPOTENT UINT64_C(1)
+/* Nothing is replaced or sent again for this statement. */
+#define PLUGIN_STATEMENT_NO_FAILOVER UINT64_C(2)
 
 /* A value on its way to or from a database. */
 typedef struct ValueView {
@@ -830,6 +855,192 @@ typedef struct SafeTable {
         HostCtx ctx, HandleId safe, const SafeWriteView *write, uint64_t *version, int64_t *results,
         const ErrorSink *error);
 } SafeTable;
+
+/* What a service can be asked, as far as a caller has to agree with it. */
+typedef struct ServiceTypeView {
+    /* Size of this struct as the plugin knows it, in bytes. */
+    size_t size;
+    /* The trait's name. */
+    StrView name;
+    /* Its methods, one a line, in the order of their numbers. Equal texts mean: the same on the wire. */
+    StrView methods;
+    /* What becomes of a service of the same name with other methods: `PLUGIN_ON_CHANGE_KEEP` or
+     * `PLUGIN_ON_CHANGE_RESTART`. */
+    uint32_t on_change;
+} ServiceTypeView;
+
+/* A service, on its way to the host. Its library stays mapped until `drop_value` has returned. */
+typedef struct ServiceView {
+    /* Size of this struct as the plugin knows it, in bytes. */
+    size_t size;
+    /* First argument of the functions below. */
+    void *value;
+    /* Runs the method of that number and writes its answer at most once.
+     *
+     * THREAD: any, several at a time. UNWINDS: never. RETURNS: `OK`; `PANICKED`; `INVALID` for arguments that
+     * are not the method's; any other status for an error that the method returned. */
+    Status (*call)(void *value, uint32_t method, BytesView arguments, const BytesSink *answer,
+                   const ErrorSink *error);
+    /* Drops the service. Called once, when nobody holds it and no call runs. THREAD: any. UNWINDS: never. */
+    void (*drop_value)(void *value);
+} ServiceView;
+
+/* The functions of services: values that keep running the code which made them. None of them unwinds.
+ *
+ * Arguments and answers are bytes in the format of `plugin-api/src/service/wire.rs`. */
+typedef struct ServiceTable {
+    /* Size of this struct as the host knows it, in bytes. */
+    size_t size;
+    /* Hands a service to the host, for an init to return or for `replace`. OWNERSHIP: after `OK` the value is
+     * the host's.
+     *
+     * THREAD: any. BLOCKS: no. */
+    Status (*create)(HostCtx ctx, const ServiceTypeView *of, const ServiceView *service, HandleId *out,
+                     const ErrorSink *error);
+    /* Finds the service of a key, makes it if the slot is empty and `init` is not null.
+     *
+     * THREAD: any. BLOCKS: while it is made. RETURNS: `OK` and `*out`; `INTERFACE`; else as `get_or_init`. */
+    Status (*find)(HostCtx ctx, const KeyView *key, const ServiceTypeView *expected, const InitView *init,
+                   HandleId *out, const ErrorSink *error);
+    /* Puts a service in the place of the one under a key, or where there is none. Who holds the old one keeps
+     * it. OWNERSHIP: after `OK` the handle is the host's.
+     *
+     * While the generation is loading it happens when it is published. THREAD: any. BLOCKS: while the old one
+     * is dropped, if nobody else holds it. RETURNS: `OK`; `WRONG_TYPE` where there is anything but a service of
+     * that name. */
+    Status (*replace)(HostCtx ctx, const KeyView *key, HandleId service, const ErrorSink *error);
+    /* Calls a method, in the code that made the service.
+     *
+     * THREAD: any. BLOCKS: as the method does. RETURNS: what the method does; `CLOSED` when the host is
+     * shutting down. */
+    Status (*call)(HostCtx ctx, HandleId service, uint32_t method, BytesView arguments,
+                   const BytesSink *answer, const ErrorSink *error);
+} ServiceTable;
+
+/* Keep what a request did if its handler answers, be it with an error of HTTP's. */
+#define PLUGIN_TX_KEEP_ANSWERS 0
+
+/* Keep what a request did if its handler answers with a status below 400. */
+#define PLUGIN_TX_KEEP_SUCCESSES 1
+
+/* The functions of request transactions. None of them unwinds.
+ *
+ * A transaction's handle stands for a connection in the functions of `DbTable`, where `begin`,
+ * `commit` and `rollback` are those of savepoints. The host ends the transaction when the handler has
+ * returned and before the client is answered; the plugin only releases the handle. */
+typedef struct TxTable {
+    /* Size of this struct as the host knows it, in bytes. */
+    size_t size;
+    /* The calling request's transaction on a pool, which begins with its first statement.
+     *
+     * `rule` is one of the `PLUGIN_TX_KEEP_*` constants; of several for one pool the strictest holds.
+     * THREAD: the handler's. BLOCKS: no. RETURNS: `OK` and `*out`; `NOT_FOUND`: no pool; `INVALID`:
+     * no request. */
+    Status (*join)(HostCtx ctx, HandleId pool, uint32_t rule, HandleId *out, const ErrorSink *error);
+    /* Has all transactions of the calling request rolled back at its end, whatever its answer.
+     *
+     * THREAD: the handler's. BLOCKS: no. RETURNS: `OK`; `INVALID`: no request. */
+    Status (*doom)(HostCtx ctx, const ErrorSink *error);
+} TxTable;
+
+/* Opens a pool. */
+#define PLUGIN_OPEN_POOL 0
+/* Opens a connection that is nobody else's. */
+#define PLUGIN_OPEN_STEADY 1
+/* Opens a set of connections, one for each thread that asks. */
+#define PLUGIN_OPEN_PERSISTENT 2
+
+/* The pool opens though the database cannot be reached. */
+#define PLUGIN_OPEN_LAZY 1
+/* The connection that has been idle longest is lent first. */
+#define PLUGIN_OPEN_FIFO 2
+/* A backtrace is taken at each checkout, for the report of a forgotten connection. */
+#define PLUGIN_OPEN_LEAK_BACKTRACE 4
+/* No connection is replaced unseen. */
+#define PLUGIN_OPEN_NO_FAILOVER 8
+/* Closing a connection ends its transaction only. */
+#define PLUGIN_OPEN_NOT_CLOSEABLE 16
+/* All that can be undone is undone between two borrowers. */
+#define PLUGIN_OPEN_RESET_ALWAYS 32
+/* Each borrower gets a new connection. */
+#define PLUGIN_OPEN_RESET_REOPEN 64
+
+/* Means "the default" where a number is expected and zero has a meaning of its own. */
+#define PLUGIN_DEFAULT_COUNT UINT32_MAX
+/* Means "never" where nanoseconds are expected. */
+#define PLUGIN_NEVER_NS (UINT64_MAX - 1)
+
+/* Ask whether a connection works when it is lent out. */
+#define PLUGIN_PING_CHECKOUT 1
+/* Ask before a statement that is not a query. */
+#define PLUGIN_PING_STATEMENT 2
+/* Ask before a query. */
+#define PLUGIN_PING_QUERY 4
+
+/* How to open a pool, a steady connection or one for each thread. OWNERSHIP: the plugin's. LIFETIME: the call.
+ *
+ * Durations are in nanoseconds; `PLUGIN_DEFAULT_NS`: the host's default, `PLUGIN_NEVER_NS`: none. */
+typedef struct OpenView {
+    /* Size of this struct as the plugin knows it, in bytes. */
+    size_t size;
+    /* `postgres://...` or `sqlite:PATH`. */
+    StrView url;
+    /* What to open: one of `PLUGIN_OPEN_POOL`, `PLUGIN_OPEN_STEADY`, `PLUGIN_OPEN_PERSISTENT`. */
+    uint32_t kind;
+    /* The other `PLUGIN_OPEN_*` constants, added up. */
+    uint32_t flags;
+    /* Most connections at a time; 0: the host's default. */
+    uint32_t max_size;
+    /* Connections that are kept open and idle. */
+    uint32_t min_idle;
+    /* Most idle connections; `PLUGIN_DEFAULT_COUNT`: `max_size`. */
+    uint32_t max_idle;
+    /* Most connections that are shared. */
+    uint32_t max_shared;
+    /* The `PLUGIN_PING_*` constants, added up; `PLUGIN_DEFAULT_COUNT`: the host's default. */
+    uint32_t ping;
+    /* How long a checkout waits; 0: fail at once. */
+    uint64_t checkout_timeout_ns;
+    /* How long a connection beyond `min_idle` may be idle. */
+    uint64_t idle_timeout_ns;
+    /* How old a connection may get. */
+    uint64_t max_lifetime_ns;
+    /* How often idle connections are asked whether they work. */
+    uint64_t ping_idle_ns;
+    /* After what time a connection that is lent out is reported as forgotten. */
+    uint64_t leak_after_ns;
+    /* A connection that worked that recently is not asked. */
+    uint64_t ping_after_ns;
+    /* How long the answer to a ping may take. */
+    uint64_t ping_timeout_ns;
+    /* Statements after which a connection is replaced; 0: any number. */
+    uint64_t max_uses;
+    /* The statement to ask with; empty: the driver's way. */
+    StrView ping_sql;
+    /* Statements that prepare a new connection. */
+    const StrView *session;
+    /* How many. */
+    size_t session_count;
+    /* SQLSTATEs and classes of them after which a connection is of no more use. */
+    const StrView *is_fatal;
+    /* How many. */
+    size_t fatal_count;
+} OpenView;
+
+/* The functions of pools and steady connections beyond `DbTable`'s. All of them block; none unwinds. */
+typedef struct PoolTable {
+    /* Size of this struct as the host knows it, in bytes. */
+    size_t size;
+    /* Opens a pool, a steady connection or a set of them. The handle of a set is for `checkout`, as a pool's.
+     *
+     * RETURNS: `OK` and `*out`; `INVALID` for a bad setting, which the text names; `UNREACHABLE`. */
+    Status (*open)(HostCtx ctx, const OpenView *view, HandleId *out, const ErrorSink *error);
+    /* Lends a share in a connection of a pool. RETURNS: as `checkout` of `DbTable`. */
+    Status (*checkout_shared)(
+        HostCtx ctx, HandleId pool, uint64_t timeout_ns, HandleId *out, const ErrorSink *error);
+    /* Closes a steady connection, or ends its transaction only if it is not closeable; the same on a pool's. */
+    Status (*close)(HostCtx ctx, HandleId conn, const ErrorSink *error);
+} PoolTable;
 
 /* What a library in C exports, under PLUGIN_ENTRY_SYMBOL. */
 __attribute__((visibility("default"))) const PluginTable *plugin_entry_v1(const HostTable *host);

@@ -107,6 +107,8 @@ impl Status {
     pub const INIT_PANICKED: Status = Status(16);
     /// The layouts of a value and of the caller's type differ, and the value was not upgraded.
     pub const OUTDATED: Status = Status(17);
+    /// The key holds a service of the expected name with other methods.
+    pub const INTERFACE: Status = Status(27);
     /// Another plugin has made the value of the key from another configuration.
     pub const MISCONFIGURED: Status = Status(30);
     /// A check of a write did not hold; nothing is changed.
@@ -115,6 +117,8 @@ impl Status {
     pub const INDETERMINATE: Status = Status(25);
     /// Stored bytes are not those that were written.
     pub const CORRUPT: Status = Status(26);
+    /// The connection broke during a commit; whether the transaction is lasting is unknown.
+    pub const OUTCOME_UNKNOWN: Status = Status(37);
 }
 
 /// Why a call failed.
@@ -209,6 +213,12 @@ pub struct HostTable {
     pub data: *const DataTable,
     /// The safe. LIFETIME: as this table.
     pub safe: *const SafeTable,
+    /// Services. LIFETIME: as this table.
+    pub services: *const ServiceTable,
+    /// The transactions of a request. LIFETIME: as this table.
+    pub tx: *const TxTable,
+    /// Steady connections, and pools with all their settings. LIFETIME: as this table.
+    pub pool: *const PoolTable,
     /// How often a value has left its key in the registry, for whatever reason. Who remembers a handle with the
     /// number from before it was found may use it, without asking, as long as the number is the same.
     ///
@@ -306,12 +316,17 @@ pub struct RouteView {
     pub kind: u32,
     /// Answers a request.
     pub handler: HandlerFn,
+    /// 0, or [`ROUTE_IDEMPOTENT`].
+    pub flags: u32,
 }
 
 /// The handler may block: it runs on a worker thread.
 pub const ROUTE_BLOCKING: u32 = 0;
 /// The handler never blocks: it runs on the I/O thread, and everything on that thread waits for it.
 pub const ROUTE_INLINE: u32 = 1;
+
+/// The handler may be run again when its transaction collided with another one and was rolled back.
+pub const ROUTE_IDEMPOTENT: u32 = 1;
 
 /// Answers a request by calling `respond` or `fail` of the reply, once.
 ///
@@ -543,7 +558,14 @@ pub struct StatementView {
     pub params: *const ValueView,
     /// How many parameters.
     pub param_count: usize,
+    /// The `STATEMENT_*` flags, added up.
+    pub flags: u64,
 }
+
+/// Running the statement twice does what running it once does: it may be sent again on a new connection.
+pub const STATEMENT_IDEMPOTENT: u64 = 1;
+/// Nothing is replaced or sent again for this statement.
+pub const STATEMENT_NO_FAILOVER: u64 = 2;
 
 /// A value on its way to or from a database.
 #[repr(C)]
@@ -929,6 +951,244 @@ pub struct SafeTable {
     ) -> Status,
 }
 
+/// What a service can be asked, as far as a caller has to agree with it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceTypeView {
+    /// Size of this struct as the plugin knows it, in bytes.
+    pub size: usize,
+    /// The trait's name.
+    pub name: StrView,
+    /// Its methods, one a line, in the order of their numbers. Equal texts mean: the same on the wire.
+    pub methods: StrView,
+    /// What becomes of a service of the same name with other methods: `ON_CHANGE_KEEP` or `ON_CHANGE_RESTART`.
+    pub on_change: u32,
+}
+
+/// A service, on its way to the host. Its library stays mapped until `drop_value` has returned.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceView {
+    /// Size of this struct as the plugin knows it, in bytes.
+    pub size: usize,
+    /// First argument of the functions below.
+    pub value: *mut c_void,
+    /// Runs the method of that number and writes its answer at most once.
+    ///
+    /// THREAD: any, several at a time. UNWINDS: never. RETURNS: `OK`; `PANICKED`; `INVALID` for arguments that
+    /// are not the method's; any other status for an error that the method returned.
+    pub call: unsafe extern "C" fn(
+        value: *mut c_void,
+        method: u32,
+        arguments: BytesView,
+        answer: *const BytesSink,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Drops the service. Called once, when nobody holds it and no call runs. THREAD: any. UNWINDS: never.
+    pub drop_value: unsafe extern "C" fn(value: *mut c_void),
+}
+
+/// The functions of services: values that keep running the code which made them. None of them unwinds.
+///
+/// Arguments and answers are bytes in the format of `plugin-api/src/service/wire.rs`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct ServiceTable {
+    /// Size of this struct as the host knows it, in bytes.
+    pub size: usize,
+    /// Hands a service to the host, for an init to return or for `replace`. OWNERSHIP: after `OK` the value is the
+    /// host's.
+    ///
+    /// THREAD: any. BLOCKS: no.
+    pub create: unsafe extern "C" fn(
+        ctx: HostCtx,
+        of: *const ServiceTypeView,
+        service: *const ServiceView,
+        out: *mut HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Finds the service of a key, makes it if the slot is empty and `init` is not null.
+    ///
+    /// THREAD: any. BLOCKS: while it is made. RETURNS: `OK` and `*out`; `INTERFACE`; else as `get_or_init`.
+    pub find: unsafe extern "C" fn(
+        ctx: HostCtx,
+        key: *const KeyView,
+        expected: *const ServiceTypeView,
+        init: *const InitView,
+        out: *mut HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Puts a service in the place of the one under a key, or where there is none. Who holds the old one keeps it.
+    /// OWNERSHIP: after `OK` the handle is the host's.
+    ///
+    /// While the generation is loading it happens when it is published. THREAD: any. BLOCKS: while the old one is
+    /// dropped, if nobody else holds it. RETURNS: `OK`; `WRONG_TYPE` where there is anything but a service of that
+    /// name.
+    pub replace: unsafe extern "C" fn(
+        ctx: HostCtx,
+        key: *const KeyView,
+        service: HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Calls a method, in the code that made the service.
+    ///
+    /// THREAD: any. BLOCKS: as the method does. RETURNS: what the method does; `CLOSED` when the host is shutting down.
+    pub call: unsafe extern "C" fn(
+        ctx: HostCtx,
+        service: HandleId,
+        method: u32,
+        arguments: BytesView,
+        answer: *const BytesSink,
+        error: *const ErrorSink,
+    ) -> Status,
+}
+
+/// Keep what a request did if its handler answers, be it with an error of HTTP's.
+pub const TX_KEEP_ANSWERS: u32 = 0;
+/// Keep what a request did if its handler answers with a status below 400.
+pub const TX_KEEP_SUCCESSES: u32 = 1;
+
+/// The functions of request transactions. None of them unwinds.
+///
+/// A transaction's handle stands for a connection in the functions of [`DbTable`], where `begin`,
+/// `commit` and `rollback` are those of savepoints. The host ends the transaction when the handler has
+/// returned and before the client is answered; the plugin only releases the handle.
+#[repr(C)]
+#[derive(Debug)]
+pub struct TxTable {
+    /// Size of this struct as the host knows it, in bytes.
+    pub size: usize,
+    /// The calling request's transaction on a pool, which begins with its first statement.
+    ///
+    /// `rule` is one of the `TX_KEEP_*` constants; of several for one pool the strictest holds.
+    /// THREAD: the handler's. BLOCKS: no. RETURNS: `OK` and `*out`; `NOT_FOUND`: no pool; `INVALID`:
+    /// no request.
+    pub join: unsafe extern "C" fn(
+        ctx: HostCtx,
+        pool: HandleId,
+        rule: u32,
+        out: *mut HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Has all transactions of the calling request rolled back at its end, whatever its answer.
+    ///
+    /// THREAD: the handler's. BLOCKS: no. RETURNS: `OK`; `INVALID`: no request.
+    pub doom: unsafe extern "C" fn(ctx: HostCtx, error: *const ErrorSink) -> Status,
+}
+
+/// Opens a pool.
+pub const OPEN_POOL: u32 = 0;
+/// Opens a connection that is nobody else's.
+pub const OPEN_STEADY: u32 = 1;
+/// Opens a set of connections, one for each thread that asks.
+pub const OPEN_PERSISTENT: u32 = 2;
+
+/// The pool opens though the database cannot be reached.
+pub const OPEN_LAZY: u32 = 1;
+/// The connection that has been idle longest is lent first.
+pub const OPEN_FIFO: u32 = 2;
+/// A backtrace is taken at each checkout, for the report of a forgotten connection.
+pub const OPEN_LEAK_BACKTRACE: u32 = 4;
+/// No connection is replaced unseen.
+pub const OPEN_NO_FAILOVER: u32 = 8;
+/// Closing a connection ends its transaction only.
+pub const OPEN_NOT_CLOSEABLE: u32 = 16;
+/// All that can be undone is undone between two borrowers.
+pub const OPEN_RESET_ALWAYS: u32 = 32;
+/// Each borrower gets a new connection.
+pub const OPEN_RESET_REOPEN: u32 = 64;
+
+/// Means "the default" where a number is expected and zero has a meaning of its own.
+pub const DEFAULT_COUNT: u32 = 4294967295;
+/// Means "never" where nanoseconds are expected.
+pub const NEVER_NS: u64 = 18446744073709551614;
+
+/// Ask whether a connection works when it is lent out.
+pub const PING_CHECKOUT: u32 = 1;
+/// Ask before a statement that is not a query.
+pub const PING_STATEMENT: u32 = 2;
+/// Ask before a query.
+pub const PING_QUERY: u32 = 4;
+
+/// How to open a pool, a steady connection or one for each thread. OWNERSHIP: the plugin's. LIFETIME: the call.
+///
+/// Durations are in nanoseconds; [`DEFAULT_NS`]: the host's default, [`NEVER_NS`]: none.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct OpenView {
+    /// Size of this struct as the plugin knows it, in bytes.
+    pub size: usize,
+    /// `postgres://...` or `sqlite:PATH`.
+    pub url: StrView,
+    /// What to open: one of `OPEN_POOL`, `OPEN_STEADY`, `OPEN_PERSISTENT`.
+    pub kind: u32,
+    /// The other `OPEN_*` constants, added up.
+    pub flags: u32,
+    /// Most connections at a time; 0: the host's default.
+    pub max_size: u32,
+    /// Connections that are kept open and idle.
+    pub min_idle: u32,
+    /// Most idle connections; [`DEFAULT_COUNT`]: `max_size`.
+    pub max_idle: u32,
+    /// Most connections that are shared.
+    pub max_shared: u32,
+    /// The `PING_*` constants, added up; [`DEFAULT_COUNT`]: the host's default.
+    pub ping: u32,
+    /// How long a checkout waits; 0: fail at once.
+    pub checkout_timeout_ns: u64,
+    /// How long a connection beyond `min_idle` may be idle.
+    pub idle_timeout_ns: u64,
+    /// How old a connection may get.
+    pub max_lifetime_ns: u64,
+    /// How often idle connections are asked whether they work.
+    pub ping_idle_ns: u64,
+    /// After what time a connection that is lent out is reported as forgotten.
+    pub leak_after_ns: u64,
+    /// A connection that worked that recently is not asked.
+    pub ping_after_ns: u64,
+    /// How long the answer to a ping may take.
+    pub ping_timeout_ns: u64,
+    /// Statements after which a connection is replaced; 0: any number.
+    pub max_uses: u64,
+    /// The statement to ask with; empty: the driver's way.
+    pub ping_sql: StrView,
+    /// Statements that prepare a new connection.
+    pub session: *const StrView,
+    /// How many.
+    pub session_count: usize,
+    /// SQLSTATEs and classes of them after which a connection is of no more use.
+    pub is_fatal: *const StrView,
+    /// How many.
+    pub fatal_count: usize,
+}
+
+/// The functions of pools and steady connections beyond [`DbTable`]'s. All of them block; none unwinds.
+#[repr(C)]
+#[derive(Debug)]
+pub struct PoolTable {
+    /// Size of this struct as the host knows it, in bytes.
+    pub size: usize,
+    /// Opens a pool, a steady connection or a set of them. The handle of a set is for `checkout`, as a pool's.
+    ///
+    /// RETURNS: `OK` and `*out`; `INVALID` for a bad setting, which the text names; `UNREACHABLE`.
+    pub open: unsafe extern "C" fn(
+        ctx: HostCtx,
+        view: *const OpenView,
+        out: *mut HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Lends a share in a connection of a pool. RETURNS: as `checkout` of [`DbTable`].
+    pub checkout_shared: unsafe extern "C" fn(
+        ctx: HostCtx,
+        pool: HandleId,
+        timeout_ns: u64,
+        out: *mut HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Closes a steady connection, or ends its transaction only if it is not closeable; the same on a pool's.
+    pub close: unsafe extern "C" fn(ctx: HostCtx, conn: HandleId, error: *const ErrorSink) -> Status,
+}
+
 /// The layout of version 1, on the platforms that plugins exist for. What stands here is released: a
 /// line may be added, none may be changed but those of tables, which grow.
 #[cfg(target_pointer_width = "64")]
@@ -939,7 +1199,7 @@ const _: () = {
     assert!(size_of::<ErrorView>() == 48);
     assert!(size_of::<ErrorSink>() == 16);
     assert!(size_of::<BytesSink>() == 16);
-    assert!(size_of::<RouteView>() == 56);
+    assert!(size_of::<RouteView>() == 64);
     assert!(size_of::<RequestView>() == 160);
     assert!(size_of::<ReplyView>() == 32);
     assert!(size_of::<ResponseView>() == 48);
@@ -949,7 +1209,7 @@ const _: () = {
     assert!(size_of::<TypeView>() == 32);
     assert!(size_of::<InitView>() == 56);
     assert!(size_of::<PoolConfigView>() == 40);
-    assert!(size_of::<StatementView>() == 40);
+    assert!(size_of::<StatementView>() == 48);
     assert!(size_of::<ValueView>() == 32);
     assert!(size_of::<DataCell>() == 24);
     assert!(size_of::<GlueView>() == 40);
@@ -962,4 +1222,7 @@ const _: () = {
     assert!(size_of::<SafeWriteView>() == 48);
     assert!(size_of::<PreviousView>() == 32);
     assert!(size_of::<MemoryStripe>() == 64);
+    assert!(size_of::<ServiceTypeView>() == 48);
+    assert!(size_of::<ServiceView>() == 32);
+    assert!(size_of::<OpenView>() == 168);
 };

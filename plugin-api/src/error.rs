@@ -12,6 +12,7 @@ use crate::db::{CheckoutError, QueryError};
 use crate::registry::RegistryError;
 use crate::response::{IntoResponse, Response};
 use crate::safe;
+use crate::service::ServiceError;
 
 /// `Result` with this crate's [`Error`], the usual return type of handlers and hooks.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -44,7 +45,8 @@ impl Error {
                 .or_else(|| inner.downcast_ref::<CheckoutError>().map(CheckoutError::status))
                 .or_else(|| inner.downcast_ref::<QueryError>().map(QueryError::status))
                 .or_else(|| inner.downcast_ref::<safe::ReadError>().map(safe::ReadError::status))
-                .or_else(|| inner.downcast_ref::<safe::WriteError>().map(safe::WriteError::status));
+                .or_else(|| inner.downcast_ref::<safe::WriteError>().map(safe::WriteError::status))
+                .or_else(|| inner.downcast_ref::<ServiceError>().map(ServiceError::status));
             if status.is_some() {
                 return status;
             }

@@ -43,7 +43,9 @@ mod request;
 pub mod resident;
 mod response;
 pub mod safe;
+pub mod service;
 pub mod sync;
+pub mod testing;
 mod view;
 
 /// So that the derive's paths hold here as well.
@@ -53,7 +55,7 @@ pub use bytes;
 pub use http;
 pub use tracing;
 
-pub use plugin_api_macros::Resident;
+pub use plugin_api_macros::{Resident, resident};
 
 pub use self::alloc::Alloc;
 pub use self::entry::{Previous, UnloadReason};
@@ -76,11 +78,17 @@ pub mod prelude {
     };
 }
 
-/// For `plugin!` alone.
+/// For `plugin!` and `#[resident]` alone.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::alloc::MEMORY;
     pub use crate::entry::{check, entry, handle, on_load, on_unload, upgrade};
+    pub use crate::host::Owned;
     pub use crate::plugin::{NO_MOUNT, descriptor, descriptor_len, records};
     pub use crate::registry::prepare;
+    pub use crate::registry::sealed::Keep;
+    pub use crate::registry::{find_service, lend_service, service_into_owned};
+    pub use crate::service::way::{ByBytes, ByMessage, Way};
+    pub use crate::service::wire::Input;
+    pub use crate::service::{Interface, Refusal, Remote, line};
 }

@@ -61,14 +61,17 @@ fn with_span<R>(id: &Id, body: impl FnOnce(&mut Vec<Span>, usize) -> R) -> Optio
 impl Bridge {
     /// `outer{id=1}:inner: ` for the spans this thread is in; empty outside of spans.
     fn prefix(&self) -> String {
-        ENTERED.with_borrow(|entered| {
+        // At the end of a thread, where destructors may log, there are no spans any more.
+        let prefix = ENTERED.try_with(|entered| {
+            let entered = entered.borrow();
             if entered.is_empty() {
                 return String::new();
             }
             let text = |id: &u64| with_span(&Id::from_u64(*id), |spans, at| spans[at].text.clone());
             let names: Vec<String> = entered.iter().filter_map(text).collect();
             format!("{}: ", names.join(":"))
-        })
+        });
+        prefix.unwrap_or_default()
     }
 }
 
@@ -133,11 +136,12 @@ impl Subscriber for Bridge {
     }
 
     fn enter(&self, span: &Id) {
-        ENTERED.with_borrow_mut(|entered| entered.push(span.into_u64()));
+        let _ = ENTERED.try_with(|entered| entered.borrow_mut().push(span.into_u64()));
     }
 
     fn exit(&self, span: &Id) {
-        ENTERED.with_borrow_mut(|entered| {
+        let _ = ENTERED.try_with(|entered| {
+            let mut entered = entered.borrow_mut();
             if let Some(at) = entered.iter().rposition(|id| *id == span.into_u64()) {
                 entered.remove(at);
             }

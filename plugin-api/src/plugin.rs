@@ -92,6 +92,18 @@ pub const NO_MOUNT: StrView = StrView::EMPTY;
 /// }
 /// ```
 ///
+/// It sets the global allocator, which all plugins have to share; a crate cannot have another one:
+///
+/// ```compile_fail
+/// use plugin_api::prelude::*;
+///
+/// plugin! { routes: {} }
+///
+/// #[global_allocator]
+/// static ALLOCATOR: std::alloc::System = std::alloc::System;
+/// # fn main() {}
+/// ```
+///
 /// All parts are optional, in any order:
 ///
 /// - `mount: "/shop"`: where the plugin answers; without it, under its name. The operator's
@@ -100,7 +112,9 @@ pub const NO_MOUNT: StrView = StrView::EMPTY;
 ///   that [becomes a response](crate::IntoResponse), or a [`Result`](crate::Result) of it. `{id}` in a
 ///   pattern is a path parameter, `{*path}` the rest of the path. A handler runs on a worker thread and
 ///   may block. One marked `inline` runs on the I/O thread itself: it is faster to reach, must not
-///   block, and cannot use the database.
+///   block, and cannot use the database. One marked `idempotent` may be run again, a few times, when its
+///   [transaction](crate::Request::transaction) collided with another one and was rolled back: whatever
+///   else it does must bear to be done twice.
 /// - `state: [LAZY, ...]`: keys that are to be ready when the generation is published. Missing values are
 ///   made, and data whose layout has changed is upgraded; where that fails, the generation is refused and
 ///   the value is as it was. A key that is not listed is made or upgraded at its first use instead. (In
@@ -188,8 +202,12 @@ macro_rules! plugin {
     (@mount $mount:literal) => { $crate::abi::StrView::new($mount) };
 
     (@kind inline $method:ident) => { $crate::abi::ROUTE_INLINE };
+    (@kind idempotent $method:ident) => { $crate::abi::ROUTE_BLOCKING };
     (@kind $method:ident) => { $crate::abi::ROUTE_BLOCKING };
+    (@flags idempotent $method:ident) => { $crate::abi::ROUTE_IDEMPOTENT };
+    (@flags $($word:ident)+) => { 0 };
     (@method inline $method:ident) => { ::core::stringify!($method) };
+    (@method idempotent $method:ident) => { ::core::stringify!($method) };
     (@method $method:ident) => { ::core::stringify!($method) };
 
     (@load) => { || $crate::Result::Ok(()) };
@@ -255,6 +273,7 @@ macro_rules! plugin {
                         }
                         __plugin_handler
                     },
+                    flags: $crate::plugin!(@flags $($word)+),
                 }
             ),*];
 

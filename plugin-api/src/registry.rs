@@ -27,6 +27,7 @@ mod error;
 mod handles;
 mod lazy;
 mod memory;
+mod services;
 
 use std::ffi::c_void;
 use std::fmt;
@@ -38,23 +39,43 @@ pub use self::error::RegistryError;
 pub use self::lazy::Lazy;
 #[doc(hidden)]
 pub use self::lazy::prepare;
+#[doc(hidden)]
+pub use self::services::{find_service, lend_service, service_into_owned};
 use crate::abi::{ErrorSink, HandleId, InitView, KeyView, ON_CHANGE_KEEP, Status, StrView};
 use crate::entry::{guard, report};
 use crate::error::Error;
 use crate::host;
+use crate::service::Interface;
 
-/// What the registry can keep: data that is [`Resident`](crate::Resident), [`Send`] and [`Sync`], and handles to
-/// objects of the host, such as [`db::Pool`](crate::db::Pool).
+/// What the registry can keep: data that is [`Resident`](crate::Resident), [`Send`] and [`Sync`], handles to
+/// objects of the host, such as [`db::Pool`](crate::db::Pool), and [services](crate::service), `dyn Mailer`.
 ///
 /// Sealed: the kinds of values that survive a reload soundly are the host's to decide.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be kept in the registry",
     note = "data of your own: `#[derive(Resident)]`, and share what changes by atomics or `plugin_api::sync::Mutex`",
-    note = "the registry is the process's, so data has to be `Send + Sync`; of other things it keeps host handles such as `db::Pool`"
+    note = "the registry is the process's, so data has to be `Send + Sync`; of other things it keeps host handles such as `db::Pool`",
+    note = "what cannot be data can be a service: `Box<dyn Trait>` of a trait with `#[plugin_api::resident]`"
 )]
 pub trait Keep: sealed::Keep {}
 
-impl<T: sealed::Keep> Keep for T {}
+impl<T: ?Sized + sealed::Keep> Keep for T {}
+
+/// What an init returns: the value that is kept or, for a service, the box that it is in.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be kept in the registry",
+    note = "data of your own: `#[derive(Resident)]`, and share what changes by atomics or `plugin_api::sync::Mutex`",
+    note = "the registry is the process's, so data has to be `Send + Sync`; of other things it keeps host handles such as `db::Pool`",
+    note = "what cannot be data can be a service: `Box<dyn Trait>` of a trait with `#[plugin_api::resident]`"
+)]
+pub trait IntoKept: Sized {
+    /// What is kept.
+    type Kept: ?Sized + Keep + sealed::Keep<Made = Self>;
+}
+
+impl<T: sealed::Keep<Made = T>> IntoKept for T {
+    type Kept = T;
+}
 
 pub(crate) mod sealed {
     use super::memory::Memory;
@@ -74,7 +95,9 @@ pub(crate) mod sealed {
     }
 
     /// The boundary's side of [`super::Keep`].
-    pub trait Keep: Sized + 'static {
+    pub trait Keep: 'static {
+        /// What an init makes.
+        type Made;
         /// What a handle consists of.
         type Held;
         /// Where a `Lazy` remembers what it found.
@@ -86,7 +109,7 @@ pub(crate) mod sealed {
         /// The value.
         fn target(held: &Self::Held) -> &Self;
         /// Gives a value that was just made to the host; the text says why not.
-        fn into_owned(self) -> Result<Owned, String>;
+        fn into_owned(made: Self::Made) -> Result<Owned, String>;
         /// Finds the value, or makes it if there is an `init`.
         fn find(key: Key<'_>, init: Option<&InitView>) -> Result<Self::Held, RegistryError>;
         /// What the generation remembers of the key, if it is still that.
@@ -122,6 +145,7 @@ pub(crate) mod sealed {
 macro_rules! host_handle {
     ($of:ty) => {
         impl $crate::registry::sealed::Keep for $of {
+            type Made = $of;
             type Held = $crate::registry::Held<$of>;
             type Cache = ::once_cell::sync::OnceCell<$crate::registry::Handle<$of>>;
             type Lent<'a> = &'a $crate::registry::Handle<$of>;
@@ -150,8 +174,8 @@ macro_rules! host_handle {
                 $crate::registry::forget_host_handle::<$of>(memory)
             }
 
-            fn into_owned(self) -> ::std::result::Result<$crate::host::Owned, String> {
-                $crate::registry::sealed::HostHandle::into_owned(self)
+            fn into_owned(made: $of) -> ::std::result::Result<$crate::host::Owned, String> {
+                $crate::registry::sealed::HostHandle::into_owned(made)
             }
 
             fn find(
@@ -197,10 +221,11 @@ pub(crate) use self::memory::forget_all;
 /// A value of the registry. Derefs to it; dropping it does not close the value.
 ///
 /// A handle to data is a use of it: while there is one, the data cannot be upgraded to a changed layout.
-/// So take it for a request, and keep a [`Lazy`] where you would keep a handle.
-pub struct Handle<T: Keep>(T::Held);
+/// So take it for a request, and keep a [`Lazy`] where you would keep a handle. A handle to a service keeps that
+/// service, also when another took its place: the same advice.
+pub struct Handle<T: ?Sized + Keep>(T::Held);
 
-impl<T: Keep> Deref for Handle<T> {
+impl<T: ?Sized + Keep> Deref for Handle<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -208,15 +233,15 @@ impl<T: Keep> Deref for Handle<T> {
     }
 }
 
-impl<T: Keep<Held: Clone>> Clone for Handle<T> {
+impl<T: ?Sized + Keep + sealed::Keep<Held: Clone>> Clone for Handle<T> {
     fn clone(&self) -> Handle<T> {
         Handle(self.0.clone())
     }
 }
 
-impl<T: Keep + fmt::Debug> fmt::Debug for Handle<T> {
+impl<T: ?Sized + Keep + fmt::Debug> fmt::Debug for Handle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Handle").field(&**self).finish()
+        f.debug_tuple("Handle").field(&&**self).finish()
     }
 }
 
@@ -251,10 +276,10 @@ impl Key<'_> {
 /// # Errors
 ///
 /// [`RegistryError`].
-pub fn get_or_init<T: Keep, E: Into<Error>>(
+pub fn get_or_init<M: IntoKept, E: Into<Error>>(
     key: &str,
-    init: impl FnOnce() -> Result<T, E>,
-) -> Result<Handle<T>, RegistryError> {
+    init: impl FnOnce() -> Result<M, E>,
+) -> Result<Handle<M::Kept>, RegistryError> {
     module("").get_or_init(key, init)
 }
 
@@ -263,7 +288,7 @@ pub fn get_or_init<T: Keep, E: Into<Error>>(
 /// # Errors
 ///
 /// [`RegistryError::NotFound`], [`RegistryError::WrongType`].
-pub fn get<T: Keep>(key: &str) -> Result<Handle<T>, RegistryError> {
+pub fn get<T: ?Sized + Keep>(key: &str) -> Result<Handle<T>, RegistryError> {
     module("").get(key)
 }
 
@@ -294,6 +319,30 @@ pub fn entry(key: &str) -> Entry<'_> {
     Entry::new(Key { module: "", name: key, on_change: ON_CHANGE_KEEP })
 }
 
+/// Puts a service in the place of the one under `key`, or there where there is none.
+///
+/// Everybody who looks the key up from then on finds the new one. Who holds a handle to the old one goes on with
+/// it; it is dropped by its own code when nobody holds it any more. In `on_load` this happens when the generation
+/// is published. The list of methods may be another one: callers that expect the old one are refused then.
+///
+/// ```no_run
+/// # use plugin_api::prelude::*;
+/// # #[plugin_api::resident]
+/// # trait Mailer: Send + Sync { fn send(&self, to: &str) -> Result<()>; }
+/// # fn connect() -> Result<Box<dyn Mailer>> { Err(Error::msg("")) }
+/// fn prepare() -> Result<()> {
+///     registry::replace::<dyn Mailer>("mailer", connect()?)?;
+///     Ok(())
+/// }
+/// ```
+///
+/// # Errors
+///
+/// [`RegistryError::WrongType`] if there is anything but a service of the same name.
+pub fn replace<I: ?Sized + Interface>(key: &str, service: Box<I>) -> Result<(), RegistryError> {
+    module("").replace(key, service)
+}
+
 /// A namespace of the registry: the pseudo-module.
 pub const fn module(name: &str) -> Module<'_> {
     Module(name)
@@ -309,22 +358,22 @@ impl Module<'_> {
     /// # Errors
     ///
     /// [`RegistryError`].
-    pub fn get_or_init<T: Keep, E: Into<Error>>(
+    pub fn get_or_init<M: IntoKept, E: Into<Error>>(
         &self,
         key: &str,
-        init: impl FnOnce() -> Result<T, E>,
-    ) -> Result<Handle<T>, RegistryError> {
+        init: impl FnOnce() -> Result<M, E>,
+    ) -> Result<Handle<M::Kept>, RegistryError> {
         let key = self.key(key);
-        let memory = memory::of::<T>(&key, T::forget);
-        if let Some(held) = memory.and_then(T::recall) {
+        let memory = memory::of::<M::Kept>(&key, <M::Kept as sealed::Keep>::forget);
+        if let Some(held) = memory.and_then(<M::Kept as sealed::Keep>::recall) {
             return Ok(Handle(held));
         }
         let mut init = Some(init);
         // `init` lives until these return, and the host runs it within, at most once.
-        let view = init_view(&mut init, &Wishes::default());
+        let view = init_view::<M::Kept, E, _>(&mut init, &Wishes::default());
         let found = match memory {
-            Some(memory) => T::find_to_recall(memory, key, &view),
-            None => T::find(key, Some(&view)),
+            Some(memory) => <M::Kept as sealed::Keep>::find_to_recall(memory, key, &view),
+            None => <M::Kept as sealed::Keep>::find(key, Some(&view)),
         };
         found.map(Handle)
     }
@@ -339,7 +388,7 @@ impl Module<'_> {
     /// # Errors
     ///
     /// [`RegistryError::NotFound`], [`RegistryError::WrongType`].
-    pub fn get<T: Keep>(&self, key: &str) -> Result<Handle<T>, RegistryError> {
+    pub fn get<T: ?Sized + Keep>(&self, key: &str) -> Result<Handle<T>, RegistryError> {
         T::find(self.key(key), None).map(Handle)
     }
 
@@ -359,6 +408,15 @@ impl Module<'_> {
         outcome.map_err(RegistryError::from)
     }
 
+    /// As [`replace`](fn@replace), in this module.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::WrongType`] if there is anything but a service of the same name.
+    pub fn replace<I: ?Sized + Interface>(&self, key: &str, service: Box<I>) -> Result<(), RegistryError> {
+        services::replace(self.key(key), service)
+    }
+
     fn key<'k>(&'k self, name: &'k str) -> Key<'k> {
         Key { module: self.0, name, on_change: ON_CHANGE_KEEP }
     }
@@ -367,7 +425,7 @@ impl Module<'_> {
 type InitFn = unsafe extern "C" fn(*mut c_void, *mut HandleId, *const ErrorSink) -> Status;
 
 /// What the host needs to run `init`, which has to live as long as the view is used, and `wishes` too.
-fn init_view<T: Keep, E: Into<Error>, F: FnOnce() -> Result<T, E>>(
+fn init_view<T: ?Sized + Keep, E: Into<Error>, F: FnOnce() -> Result<T::Made, E>>(
     init: &mut Option<F>,
     wishes: &Wishes,
 ) -> InitView {
@@ -387,7 +445,7 @@ fn init_view<T: Keep, E: Into<Error>, F: FnOnce() -> Result<T, E>>(
 /// # Safety
 ///
 /// `data` points to an `Option<F>` that nobody else uses; `out` and `error` are valid for this call.
-unsafe extern "C" fn run<T: Keep, E: Into<Error>, F: FnOnce() -> Result<T, E>>(
+unsafe extern "C" fn run<T: ?Sized + Keep, E: Into<Error>, F: FnOnce() -> Result<T::Made, E>>(
     data: *mut c_void,
     out: *mut HandleId,
     error: *const ErrorSink,
@@ -395,7 +453,7 @@ unsafe extern "C" fn run<T: Keep, E: Into<Error>, F: FnOnce() -> Result<T, E>>(
     // SAFETY: this function's contract.
     let init = unsafe { &mut *data.cast::<Option<F>>() };
     let outcome =
-        guard(|| init.take().map(|init| init().map_err(|failed| failed.into().chain())?.into_owned()));
+        guard(|| init.take().map(|init| T::into_owned(init().map_err(|failed| failed.into().chain())?)));
     let (status, message) = match outcome {
         Ok(Some(Ok(handle))) => {
             // SAFETY: this function's contract. The handle becomes the host's.

@@ -33,12 +33,12 @@ fn layouts() -> Vec<Layout> {
         ErrorSink { data, report }
         BytesSink { data, write }
         HostTable { size, abi_version, generation, ctx, log, panicked, handle_clone, handle_drop, registry, db,
-                    data, safe, registry_epoch }
+                    data, safe, services, tx, pool, registry_epoch }
         PluginTable { size, abi_version, descriptor, mount, routes, route_count, route_size, on_load, on_unload,
                       upgrade, check, memory, memory_stripes }
         PreviousView { size, generation, version }
         MemoryStripe { bytes }
-        RouteView { size, method, path, kind, handler }
+        RouteView { size, method, path, kind, handler, flags }
         RequestView { size, id, method, path, mount, query, params, param_count, headers, header_count, body,
                       remote, deadline_ns }
         ReplyView { size, data, respond, fail }
@@ -50,7 +50,7 @@ fn layouts() -> Vec<Layout> {
         InitView { size, data, call, timeout_ns, flags, config }
         RegistryTable { size, get_or_init, get, remove }
         PoolConfigView { size, url, max_size, checkout_timeout_ns }
-        StatementView { size, sql, params, param_count }
+        StatementView { size, sql, params, param_count, flags }
         ValueView { tag, bits, bytes }
         DbTable { size, pool_open, checkout, query, execute, batch_execute, begin, commit, rollback }
         DataCell { size, users, value }
@@ -64,6 +64,14 @@ fn layouts() -> Vec<Layout> {
         SafeChangeView { kind, encoding, key, value, delta, initial, expires_in_ms }
         SafeWriteView { size, checks, check_count, changes, change_count, timeout_ns }
         SafeTable { size, get, list, len, commit }
+        ServiceTypeView { size, name, methods, on_change }
+        ServiceView { size, value, call, drop_value }
+        ServiceTable { size, create, find, replace, call }
+        TxTable { size, join, doom }
+        OpenView { size, url, kind, flags, max_size, min_idle, max_idle, max_shared, ping, checkout_timeout_ns,
+                   idle_timeout_ns, max_lifetime_ns, ping_idle_ns, leak_after_ns, ping_after_ns,
+                   ping_timeout_ns, max_uses, ping_sql, session, session_count, is_fatal, fatal_count }
+        PoolTable { size, open, checkout_shared, close }
     }
 }
 

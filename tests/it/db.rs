@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use host::db::{Block, ConnectError, Lease, OpenError, Pool, PoolConfig, QueryError, Value};
+use host::db::{Block, ConnectError, Lease, OpenError, Pool, PoolConfig, QueryError, SteadyConfig, Value};
 
 use super::url;
 
@@ -387,7 +387,11 @@ fn a_killed_connection_is_discarded_and_one_killed_while_idle_replaced_unseen() 
     let pool = Pool::open(
         &url(),
         Path::new("/nowhere"),
-        PoolConfig { stale_after: std::time::Duration::ZERO, max_size: 2, ..PoolConfig::default() },
+        PoolConfig {
+            max_size: 2,
+            steady: SteadyConfig { ping_after: std::time::Duration::ZERO, ..SteadyConfig::default() },
+            ..PoolConfig::default()
+        },
     )
     .unwrap();
     let killer = postgres(1).checkout().unwrap();

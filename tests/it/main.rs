@@ -4,10 +4,14 @@
 mod abi;
 // What an operator types, and what is said when it is wrong.
 mod cli;
+// What an importer of code must be immune to.
+mod importer;
 // What both database drivers promise, below the boundary.
 mod db;
 // Connections that outlive the code which opened them.
 mod db_handles;
+// Handlers that do not return cost their own plugin, and nobody else.
+mod deadlines;
 // Live values that become what their edited definition says.
 mod evolution;
 // The harness keeps its promises.
@@ -26,10 +30,18 @@ mod rollback;
 mod resident;
 // A plugin's own durable store.
 mod safe;
+// Code that outlives its generation, because somebody calls it.
+mod services;
 // What a client gets, from good handlers and bad ones.
 mod serving;
+// Checked code cannot reach what is gone.
+mod soundness;
 // Plugins that the host builds itself.
 mod source;
+// A process that crashes is started again, and nobody is refused.
+mod supervisor;
+// What a request changes is kept before its answer is sent, or not at all.
+mod transactions;
 // Old code leaves the process, and only when nothing leads into it.
 mod unload;
 // The sources keep to the house's rules.

@@ -122,8 +122,7 @@ impl Admin {
         }
     }
 
-    /// Has something done to a plugin, and answers with the event that came of it. It occupies this side
-    /// server, and no other.
+    /// Has something done to a plugin, and answers with the event that came of it.
     fn plugin_order(&self, plugin: &str, what: PluginOrder, body: &Bytes) -> Response<Bytes> {
         let outcome = match what {
             PluginOrder::Reload => self.plugins.reload(plugin),
@@ -148,7 +147,7 @@ impl Admin {
         }
     }
 
-    /// Lets go of a value of the registry. It occupies this side server, and no other, while the value closes.
+    /// Lets go of a value of the registry.
     fn registry_order(&self, body: &Bytes) -> Response<Bytes> {
         match serde_json::from_slice::<RegistryOrder>(body) {
             Err(error) => {
@@ -167,7 +166,7 @@ impl Admin {
         }
     }
 
-    /// Carries an operator's order out. It occupies this side server, and no other.
+    /// Carries an operator's order out.
     fn order(&self, body: &Bytes) -> Response<Bytes> {
         match serde_json::from_slice::<Order>(body) {
             Err(error) => text(StatusCode::BAD_REQUEST, &format!("no order: {error}")),

@@ -72,7 +72,9 @@ pub enum Command {
 #[derive(Debug, Default, Args)]
 #[command(after_help = "\
 SIGTERM and SIGINT (Ctrl-C) answer what was asked and stop; a second one stops at once.
-SIGHUP looks at every source again.")]
+SIGHUP looks at every source again. A process that crashes is started again, with the last
+code that served well; clients wait meanwhile. Sockets passed by systemd are used, and it
+is told when the host is ready.")]
 pub struct RunArgs {
     /// Directory of the plugins: cargo packages and .so files. Required, here or in host.toml
     #[arg(long, value_name = "DIR", env = "HOST_PLUGINS")]
@@ -95,6 +97,9 @@ pub struct RunArgs {
     /// Do not follow edits, and switch development mode off
     #[arg(long, env = "HOST_NO_WATCH", value_parser = FalseyValueParser::new())]
     pub no_watch: bool,
+    /// Serve the code there is at the start for good: no edit, no SIGHUP and no `host reload` brings other code
+    #[arg(long, env = "HOST_FREEZE", value_parser = FalseyValueParser::new(), conflicts_with = "watch")]
+    pub freeze: bool,
     /// Switch development mode off, also when following edits: clients learn only that it failed
     #[arg(long, env = "HOST_PRODUCTION", value_parser = FalseyValueParser::new())]
     pub production: bool,
@@ -107,15 +112,21 @@ pub struct RunArgs {
     /// How much to log: off, error, warn, info, debug (with requests), trace; times are UTC [default: info]
     #[arg(long, value_name = "LEVEL", env = "HOST_LOG")]
     pub log: Option<LogLevel>,
-    /// How long panics of new code count, or `off` [default: off when following edits, else 10s]
+    /// How long panics and missed deadlines of new code count, or `off` [default: off when following edits, else 10s]
     #[arg(long, value_name = "TIME|off", env = "HOST_PROBATION")]
     pub probation: Option<OffOr>,
-    /// Panics within the probation that take the plugin back to earlier code [default: 3]
+    /// Panics and missed deadlines within the probation that take the plugin back to earlier code [default: 3]
     #[arg(long, value_name = "N", env = "HOST_BUDGET")]
     pub budget: Option<NonZeroU64>,
     /// No progress and no start-up screen; the log stays
     #[arg(long, env = "HOST_QUIET", value_parser = FalseyValueParser::new())]
     pub quiet: bool,
+    /// One process only: code that crashes ends the host, and nobody starts it again
+    #[arg(long, env = "HOST_NO_SUPERVISOR", value_parser = FalseyValueParser::new())]
+    pub no_supervisor: bool,
+    /// What the supervisor hands over to the process that serves
+    #[arg(long, hide = true, value_name = "DESCRIPTORS")]
+    pub supervised: Option<String>,
 }
 
 /// `host new`.

@@ -139,6 +139,9 @@ fn troubles(plugin: &Value) -> String {
             let _ = writeln!(text, "    {}", harmless(line));
         }
     }
+    if let Some(reason) = plugin["degraded"].as_str() {
+        let _ = writeln!(text, "\n{name}: degraded: {}", harmless(reason));
+    }
     let mut held: BTreeMap<String, usize> = BTreeMap::new();
     for parked in list(&plugin["parked"]) {
         let by: Vec<String> = list(&parked["held_by"]).iter().map(word).collect();

@@ -44,6 +44,7 @@ use crate::config::ConfigError;
 use crate::host::HostError;
 use crate::plugin::StartError;
 use crate::safe::OperateError;
+use crate::supervisor::{HandoverError, SupervisorError};
 use crate::watch::scan::ScanError;
 
 /// What ends a command before its time.
@@ -61,6 +62,12 @@ pub enum CliError {
     /// The host did not start.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// The supervisor could not do its work.
+    #[error(transparent)]
+    Supervisor(#[from] SupervisorError),
+    /// What the supervisor has handed over cannot be used.
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
     /// A running host could not be asked.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -102,6 +109,8 @@ impl CliError {
                 | HostError::Listen { source: crate::http::ListenError::Address { .. }, .. },
             ) => 2,
             CliError::Host(_)
+            | CliError::Supervisor(_)
+            | CliError::Handover(_)
             | CliError::Client(_)
             | CliError::Safe(_)
             | CliError::NoKey { .. }

@@ -155,11 +155,16 @@ impl ReadyFile {
     /// # Errors
     ///
     /// What the system said; there is no file then.
-    pub(super) fn write(path: &Path, listen: SocketAddr, admin: Option<SocketAddr>) -> io::Result<ReadyFile> {
+    pub(super) fn write(
+        path: &Path,
+        listen: SocketAddr,
+        admin: Option<SocketAddr>,
+        pid: u32,
+    ) -> io::Result<ReadyFile> {
         let body = json!({
             "listen": listen.to_string(),
             "admin": admin.map(|address| address.to_string()),
-            "pid": std::process::id(),
+            "pid": pid,
         });
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(format!(".{}", std::process::id()));

@@ -110,7 +110,7 @@ impl Observer for Screen {
                 }
                 tracing::error!("{words}");
             }
-            EventKind::RolledBack => tracing::warn!("{words}"),
+            EventKind::RolledBack | EventKind::Degraded => tracing::warn!("{words}"),
             EventKind::Retired if event.reason.is_some() => tracing::warn!("{words}"),
             EventKind::Unchanged | EventKind::Unloaded => tracing::debug!("{words}"),
             _ => tracing::info!("{words}"),
@@ -134,6 +134,8 @@ pub(super) fn sentence(event: &Event) -> String {
             let previous = event.previous_generation.unwrap_or_default();
             format!("rolled back {plugin}: generation {previous} -> {generation} {time}: {reason}")
         }
+        EventKind::Resumed => format!("resumed {plugin}: generation {generation} {time}: {reason}"),
+        EventKind::Crashed => format!("crashed {plugin}: generation {generation}: {reason}"),
         EventKind::Refused => {
             let step = event.failed_step.filter(|step| *step != "build");
             let at = step.map(|step| format!(" at {step}")).unwrap_or_default();
@@ -149,6 +151,7 @@ pub(super) fn sentence(event: &Event) -> String {
         EventKind::Retired if reason.is_empty() => format!("retired {plugin}: generation {generation}"),
         EventKind::Retired => format!("retired {plugin}: generation {generation}, but {reason}"),
         EventKind::Unloaded => format!("unloaded {plugin}: generation {generation} {time}"),
+        EventKind::Degraded => format!("degraded {plugin}: generation {generation}: {reason}"),
         EventKind::Removed => format!("removed {plugin}: {reason}"),
     }
 }

@@ -45,7 +45,8 @@ impl RunSettings {
                     .to_owned(),
             )
         })?;
-        let watch = if args.watch { true } else { !args.no_watch && file.watch.unwrap_or(true) };
+        let freeze = args.freeze || (!args.watch && file.freeze.unwrap_or(false));
+        let watch = args.watch || !(args.no_watch || freeze || file.watch == Some(false));
         let production = args.production || file.production.unwrap_or(false);
         let admin = args.admin.clone().or(file.admin).unwrap_or_else(|| ADMIN.to_owned());
         let mut limits = file.limits;
@@ -59,10 +60,12 @@ impl RunSettings {
                 state_dir: args.state.clone().or(file.state).unwrap_or_else(|| PathBuf::from(STATE)),
                 mounts: file.mounts,
                 watch,
+                freeze,
                 profile: args.profile.clone().or(file.profile),
                 load_deadline: file.load_timeout.unwrap_or(LOAD_TIMEOUT),
                 probation: probation(args, watch, file.probation, file.budget),
                 program: program()?,
+                is_after_crash: false,
             },
             drain_timeout: file.drain_timeout.unwrap_or(DRAIN_TIMEOUT),
         };

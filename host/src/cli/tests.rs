@@ -41,8 +41,9 @@ fn the_command_line_is_consistent() {
 fn every_setting_of_run_has_its_environment_variable() {
     let command = Cli::command();
     let run = command.find_subcommand("run").unwrap();
-    for argument in
-        run.get_arguments().filter(|argument| !matches!(argument.get_id().as_str(), "watch" | "help"))
+    for argument in run
+        .get_arguments()
+        .filter(|argument| !matches!(argument.get_id().as_str(), "watch" | "help" | "supervised"))
     {
         let expected = format!("HOST_{}", argument.get_id().as_str().to_uppercase());
         assert_eq!(argument.get_env().and_then(|name| name.to_str()), Some(expected.as_str()));
@@ -81,6 +82,17 @@ fn development_mode_is_on_when_watching_unless_production() {
     assert_eq!(mode(&[], "[host]\nwatch = false\n"), (false, false));
     assert_eq!(mode(&["--watch"], "[host]\nwatch = false\n"), (true, true));
     assert_eq!(mode(&[], "[host]\nproduction = true\n"), (true, false));
+    assert_eq!(mode(&["--freeze"], "[host]\nwatch = true\n"), (false, false));
+}
+
+#[test]
+fn freezing_is_off_unless_it_is_asked_for() {
+    let frozen = |words: &[&str], file: &str| {
+        settings(&[&["--plugins", "p"], words].concat(), file).host.plugins.freeze
+    };
+    assert!(!frozen(&[], "") && !frozen(&["--no-watch"], ""));
+    assert!(frozen(&["--freeze"], "") && frozen(&[], "[host]\nfreeze = true\n"));
+    assert!(!frozen(&["--watch"], "[host]\nfreeze = true\n"));
 }
 
 /// Following edits, only whoever says so has new code taken back; otherwise only `off` prevents it.
@@ -258,6 +270,8 @@ fn status(name: &str, routes: usize) -> PluginStatus {
         requests: 0,
         in_flight: 0,
         panics: 0,
+        missed_deadlines: 0,
+        degraded: None,
         loaded_at_ms: None,
         refused: None,
         last_outcome: None,
@@ -318,9 +332,9 @@ fn an_empty_plugins_directory_gets_a_suggestion() {
 fn the_ready_file_appears_whole_and_goes_with_its_owner() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ready");
-    let file = ReadyFile::write(&path, "127.0.0.1:80".parse().unwrap(), None).unwrap();
+    let file = ReadyFile::write(&path, "127.0.0.1:80".parse().unwrap(), None, 7).unwrap();
     let body: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    assert_eq!(body, json!({ "listen": "127.0.0.1:80", "admin": null, "pid": std::process::id() }));
+    assert_eq!(body, json!({ "listen": "127.0.0.1:80", "admin": null, "pid": 7 }));
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     drop(file);
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);

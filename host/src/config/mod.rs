@@ -42,6 +42,8 @@ pub struct FileConfig {
     pub state: Option<PathBuf>,
     /// `[host] watch`.
     pub watch: Option<bool>,
+    /// `[host] freeze`.
+    pub freeze: Option<bool>,
     /// `[host] profile`.
     pub profile: Option<String>,
     /// `[host] production`.
@@ -158,6 +160,7 @@ impl FileConfig {
             "plugins",
             "state",
             "watch",
+            "freeze",
             "profile",
             "production",
             "log",
@@ -169,6 +172,7 @@ impl FileConfig {
         self.plugins = section.text("plugins")?.map(|path| directory.join(path));
         self.state = section.text("state")?.map(|path| directory.join(path));
         self.watch = section.boolean("watch")?;
+        self.freeze = section.boolean("freeze")?;
         self.profile = section.text("profile")?.map(str::to_owned);
         self.production = section.boolean("production")?;
         self.probation = section.timeout("probation_ms")?.map(|time| match time {
@@ -191,6 +195,7 @@ impl FileConfig {
             "io_threads",
             "max_workers",
             "queue",
+            "max_late",
             "header_timeout_ms",
             "body_timeout_ms",
             "handler_timeout_ms",
@@ -205,6 +210,7 @@ impl FileConfig {
         limits.io_threads = section.count("io_threads", 1)?.and_then(NonZeroUsize::new);
         limits.max_workers = section.count("max_workers", 1)?.and_then(NonZeroUsize::new);
         set(&mut limits.queue, section.count("queue", 0)?);
+        limits.max_late = section.count("max_late", 1)?.and_then(NonZeroUsize::new);
         set(&mut limits.header_timeout, section.timeout("header_timeout_ms")?);
         set(&mut limits.body_timeout, section.timeout("body_timeout_ms")?);
         set(&mut limits.handler_timeout, section.timeout("handler_timeout_ms")?);

@@ -20,8 +20,8 @@ fn error(text: &str) -> String {
 fn a_whole_file_is_understood() {
     let config = parse(
         "[host]\nlisten = \"127.0.0.1:0\"\nadmin = \"off\"\nplugins = \"plugins\"\nstate = \"/var/x\"\n\
-         watch = false\nprofile = \"release\"\nproduction = true\nlog = \"debug\"\nprobation_ms = 500\nbudget = 7\n\
-         [limits]\nmax_body = \"3 MiB\"\nmax_head = 16384\nio_threads = 2\nmax_workers = 7\nqueue = 0\n\
+         watch = false\nfreeze = true\nprofile = \"release\"\nproduction = true\nlog = \"debug\"\nprobation_ms = 500\nbudget = 7\n\
+         [limits]\nmax_body = \"3 MiB\"\nmax_head = 16384\nio_threads = 2\nmax_workers = 7\nqueue = 0\nmax_late = 3\n\
          handler_timeout_ms = 1500\nidle_timeout_ms = \"off\"\ndrain_timeout_ms = 9\nload_timeout_ms = 8\n\
          [plugin.hello]\nmount = \"/hi\"\n[plugin.shop]\nmount = \"/\"\n",
     )
@@ -38,7 +38,9 @@ fn a_whole_file_is_understood() {
     assert_eq!((config.limits.max_body, config.limits.max_head), (3 << 20, 16384));
     assert_eq!(config.limits.io_threads.map(|n| n.get()), Some(2));
     assert_eq!(config.limits.max_workers.map(|n| n.get()), Some(7));
+    assert_eq!(config.freeze, Some(true));
     assert_eq!(config.limits.queue, 0);
+    assert_eq!(config.limits.max_late.map(|n| n.get()), Some(3));
     assert_eq!(config.limits.handler_timeout, Duration::from_millis(1500));
     assert_eq!(config.limits.idle_timeout, Duration::MAX);
     assert_eq!(config.drain_timeout, Some(Duration::from_millis(9)));

@@ -10,11 +10,20 @@ pub fn is_forbidden() -> bool {
     tokio::runtime::Handle::try_current().is_ok()
 }
 
+/// Whether the driver cannot run here: on a runtime's thread, and at the end of any thread, whose
+/// thread-local values are going.
+fn cannot_run() -> bool {
+    match tokio::runtime::Handle::try_current() {
+        Ok(_) => true,
+        Err(error) => error.is_thread_local_destroyed(),
+    }
+}
+
 /// Runs `body` with `value` here, or on a thread of its own where this one must not block.
 ///
 /// If no thread can be made the value is leaked: the alternative is a panic in a drop.
 pub(super) fn run<T: Send + 'static>(value: T, body: impl FnOnce(T) + Send + 'static) {
-    if !is_forbidden() {
+    if !cannot_run() {
         return body(value);
     }
     let value = ManuallyDrop::new(value);

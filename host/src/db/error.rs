@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::interrupt::Reason;
+
 /// Why a URL or a setting was refused. Nothing was opened.
 #[derive(Clone, Debug, Error)]
 pub enum ConfigError {
@@ -43,6 +45,32 @@ pub enum ConnectError {
         /// SQLSTATE, if it was the database that refused.
         sqlstate: Option<String>,
     },
+    /// The database did not answer some moments ago; nobody asked it again for this caller.
+    #[error(
+        "{address} has been down for {}, next try in {}: {reason}", seconds(.since), seconds(.retry_in)
+    )]
+    Down {
+        /// The address without its password.
+        address: String,
+        /// What the last try said.
+        reason: String,
+        /// Since when.
+        since: Duration,
+        /// Until somebody tries again.
+        retry_in: Duration,
+    },
+    /// A statement of the session failed on the new connection, which was closed.
+    #[error("connected to {address}, but `{statement}` of its session failed: {reason}")]
+    Session {
+        /// The address without its password.
+        address: String,
+        /// The statement.
+        statement: String,
+        /// The database's words.
+        reason: String,
+        /// SQLSTATE, if the database knows.
+        sqlstate: String,
+    },
     /// The directory of a database file could not be made.
     #[error("cannot create directory {}: {reason}", path.display())]
     Directory {
@@ -51,6 +79,27 @@ pub enum ConnectError {
         /// The operating system's words.
         reason: String,
     },
+}
+
+impl ConnectError {
+    /// Whether the database is there and refuses, other than because it is starting or stopping.
+    pub(super) fn is_refusal(&self) -> bool {
+        match self {
+            ConnectError::Unreachable { sqlstate, .. } => {
+                sqlstate.as_ref().is_some_and(|code| !code.starts_with("57P"))
+            }
+            ConnectError::Down { .. } => false,
+            ConnectError::Session { .. } | ConnectError::Directory { .. } => true,
+        }
+    }
+
+    /// What went wrong, without the address.
+    pub(super) fn reason(&self) -> String {
+        match self {
+            ConnectError::Unreachable { reason, .. } | ConnectError::Down { reason, .. } => reason.clone(),
+            ConnectError::Session { .. } | ConnectError::Directory { .. } => self.to_string(),
+        }
+    }
 }
 
 /// Why a pool was not opened. Nothing is left behind.
@@ -65,6 +114,56 @@ pub enum OpenError {
     /// A pool of no connections.
     #[error("`max_size` is 0: a pool needs at least one connection")]
     NoSize,
+    /// A limit that contradicts another one.
+    #[error("`{name}` is {value}, more than `{limit_name}`, which is {limit}")]
+    TooMany {
+        /// The setting.
+        name: &'static str,
+        /// What it says.
+        value: u32,
+        /// The setting that it exceeds.
+        limit_name: &'static str,
+        /// What that one says.
+        limit: u32,
+    },
+    /// A duration of nothing where that makes no sense.
+    #[error("`{name}` is zero: leave it out to have none")]
+    ZeroDuration {
+        /// The setting.
+        name: &'static str,
+    },
+    /// A class of failures that is none.
+    #[error("`is_fatal` has `{code}`: write five characters, an SQLSTATE, or two, a class of them")]
+    Sqlstate {
+        /// What stands there.
+        code: String,
+    },
+    /// A statement that is empty.
+    #[error("`{name}` has an empty statement")]
+    EmptyStatement {
+        /// The setting.
+        name: &'static str,
+    },
+    /// Bits that mean nothing.
+    #[error("`ping` is {bits}: add up 1 (checkout), 2 (statement) and 4 (query)")]
+    PingBits {
+        /// What was given.
+        bits: u32,
+    },
+    /// A connection for each thread would be a database for each thread.
+    #[error("{address} is one connection: a connection for each thread would be a database for each")]
+    OneConnection {
+        /// The address.
+        address: String,
+    },
+    /// Connections of this driver cannot be shared.
+    #[error("`max_shared` is {max_shared}, but a connection of {driver} has one user at a time")]
+    NotShareable {
+        /// The driver.
+        driver: &'static str,
+        /// What was asked for.
+        max_shared: u32,
+    },
 }
 
 /// Why no connection was lent out. The pool is as it was.
@@ -117,6 +216,32 @@ pub enum QueryError {
         /// SQLSTATE of the database's last word, or empty.
         sqlstate: String,
     },
+    /// The connection broke after the commit had been sent and before it was answered.
+    #[error("the connection broke during the commit, whether it is lasting is unknown: {reason}")]
+    OutcomeUnknown {
+        /// The driver's words.
+        reason: String,
+        /// The database's name of the transaction, or empty.
+        transaction: String,
+    },
+    /// The connection broke during the commit, and the database says that nothing was stored.
+    #[error("the connection broke during the commit, and nothing was committed: {reason}")]
+    NotCommitted {
+        /// The driver's words.
+        reason: String,
+    },
+    /// The connection of the transaction broke earlier. The database has rolled the transaction back.
+    #[error("the transaction is over: its connection broke earlier, and nothing of it was stored")]
+    TransactionLost,
+    /// A connection broke while nobody used it, and settings or temporary tables went with it.
+    #[error("the connection broke, and with it settings, locks or temporary tables of its session")]
+    SessionLost,
+    /// The connection could not be made again.
+    #[error(transparent)]
+    Reconnect(#[from] ConnectError),
+    /// The connection belongs to another thread.
+    #[error("this connection belongs to the thread that got it: ask for one on each thread")]
+    WrongThread,
     /// A commit ended as a rollback: nothing was stored.
     #[error("nothing was committed, the transaction was rolled back: a statement in it had failed")]
     RolledBack,
@@ -177,6 +302,12 @@ pub enum QueryError {
         column: String,
         /// Why not.
         reason: String,
+    },
+    /// Nobody waits for the outcome any more, so the statement was cancelled or not begun.
+    #[error("{reason}, so the statement was not run to its end")]
+    Interrupted {
+        /// Why nobody waits.
+        reason: Reason,
     },
     /// Another thread uses the connection at this moment.
     #[error("another thread is using this connection: check one out for each thread")]

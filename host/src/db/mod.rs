@@ -13,24 +13,39 @@
 //! - A password is in no error, no log and no status.
 
 pub mod blocking;
+mod clock;
+mod config;
 mod error;
+mod gate;
+pub mod interrupt;
+mod journal;
+mod monitor;
+mod persistent;
 mod pool;
 mod postgres;
+mod source;
 mod sql;
 mod sqlite;
+mod steady;
 
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 pub use plugin_api::db::Value;
 pub use plugin_api::db::rows::Block;
 
-pub use self::error::{CheckoutError, ConfigError, ConnectError, OpenError, QueryError};
-pub use self::pool::{
-    DEFAULT_CHECKOUT_TIMEOUT, DEFAULT_MAX_SIZE, Lease, Pool, PoolConfig, PoolStatus, STALE_AFTER,
+pub use self::config::{
+    DEFAULT_CHECKOUT_TIMEOUT, DEFAULT_IDLE_TIMEOUT, DEFAULT_LEAK_AFTER, DEFAULT_MAX_LIFETIME,
+    DEFAULT_MAX_SIZE, DEFAULT_PING_TIMEOUT, Order, Ping, PoolConfig, ResetPolicy, STALE_AFTER, SteadyConfig,
 };
+pub use self::error::{CheckoutError, ConfigError, ConnectError, OpenError, QueryError};
+pub use self::journal::{PoolEvent, SlowStatement};
+pub use self::persistent::Persistent;
+pub use self::pool::{Borrower, Lease, Pool, PoolStatus, Waits, pools};
 pub use self::postgres::Postgres;
 pub use self::sqlite::Sqlite;
+pub use self::steady::{How, Steady};
 
 /// Makes connections to one database.
 pub trait Driver: fmt::Debug + Send + Sync {
@@ -43,6 +58,21 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// The most connections that make sense; `None`: any number.
     fn max_connections(&self) -> Option<u32> {
         None
+    }
+
+    /// What several threads may share.
+    fn thread_safety(&self) -> ThreadSafety {
+        ThreadSafety::Connection
+    }
+
+    /// Whether [`Connection::is_valid`] asks the database.
+    fn has_ping(&self) -> bool {
+        true
+    }
+
+    /// Whether the data are gone once the connection is closed. No limit closes such a connection.
+    fn is_its_connection(&self) -> bool {
+        false
     }
 
     /// Makes a connection.
@@ -100,21 +130,62 @@ pub trait Connection: Send {
     /// Whether the connection is known to be broken. Instant: asks nobody.
     fn has_broken(&self) -> bool;
 
-    /// Asks the database whether the connection works.
-    fn is_valid(&mut self) -> bool;
+    /// Asks the database whether the connection works; no answer within `timeout` means that it does not.
+    fn is_valid(&mut self, timeout: Duration) -> bool;
+
+    /// Whether nothing would be lost with the connection: no transaction, no settings, no temporary
+    /// tables, as far as the texts that ran tell. Instant.
+    fn is_clean(&self) -> bool;
 
     /// Undoes what a borrower left behind: an open transaction, settings, temporary tables.
     fn reset(&mut self) -> Reset;
+
+    /// Makes the next [`reset`](Connection::reset) undo all that it can, whatever the texts told.
+    fn distrust(&mut self) {}
+
+    /// Says that what has run so far belongs to the session: a reset need not undo it.
+    fn settle(&mut self);
+
+    /// What became of a transaction, by the name that [`QueryError::OutcomeUnknown`] gave it.
+    fn outcome_of(&mut self, transaction: &str) -> Outcome {
+        let _ = transaction;
+        Outcome::Unknown
+    }
 
     /// The database's own number of this connection, such as PostgreSQL's process id.
     fn backend_id(&self) -> Option<u64>;
 }
 
+/// What several threads may share, in the order of what they may. A driver that not even several
+/// threads may use does not exist here: [`Driver`] is `Sync`.
+///
+/// (The levels 1 and 2 of Python's DB-API. Its 3 adds cursors, which do not exist here.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ThreadSafety {
+    /// The driver. A connection is used by one borrower at a time.
+    Driver,
+    /// A connection, too: statements of several borrowers may follow each other on it.
+    Connection,
+}
+
+/// What became of a transaction whose commit was not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is lasting.
+    Committed,
+    /// Nothing of it is.
+    RolledBack,
+    /// Nobody knows yet.
+    Unknown,
+}
+
 /// What became of a connection that was to be reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reset {
-    /// It is as good as new.
+    /// It is as good as when it was settled.
     Ready,
+    /// It is as good as when it was made: the settings of its session are to be made again.
+    Bare,
     /// What was left behind goes away only with the connection.
     Close,
 }
@@ -139,5 +210,7 @@ pub fn driver(url: &str, data_dir: &Path) -> Result<Box<dyn Driver>, ConfigError
     }
 }
 
+#[cfg(test)]
+mod fake;
 #[cfg(test)]
 mod tests;

@@ -14,18 +14,18 @@
 
 mod index;
 mod service;
+mod sockets;
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use self::service::PluginService;
+pub use self::sockets::Sockets;
 use crate::admin::{self, Admin};
 use crate::hostcall::OwnSafe;
 use crate::http::side::{self, SideError, SideServer};
@@ -33,6 +33,9 @@ use crate::http::{Limits, ListenError, Listener, Server};
 use crate::plugin::{self, Observer, Plugins, Settings};
 use crate::registry::Registry;
 use crate::safe::Safes;
+
+/// How long clients are kept waiting after a crash, at most, until plugins serve again.
+const RESUME_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a host is started with.
 #[derive(Debug, Clone)]
@@ -66,6 +69,14 @@ pub enum HostError {
         /// The directory.
         path: PathBuf,
         /// What the system said.
+        source: io::Error,
+    },
+    /// A socket that was passed to this process cannot be used.
+    #[error("the socket passed for {what} cannot be used")]
+    Passed {
+        /// What it is for.
+        what: &'static str,
+        /// What is wrong with it.
         source: io::Error,
     },
     /// Another host uses the state directory.
@@ -116,24 +127,35 @@ impl Host {
     /// # Errors
     ///
     /// [`HostError`].
-    pub fn start(mut config: HostConfig, observer: Arc<dyn Observer>) -> Result<Host, HostError> {
-        let state_dir = open_state(&config.plugins.state_dir)?;
-        let lock = lock(&state_dir)?;
-        config.plugins.state_dir.clone_from(&state_dir);
+    pub fn start(config: HostConfig, observer: Arc<dyn Observer>) -> Result<Host, HostError> {
+        let sockets = Sockets::bind(&config)?;
+        Host::start_on(config, sockets, observer)
+    }
 
-        let bind = |flag, address: &str| {
-            Listener::bind(address).map_err(|source| HostError::Listen { flag, source })
-        };
-        let listener = bind("--listen", &config.listen)?;
-        let admin_listener = config.admin.as_deref().map(|address| bind("--admin", address)).transpose()?;
+    /// As [`Host::start`], on sockets that are bound already.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError`].
+    pub fn start_on(
+        mut config: HostConfig,
+        sockets: Sockets,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Host, HostError> {
+        let Sockets { state_dir, lock, listener, admin: admin_listener, control } = sockets;
         let control_socket = state_dir.join(admin::CONTROL_SOCKET);
-        let control = bind_control(&state_dir).map_err(|source| state(&state_dir, source))?;
+        config.plugins.state_dir.clone_from(&state_dir);
 
         let is_development = config.limits.development;
         let registry = Arc::new(Registry::new());
         let safes = Arc::new(Safes::new(state_dir.join("safe")));
         let safe = OwnSafe::new(Arc::clone(&safes));
+        let is_after_crash = config.plugins.is_after_crash;
         let plugins = Arc::new(Plugins::start(config.plugins, Arc::clone(&registry), safe, observer)?);
+        if is_after_crash {
+            // Who connected meanwhile waits a little longer, and gets an answer of the plugin.
+            plugins.wait_first_outcomes_for(RESUME_PATIENCE);
+        }
         let shared = Arc::new(Shared {
             started: Instant::now(),
             started_at: SystemTime::now(),
@@ -214,42 +236,4 @@ impl Host {
         let _ = fs::remove_file(&self.control_socket);
         cut_off
     }
-}
-
-fn state(path: &Path, source: io::Error) -> HostError {
-    HostError::State { path: path.to_owned(), source }
-}
-
-/// Makes the state directory, for this user alone, and returns its real path.
-fn open_state(path: &Path) -> Result<PathBuf, HostError> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| state(path, source))?;
-    path.canonicalize().map_err(|source| state(path, source))
-}
-
-/// Takes the lock of a state directory. It goes with the file, also when the process is killed.
-fn lock(state_dir: &Path) -> Result<File, HostError> {
-    let path = state_dir.join("lock");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(|source| state(state_dir, source))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(HostError::StateInUse { path: state_dir.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(state(state_dir, source)),
-    }
-}
-
-/// Binds the control socket. The state directory is locked, so a socket that is there is a leftover.
-fn bind_control(state_dir: &Path) -> io::Result<UnixListener> {
-    let path = state_dir.join(admin::CONTROL_SOCKET);
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = admin::short_path(&path, |path| UnixListener::bind(path))?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use http::Method;
 
@@ -10,6 +11,9 @@ use crate::http::{Found, Incoming, Reply, Route, Service};
 use crate::plugin::Plugins;
 use crate::plugin::invoke::{self, Invocation, Outcome};
 use crate::plugin::router::{self, Matched};
+use crate::report::chain;
+use crate::share::Account;
+use crate::tx::{Ending, Scope};
 
 /// The plugins' current generations, as the serving room sees them.
 pub(super) struct PluginService {
@@ -54,7 +58,18 @@ impl Service for PluginService {
             router::Found::Nothing => Found::NotFound,
         }
     }
+
+    fn missed_deadline(&self, plugin: &str, generation: u64, began: Instant) {
+        self.plugins.note_missed_deadline(plugin, generation, began);
+    }
+
+    fn turned_away(&self, plugin: &str, generation: u64) {
+        self.plugins.note_turned_away(plugin, generation);
+    }
 }
+
+/// How many times a handler that is declared idempotent is run again for one request.
+const MAX_RERUNS: u32 = 4;
 
 /// A handler, pinned for one request.
 pub(super) struct PluginRoute {
@@ -84,8 +99,60 @@ impl Route for PluginRoute {
         self.matched.refusal.load().as_ref().map(|refusal| refusal.reason.clone())
     }
 
+    fn account(&self) -> &Arc<Account> {
+        &self.matched.lease.generation().account
+    }
+
     fn invoke(&self, request: &Incoming) -> Reply {
         let _entered = self.matched.lease.enter();
+        match &request.scope {
+            Some(scope) => self.in_transactions(request, scope),
+            None => self.call(request),
+        }
+    }
+}
+
+impl PluginRoute {
+    /// Runs the handler, keeps or undoes what it did in the request's transactions, and runs it again if
+    /// they collided with others' and it bears that.
+    fn in_transactions(&self, request: &Incoming, scope: &Arc<Scope>) -> Reply {
+        let mut reruns = 0;
+        loop {
+            let mut reply = scope.run(|| self.call(request));
+            let ending = match &reply {
+                Reply::Response(response) | Reply::HttpError(response) => {
+                    Ending::Answered { status: response.status().as_u16() }
+                }
+                Reply::Unavailable { .. } | Reply::Failed { .. } | Reply::Panicked { .. } => Ending::Failed,
+            };
+            if let Err(error) = scope.conclude(ending) {
+                let message = chain(&error);
+                if !error.is_nothing_kept() {
+                    return Reply::Failed { message };
+                }
+                reply = match error.is_passing() {
+                    true => Reply::Unavailable { message },
+                    false => Reply::Failed { message },
+                };
+            }
+            let (Reply::Failed { message } | Reply::Unavailable { message }) = &mut reply else {
+                return reply;
+            };
+            if !scope.was_serialisation_failure() {
+                return reply;
+            }
+            let is_late = request.deadline.is_some_and(|deadline| deadline <= Instant::now());
+            let may_run = self.matched.route().is_idempotent && reruns < MAX_RERUNS && !is_late;
+            if !may_run || scope.begin_again().is_err() {
+                return Reply::Unavailable { message: std::mem::take(message) };
+            }
+            reruns += 1;
+            tracing::debug!(request_id = &*request.id, reruns, reason = message, "running the handler again");
+        }
+    }
+
+    /// Runs the handler once.
+    fn call(&self, request: &Incoming) -> Reply {
         let generation = self.matched.lease.generation();
         let invocation = Invocation {
             id: &request.id,

@@ -70,7 +70,9 @@ unsafe extern "C" fn find(
             let tenure = match init {
                 _ if is_hasty => match ready(caller, &key, Expected::from(&ty).with(policy))? {
                     Value::Data(tenure) => tenure,
-                    Value::Host(_) => return Err(Failure::invalid("the key holds a host handle")),
+                    Value::Host(_) | Value::Service(_) => {
+                        return Err(Failure::invalid("the key holds something that is not data"));
+                    }
                 },
                 Some(init) => {
                     // SAFETY: `init` belongs to the caller, who is inside this call and keeps it alive.
@@ -89,6 +91,7 @@ unsafe extern "C" fn find(
             // Waiting for the end of an upgrade must not keep the old value in its slot's place.
             let data = Arc::clone(tenure.data());
             drop(tenure);
+            data.touch(&author, ty.keeper());
             match data.begin(flags & FIND_JOIN != 0, deadline) {
                 Begun::Using(cell) => {
                     if flags & FIND_KEEP != 0 {

@@ -10,19 +10,20 @@
 #![expect(unsafe_code, reason = "writes through the boundary's out-pointers")]
 
 mod failure;
+mod open;
 mod pool;
 mod statement;
 mod transaction;
 
-use std::sync::Arc;
+use plugin_api::abi::{DbTable, HandleId, PoolTable};
 
-use plugin_api::abi::{DbTable, HandleId, Status};
-
-use self::pool::{checkout, pool_open};
+use self::open::open;
+pub(super) use self::pool::PoolResource;
+use self::pool::{checkout, checkout_shared, close, pool_open};
 use self::statement::{batch_execute, execute, query};
 use self::transaction::{begin, commit, rollback};
 use super::{Caller, Failure};
-use crate::db::{self, Lease};
+use crate::db;
 
 /// The functions of the host's table.
 pub(super) static DB_TABLE: DbTable = DbTable {
@@ -37,18 +38,16 @@ pub(super) static DB_TABLE: DbTable = DbTable {
     rollback,
 };
 
+/// The functions of the host's table for pools with all their settings.
+pub(super) static POOL_TABLE: PoolTable =
+    PoolTable { size: size_of::<PoolTable>(), open, checkout_shared, close };
+
 /// Refuses to block a thread that must not.
-fn may_block() -> Result<(), Failure> {
+pub(super) fn may_block() -> Result<(), Failure> {
     if db::blocking::is_forbidden() {
         return Err(Failure::invalid("database calls block; declare the route without `inline`"));
     }
     Ok(())
-}
-
-fn connection(caller: &Caller, conn: HandleId) -> Result<Arc<Lease>, Failure> {
-    may_block()?;
-    let lease = caller.handles.connection(conn);
-    lease.ok_or_else(|| Failure::new(Status::NOT_FOUND, "this handle names no connection"))
 }
 
 /// Writes a handle to `out`; takes it back when there is no `out`.
@@ -56,7 +55,7 @@ fn connection(caller: &Caller, conn: HandleId) -> Result<Arc<Lease>, Failure> {
 /// # Safety
 ///
 /// `out` is null or writable during this call.
-unsafe fn give(caller: &Caller, handle: HandleId, out: *mut HandleId) -> Result<(), Failure> {
+pub(super) unsafe fn give(caller: &Caller, handle: HandleId, out: *mut HandleId) -> Result<(), Failure> {
     if out.is_null() {
         drop(caller.handles.remove(handle));
         return Err(Failure::invalid("no place for the handle"));

@@ -4,6 +4,7 @@
 //!
 //! - An id is used once: a released or invented id finds nothing, whatever came after it.
 //! - Dropping the table releases everything, so a generation cannot leak past its end.
+//! - A retired generation keeps what it holds as long as a service that it made lives: that is its code still.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -16,6 +17,8 @@ use plugin_api::abi::HandleId;
 use crate::db;
 use crate::registry::Resource;
 use crate::registry::data::{Data, Tenure};
+use crate::registry::service::Service;
+use crate::tx;
 
 /// An object that a plugin holds.
 #[derive(Clone)]
@@ -24,8 +27,12 @@ pub enum Held {
     Resource(Arc<dyn Resource>),
     /// A connection that is lent out. One holder.
     Connection(Arc<db::Lease>),
+    /// A request's transaction, which takes statements as a connection does.
+    Transaction(tx::Joined),
     /// Data that was just made, on its way into a slot.
     Data(Arc<Tenure>),
+    /// A service, found or just made.
+    Service(Arc<Service>),
 }
 
 /// The table of one generation.
@@ -36,6 +43,8 @@ pub struct Handles {
     last: AtomicU64,
     /// Data whose cells the library may look at as long as it is mapped, also when it is retired.
     cells: Mutex<Vec<Arc<Data>>>,
+    /// Services that the generation made and that live, and whether it is retired.
+    services: Mutex<(usize, bool)>,
 }
 
 impl Handles {
@@ -55,6 +64,42 @@ impl Handles {
     pub fn clear(&self) -> usize {
         let all = std::mem::take(&mut *self.table.write());
         all.len()
+    }
+
+    /// Takes everything back, at once or when the last service of the generation has gone; how many objects were
+    /// taken now.
+    pub fn retire(&self) -> usize {
+        let has_services = {
+            let mut services = self.services.lock();
+            services.1 = true;
+            services.0 > 0
+        };
+        if has_services { 0 } else { self.clear() }
+    }
+
+    /// Counts a service that the generation has made.
+    pub(super) fn add_service(&self) {
+        self.services.lock().0 += 1;
+    }
+
+    /// A service that the generation made has gone.
+    pub(super) fn remove_service(&self) {
+        let is_last = {
+            let mut services = self.services.lock();
+            services.0 -= 1;
+            *services == (0, true)
+        };
+        if is_last {
+            self.clear();
+        }
+    }
+
+    /// Finds a service.
+    pub fn service(&self, id: HandleId) -> Option<Arc<Service>> {
+        match self.get(id)? {
+            Held::Service(service) => Some(service),
+            Held::Resource(_) | Held::Connection(_) | Held::Transaction(_) | Held::Data(_) => None,
+        }
     }
 
     /// Keeps the cell of data readable to the end of the table.
@@ -77,15 +122,7 @@ impl Handles {
                 let any: Arc<dyn Any + Send + Sync> = resource;
                 any.downcast().ok()
             }
-            Held::Connection(_) | Held::Data(_) => None,
-        }
-    }
-
-    /// Finds a connection.
-    pub fn connection(&self, id: HandleId) -> Option<Arc<db::Lease>> {
-        match self.get(id)? {
-            Held::Connection(lease) => Some(lease),
-            Held::Resource(_) | Held::Data(_) => None,
+            Held::Connection(_) | Held::Transaction(_) | Held::Data(_) | Held::Service(_) => None,
         }
     }
 

@@ -18,7 +18,9 @@ mod handles;
 mod log;
 mod registry;
 mod safe;
+mod service;
 mod table;
+mod tx;
 pub(crate) mod view;
 
 use std::path::PathBuf;
@@ -44,7 +46,7 @@ pub struct Caller {
     /// What `on_load` registers, until the generation is published.
     pub overlay: Arc<Overlay>,
     /// What this generation holds.
-    pub handles: Handles,
+    pub handles: Arc<Handles>,
     /// Where relative paths of databases lead.
     pub data_dir: PathBuf,
     /// Its plugin's safe.
@@ -118,7 +120,10 @@ pub(crate) unsafe fn guard(
         Ok(Ok(())) => return Status::OK,
         Ok(Err(failure)) => failure,
         Err(message) => {
-            tracing::error!(plugin = %caller.plugin, generation = caller.generation, "host call panicked: {message}");
+            // The log itself may be what panicked, at the end of a thread; then there is nobody left to tell.
+            let _ = crate::panic::catch(|| {
+                tracing::error!(plugin = %caller.plugin, generation = caller.generation, "host call panicked: {message}");
+            });
             Failure::new(Status::PANICKED, format!("the host panicked: {message}"))
         }
     };

@@ -114,6 +114,8 @@ fn hand_out(caller: &Caller, value: Value) -> HandleId {
         Value::Host(resource) => caller.handles.insert(Held::Resource(resource)),
         // Found by `data::find` only, which expects it.
         Value::Data(tenure) => caller.handles.insert(Held::Data(tenure)),
+        // Found by `service::find` only, likewise.
+        Value::Service(service) => caller.handles.insert(Held::Service(service)),
     }
 }
 
@@ -216,7 +218,8 @@ pub(super) unsafe fn run_init(caller: &Caller, init: &InitView) -> Result<Value,
         Status::OK => match caller.handles.remove(made) {
             Some(Held::Resource(resource)) => Ok(Value::Host(resource)),
             Some(Held::Data(tenure)) => Ok(Value::Data(tenure)),
-            Some(Held::Connection(_)) => {
+            Some(Held::Service(service)) => Ok(Value::Service(service)),
+            Some(Held::Connection(_) | Held::Transaction(_)) => {
                 Err(InitFailure::Err("made a connection; keep its pool instead".to_owned()))
             }
             None => Err(InitFailure::Err("returned a handle that it does not hold".to_owned())),
@@ -237,6 +240,7 @@ impl From<RegistryError> for Failure {
             RegistryError::WrongType { .. } => Status::WRONG_TYPE,
             RegistryError::Outdated { .. } => Status::OUTDATED,
             RegistryError::Misconfigured { .. } => Status::MISCONFIGURED,
+            RegistryError::Interface { .. } => Status::INTERFACE,
             RegistryError::Abandoned { .. } => Status::CLOSED,
             RegistryError::NotFound { .. } => Status::NOT_FOUND,
         };

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use plugin_api::abi::{ABI_VERSION, HandleId, HostCtx, HostTable, Status};
 
-use super::{Caller, Failure, Held, data, db, guard, log, registry, safe};
+use super::{Caller, Failure, Held, data, db, guard, log, registry, safe, service, tx};
 
 /// What the host offers one generation.
 #[derive(Debug)]
@@ -43,6 +43,9 @@ impl HostApi {
             db: &db::DB_TABLE,
             data: &data::TABLE,
             safe: &safe::SAFE_TABLE,
+            services: &service::TABLE,
+            tx: &tx::TX_TABLE,
+            pool: &db::POOL_TABLE,
             // Of the registry that the caller holds.
             registry_epoch: caller.registry.epoch(),
         });
@@ -62,13 +65,13 @@ impl HostApi {
 
 unsafe extern "C" fn handle_clone(ctx: HostCtx, handle: HandleId, out: *mut HandleId) -> Status {
     let body = |caller: &Caller| match caller.handles.get(handle) {
-        Some(held @ Held::Resource(_)) => {
+        Some(held @ (Held::Resource(_) | Held::Service(_))) => {
             let id = caller.handles.insert(held);
             // SAFETY: `out` is writable during this call.
             unsafe { out.write(id) };
             Ok(())
         }
-        Some(Held::Connection(_) | Held::Data(_)) => {
+        Some(Held::Connection(_) | Held::Transaction(_) | Held::Data(_)) => {
             Err(Failure::invalid("a connection or a fresh value has one holder"))
         }
         None => Err(Failure::new(Status::NOT_FOUND, "no such handle")),

@@ -15,6 +15,27 @@ pub(crate) unsafe fn bytes<'a>(view: BytesView) -> &'a [u8] {
     unsafe { view.as_slice() }
 }
 
+/// Copies a struct that may be older, and so shorter, than this host knows it: what it lacks is as in
+/// `default`. Nothing for a null pointer.
+///
+/// # Safety
+///
+/// `T` is a `repr(C)` struct of the boundary that begins with its size in bytes. `view` is null or
+/// points to at least that many initialised bytes, which are the beginning of a valid `T`.
+pub(crate) unsafe fn sized<T: Copy>(view: *const T, default: T) -> Option<T> {
+    if view.is_null() {
+        return None;
+    }
+    // SAFETY: non-null by the check above; a `usize` is the first field by this function's contract.
+    let size = unsafe { view.cast::<usize>().read() };
+    let mut copy = default;
+    let len = size.min(size_of::<T>());
+    // SAFETY: `len` bytes are readable by this function's contract and fit into `copy`, which is
+    // ours alone. Fields are whole: tables of the boundary grow by fields.
+    unsafe { std::ptr::copy_nonoverlapping(view.cast::<u8>(), (&raw mut copy).cast::<u8>(), len) };
+    Some(copy)
+}
+
 /// Borrows the text of a view; `what` names it in the error.
 ///
 /// # Errors

@@ -24,7 +24,12 @@ use super::limits::{Limits, size};
 use super::request_id::{RequestId, X_REQUEST_ID};
 use super::service::{Found, Incoming, Reply, Route, Service};
 use super::trouble::{Format, Trouble};
-use super::workers::Workers;
+use super::waiting::Waiting;
+use super::workers::{GivenUp, Refused, Workers};
+use crate::share::Account;
+
+/// Seconds after which a client may try again where handlers hang.
+const WHILE_HUNG: u16 = 5;
 
 /// What all connections of a server share.
 pub(super) struct Front<S> {
@@ -144,10 +149,10 @@ impl<S: Service> Front<S> {
                 return Outcome { response: Err(self.unread(&error)), origin: Some(Origin::of(&route)) };
             }
         };
-        let Parts { method, uri, headers, .. } = parts;
+        let Parts { method, uri, headers, version, .. } = parts;
         let id = Arc::clone(&id.text);
         let mut incoming =
-            Incoming { id, method, uri, headers, body, remote: flight.0.remote, deadline: None };
+            Incoming { id, method, uri, headers, body, remote: flight.0.remote, scope: None, deadline: None };
         if route.is_inline() {
             let (reply, must_tell) = match run(&route, &incoming) {
                 reply @ (Reply::Failed { .. } | Reply::Unavailable { .. } | Reply::Panicked { .. }) => {
@@ -159,38 +164,41 @@ impl<S: Service> Front<S> {
             drop(route);
             return conclude(reply, &incoming.method, &incoming.id, origin);
         }
-        incoming.deadline = Instant::now().checked_add(self.limits.handler_timeout);
-        self.hand_off(route, incoming).await
+        let began = Instant::now();
+        incoming.deadline = began.checked_add(self.limits.handler_timeout);
+        let waiting = Waiting::begin(&flight.0, version, &incoming.headers);
+        self.hand_off(route, incoming, waiting, began).await
     }
 
     /// Runs a blocking handler on a worker.
-    async fn hand_off(&self, route: S::Route, incoming: Incoming) -> Outcome {
+    async fn hand_off(
+        &self,
+        route: S::Route,
+        mut incoming: Incoming,
+        mut waiting: Waiting<'_>,
+        began: Instant,
+    ) -> Outcome {
         let origin = Origin::of(&route);
+        let account = Arc::clone(route.account());
         let (id, method, deadline) = (Arc::clone(&incoming.id), incoming.method.clone(), incoming.deadline);
+        incoming.scope = Some(waiting.scope());
         let (answers, mut answer) = oneshot::channel();
         let job = Box::new(move || {
-            // Nobody waits any more: it stood in the queue beyond its deadline.
-            if answers.is_closed() {
-                return;
-            }
             let reply = run(&route, &incoming);
             drop((route, incoming));
+            // Nobody waits any more after the deadline.
             let _ = answers.send(reply);
         });
-        if self.workers.submit(job).is_err() {
-            let mut trouble =
-                Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "the server is busy; try again in a second");
-            trouble.reason = Some("all workers are busy and the queue is full".to_owned());
-            trouble.retry_after = Some(1);
-            return Outcome { response: Err(trouble), origin: Some(origin) };
-        }
-        let reply = match deadline {
-            None => (&mut answer).await,
-            Some(deadline) => match tokio::time::timeout_at(deadline.into(), &mut answer).await {
-                Ok(reply) => reply,
-                Err(_) => {
-                    return Outcome { response: Err(self.too_late(&id, &origin)), origin: Some(origin) };
-                }
+        let ticket = match self.workers.submit(&account, job) {
+            Ok(ticket) => ticket,
+            Err(refused) => return self.not_taken(refused, &account, origin),
+        };
+        let reply = match waiting.answer(&mut answer, deadline).await {
+            Some(reply) => reply,
+            None => match self.workers.give_up(&ticket) {
+                GivenUp::Ended => answer.await,
+                GivenUp::Waiting => return self.never_begun(&id, origin),
+                GivenUp::Running => return self.too_late(&id, origin, began),
             },
         };
         let reply = reply.unwrap_or_else(|_| Reply::Panicked {
@@ -199,7 +207,48 @@ impl<S: Service> Front<S> {
         conclude(reply, &method, &id, Some(origin))
     }
 
-    fn too_late(&self, id: &str, origin: &Origin) -> Trouble {
+    /// The answer where too much waits or hangs already.
+    fn not_taken(&self, refused: Refused, account: &Account, origin: Origin) -> Outcome {
+        let mut trouble =
+            Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "the server is busy; try again in a second");
+        trouble.retry_after = Some(1);
+        if refused == Refused::Late {
+            if account.close(self.limits.workers().late) {
+                self.service.turned_away(&origin.plugin, origin.generation);
+            }
+            trouble.retry_after = Some(WHILE_HUNG);
+            trouble.reason = Some(format!(
+                "{} of its handlers still run after their deadline, {} of them in this generation; it gets no \
+                 further threads until some return, or newer code serves",
+                account.share().late(),
+                account.late(),
+            ));
+        } else {
+            trouble.reason = Some("all workers it may have are busy and the queue is full".to_owned());
+        }
+        Outcome { response: Err(trouble), origin: Some(origin) }
+    }
+
+    /// The answer to a request that was not begun before its deadline.
+    fn never_begun(&self, id: &str, origin: Origin) -> Outcome {
+        let reason = format!("no worker was free within {:?}", self.limits.handler_timeout);
+        tracing::warn!(
+            plugin = &*origin.plugin,
+            generation = origin.generation,
+            route = &*origin.pattern,
+            request_id = id,
+            reason,
+            "request waited too long"
+        );
+        let mut trouble =
+            Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "the server is busy; try again in a second");
+        trouble.retry_after = Some(1);
+        trouble.reason = Some(reason);
+        Outcome { response: Err(trouble), origin: Some(origin) }
+    }
+
+    /// The answer to a request whose handler goes on after its deadline.
+    fn too_late(&self, id: &str, origin: Origin, began: Instant) -> Outcome {
         let reason = format!("no answer within {:?}; the handler still runs", self.limits.handler_timeout);
         tracing::error!(
             plugin = &*origin.plugin,
@@ -209,10 +258,11 @@ impl<S: Service> Front<S> {
             reason,
             "handler passed its deadline"
         );
+        self.service.missed_deadline(&origin.plugin, origin.generation, began);
         let mut trouble =
             Trouble::new(StatusCode::GATEWAY_TIMEOUT, "the handler took too long; the log has the reason");
         trouble.reason = Some(reason);
-        trouble
+        Outcome { response: Err(trouble), origin: Some(origin) }
     }
 
     fn unread(&self, error: &BodyError) -> Trouble {

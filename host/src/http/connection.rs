@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 
 use super::limits::Limits;
 use super::numbers::Counters;
+use crate::tx::{Reason, Scope};
 
 /// How long a client gets to read the last response while it is still sending.
 const LINGER: Duration = Duration::from_secs(2);
@@ -57,6 +58,8 @@ pub(super) struct Connection {
     /// Whether the client may still be sending when the last response leaves.
     must_linger: AtomicBool,
     closing: AtomicBool,
+    /// What a client that goes away no longer wants. Written by the request, read by the wire.
+    wanted: Mutex<Option<Arc<Scope>>>,
     /// The connection's task; its waker stays the same for the task's life.
     waker: OnceLock<Waker>,
 }
@@ -115,6 +118,23 @@ impl Connection {
     /// closing a socket with unread bytes in it takes the answer away from the client.
     pub(super) fn linger(&self) {
         self.must_linger.store(true, Relaxed);
+    }
+
+    /// Has `scope` given up when the client goes away, until the next call.
+    pub(super) fn want(&self, scope: Option<Arc<Scope>>) {
+        *self.wanted.lock() = scope;
+    }
+
+    /// Whether it matters that the client goes away.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted.lock().is_some()
+    }
+
+    /// The client has gone away.
+    pub(super) fn left(&self) {
+        if let Some(scope) = self.wanted.lock().take() {
+            scope.abandon(Reason::Disconnected);
+        }
     }
 
     pub(super) fn remember(&self, waker: &Waker) {
@@ -197,6 +217,7 @@ impl Thread {
             is_http2: AtomicBool::new(false),
             must_linger: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            wanted: Mutex::default(),
             waker: OnceLock::new(),
         });
         self.connections.lock().insert(connection.number, Arc::clone(&connection));

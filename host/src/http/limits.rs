@@ -3,6 +3,8 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use super::workers::WorkerLimits;
+
 /// Limits of the public listener. A `Duration::MAX` switches a time-out off.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -14,6 +16,10 @@ pub struct Limits {
     pub fixed_workers: bool,
     /// Blocking requests that may wait for a worker; one more is answered with 503 at once.
     pub queue: usize,
+    /// From so many blocking requests of one generation of a plugin on that go on after their deadline, each
+    /// on a thread that was replaced, none of it is begun, and new ones are answered with 503. `None` takes
+    /// half the number of workers.
+    pub max_late: Option<NonZeroUsize>,
     /// Largest request body, in bytes; a larger one is answered with 413.
     pub max_body: usize,
     /// Largest request line plus headers, in bytes, at least 8192; more is answered with 431.
@@ -22,7 +28,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// How long a client may take to send a body; then 408.
     pub body_timeout: Duration,
-    /// How long a blocking handler may take, waiting for a worker included; then 504.
+    /// How long a blocking handler may take, waiting for a worker included; then 504, or 503 if it was
+    /// still waiting.
     pub handler_timeout: Duration,
     /// How long a client may go without taking any byte of a response.
     pub write_timeout: Duration,
@@ -44,6 +51,7 @@ impl Default for Limits {
             max_workers: None,
             fixed_workers: false,
             queue: 1024,
+            max_late: None,
             max_body: 2 * 1024 * 1024,
             max_head: 64 * 1024,
             header_timeout: Duration::from_secs(10),
@@ -63,9 +71,11 @@ impl Limits {
         self.io_threads.map_or_else(cores, NonZeroUsize::get)
     }
 
-    /// The number of workers these limits mean on this machine.
-    pub(super) fn worker_count(&self) -> usize {
-        self.max_workers.map_or_else(|| (4 * cores()).max(16), NonZeroUsize::get)
+    /// What these limits mean for the workers on this machine.
+    pub(super) fn workers(&self) -> WorkerLimits {
+        let threads = self.max_workers.map_or_else(|| (4 * cores()).max(16), NonZeroUsize::get);
+        let late = self.max_late.map_or_else(|| threads.div_ceil(2), NonZeroUsize::get);
+        WorkerLimits { threads, queue: self.queue, late }
     }
 }
 

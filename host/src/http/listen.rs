@@ -77,13 +77,24 @@ impl Listener {
         })
     }
 
+    /// A socket that somebody else has bound, and listens with.
+    ///
+    /// # Errors
+    ///
+    /// When it is no TCP socket.
+    pub fn adopt(socket: TcpListener) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let address = socket.local_addr()?;
+        Ok(Listener { socket, address })
+    }
+
     /// The bound address, with the port the system chose if 0 was asked for.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// The socket itself.
-    pub(super) fn into_socket(self) -> TcpListener {
+    pub fn into_socket(self) -> TcpListener {
         self.socket
     }
 

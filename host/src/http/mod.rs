@@ -32,6 +32,7 @@ mod server;
 mod service;
 pub mod side;
 mod trouble;
+mod waiting;
 mod wire;
 pub mod workers;
 
@@ -40,7 +41,7 @@ pub use self::listen::{ListenError, Listener};
 pub use self::numbers::Numbers;
 pub use self::server::{Server, StartError};
 pub use self::service::{Found, Incoming, Reply, Route, Service};
-pub use self::workers::{WorkerNumbers, Workers};
+pub use self::workers::{WorkerLimits, WorkerNumbers, Workers};
 
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,7 @@ use super::listen::Listener;
 use super::numbers::Numbers;
 use super::service::Service;
 use super::workers::Workers;
+use crate::pins::DrainOnDrop;
 
 /// How much longer than its deadline a shutdown waits for threads to say so.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -61,9 +62,9 @@ impl Server {
     ) -> Result<Self, StartError> {
         let count = limits.io_thread_count();
         let workers = if limits.fixed_workers {
-            Workers::fixed(limits.worker_count(), limits.queue)
+            Workers::fixed(limits.workers())
         } else {
-            Workers::new(limits.worker_count(), limits.queue)
+            Workers::new(limits.workers())
         };
         let front = Arc::new(Front { service, limits, workers: workers.clone() });
         let (senders, inboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| unbounded_channel()).unzip();
@@ -164,6 +165,7 @@ fn start_thread<S: Service>(
     let index = thread.index;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let body = move || {
+        let _drain = DrainOnDrop;
         let cut = runtime.block_on(thread.run(socket));
         // Connections that are still open close here.
         drop(runtime);

@@ -10,6 +10,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, Uri};
 
+use crate::share::Account;
+use crate::tx::Scope;
+
 /// What serves requests: the plugins' current generations.
 pub trait Service: Send + Sync + 'static {
     /// A handler of one generation.
@@ -20,6 +23,16 @@ pub trait Service: Send + Sync + 'static {
     /// Called on an I/O thread, so it never blocks. HEAD and OPTIONS arrive as they are: a GET
     /// route should be found for HEAD; [`Found::WrongMethod`] for OPTIONS becomes a 204 with `Allow`.
     fn find(&self, method: &Method, path: &str) -> Found<Self::Route>;
+
+    /// Is told that a handler of this plugin's generation has passed its deadline, of a request that came
+    /// at `began`; the answer was 504.
+    ///
+    /// Called on an I/O thread, so it never blocks.
+    fn missed_deadline(&self, plugin: &str, generation: u64, began: Instant);
+
+    /// Is told that requests of this plugin's generation are turned away with 503, as too many of its
+    /// handlers go on after their deadline. Called once until none does any more, as above.
+    fn turned_away(&self, plugin: &str, generation: u64);
 }
 
 /// Who answers a request.
@@ -72,6 +85,9 @@ pub trait Route: Send + 'static {
     /// Why the newest code of this plugin was refused, if what serves is not the newest.
     fn reload_failed(&self) -> Option<String>;
 
+    /// Where its runs are booked: on its generation, and with it on its plugin.
+    fn account(&self) -> &Arc<Account>;
+
     /// Runs the handler on this thread. Never unwinds out of plugin code.
     fn invoke(&self, request: &Incoming) -> Reply;
 }
@@ -91,6 +107,8 @@ pub struct Incoming {
     pub body: Bytes,
     /// The client's address.
     pub remote: SocketAddr,
+    /// Where its database transactions are; `None` for inline handlers.
+    pub scope: Option<Arc<Scope>>,
     /// When the client gets a 504; `None` for inline handlers and when there is no limit.
     pub deadline: Option<Instant>,
 }

@@ -1,8 +1,8 @@
 //! A small server on a thread of its own: the admin listener and the control socket.
 //!
 //! It answers while every I/O thread and worker is busy, which is when an operator asks. It owns
-//! one thread and one listener; what it says is the caller's handler, run on that thread. A handler
-//! that takes long delays the other clients of the same side server and nobody else.
+//! its threads and one listener; what it says is the caller's handler. Each request has a thread of
+//! its own, so that an order that takes long does not keep anybody from looking meanwhile.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long accepting rests when the system has nothing left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
-/// Answers a request. Runs on the side server's thread; a panic becomes a 500.
+/// Answers a request. Runs on a thread of the side server, several at a time; a panic becomes a 500.
 pub type Handler = Arc<dyn Fn(Request<Bytes>) -> Response<Bytes> + Send + Sync>;
 
 /// What a side server listens on.
@@ -90,7 +90,9 @@ pub fn serve(
 ) -> Result<SideServer, SideError> {
     let (stop, stopped) = oneshot::channel();
     let listener = listener.into();
-    let started = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().thread_name(format!("{name} request")).max_blocking_threads(MAX_CONNECTIONS);
+    let started = runtime.build().and_then(|runtime| {
         let listener = {
             let _in_runtime = runtime.enter();
             Accept::new(listener)?
@@ -105,7 +107,7 @@ pub fn serve(
 }
 
 impl SideServer {
-    /// Stops listening, closes the connections and ends the thread. Waits for a handler that is running.
+    /// Stops listening, closes the connections and ends the threads. Waits for the handlers that are running.
     pub fn stop(mut self) {
         self.end();
     }
@@ -223,10 +225,16 @@ async fn respond(
         }
     };
     let request = Request::from_parts(parts, body);
-    let response = crate::panic::catch(|| handler(request)).unwrap_or_else(|message| {
-        tracing::error!(panic = message, "the host panicked in a side server");
-        line(StatusCode::INTERNAL_SERVER_ERROR, "the host panicked; the log has the reason\n")
-    });
+    let run = move || {
+        crate::panic::catch(|| handler(request)).unwrap_or_else(|message| {
+            tracing::error!(panic = message, "the host panicked in a side server");
+            line(StatusCode::INTERNAL_SERVER_ERROR, "the host panicked; the log has the reason\n")
+        })
+    };
+    // It fails only when the server is stopping, and its client is about to be cut off.
+    let response = tokio::task::spawn_blocking(run)
+        .await
+        .unwrap_or_else(|_| line(StatusCode::SERVICE_UNAVAILABLE, "the host is stopping\n"));
     Ok(response.map(Full::new))
 }
 

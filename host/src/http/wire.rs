@@ -55,6 +55,19 @@ impl Wire {
         let _ = self.stream.try_write(&rejection.bytes);
     }
 
+    /// Notices that the client has gone while it is being answered. hyper does not read then, for the sake
+    /// of clients that only close their side.
+    fn watch_client(&self, cx: &mut Context<'_>) {
+        if self.connection.phase() != Phase::Busy || !self.connection.is_wanted() {
+            return;
+        }
+        let mut byte = [0];
+        match self.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
+            Poll::Ready(Ok(0) | Err(_)) => self.connection.left(),
+            Poll::Ready(Ok(_)) | Poll::Pending => {}
+        }
+    }
+
     fn poll_replacement(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.replacement.has_remaining() {
             let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.replacement))?;
@@ -155,6 +168,7 @@ impl AsyncWrite for Wire {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(this.poll_replacement(cx))?;
+        this.watch_client(cx);
         // hyper flushes the socket only after its own buffer is empty: the response has left.
         if this.connection.phase() == Phase::Writing {
             this.connection.enter(Phase::Idle);

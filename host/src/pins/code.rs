@@ -16,8 +16,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
+use super::crash::{Running, while_running};
 use super::real::{self, Destructor};
 use super::thread;
 
@@ -37,8 +38,21 @@ pub struct Code {
     named: Mutex<BTreeMap<String, usize>>,
     /// Its pthread keys, with their destructors.
     keys: Mutex<BTreeMap<u32, Option<Destructor>>>,
+    /// What it is called. Written once, before it is mapped.
+    label: OnceLock<Label>,
     /// Called when retired code loses its last pin.
     on_free: Box<dyn Fn() + Send + Sync>,
+}
+
+/// What code is called in the record of a crash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label {
+    /// The plugin.
+    pub plugin: Arc<str>,
+    /// The generation.
+    pub generation: u64,
+    /// Content id of the library.
+    pub build: Box<str>,
 }
 
 /// Keeps the code of a library mapped for as long as it lives.
@@ -80,11 +94,18 @@ impl Code {
             is_closing: AtomicBool::new(false),
             named: Mutex::default(),
             keys: Mutex::default(),
+            label: OnceLock::new(),
             on_free: Box::new(on_free),
         });
         lock(&CODES).push(Arc::clone(&code));
         COUNT.fetch_add(1, Ordering::SeqCst);
         code
+    }
+
+    /// Says what it is called. To be said once, before it is mapped.
+    pub fn set_label(&self, label: Label) {
+        // The first word stands.
+        let _ = self.label.set(label);
     }
 
     /// Where it is mapped; `None` before it is.
@@ -104,6 +125,11 @@ impl Code {
     pub fn inside<R>(self: &Arc<Self>, body: impl FnOnce() -> R) -> R {
         let _restore = Restore::set(&INSIDE, Arc::as_ptr(self));
         body()
+    }
+
+    /// As [`Code::inside`], for a request or hook that the record of a crash is to name.
+    pub fn inside_for<R>(self: &Arc<Self>, running: &Running<'_>, body: impl FnOnce() -> R) -> R {
+        while_running(running, || self.inside(body))
     }
 
     /// Keeps the code mapped until the pin is dropped. `reason` completes "held by ...".
@@ -278,11 +304,56 @@ fn from_cell(codes: &[Arc<Code>], wanted: *const Code) -> Option<Arc<Code>> {
     codes.iter().find(|code| ptr::eq(Arc::as_ptr(code), wanted)).map(Arc::clone)
 }
 
+/// Addresses of the host's own executable. Written by the first [`is_executable`].
+static EXECUTABLE: OnceLock<Range<usize>> = OnceLock::new();
+
 /// Whether an address lies in the host's own executable.
 pub(super) fn is_executable(address: usize) -> bool {
-    static EXECUTABLE: OnceLock<Range<usize>> = OnceLock::new();
     // The loader lists the executable first, without a name.
     EXECUTABLE.get_or_init(|| mapped_range(Path::new("")).unwrap_or(0..0)).contains(&address)
+}
+
+/// How far into the executable an address is. For signal handlers.
+pub(super) fn offset_in_executable(address: usize) -> Option<usize> {
+    EXECUTABLE.get().filter(|range| range.contains(&address)).map(|range| address - range.start)
+}
+
+/// How often a signal handler tries to see the list of code, which others hold for nanoseconds.
+const TRIES: usize = 100_000;
+
+/// All code, without waiting: for signal handlers. `None` where this thread was changing it, or another one
+/// has stopped doing so.
+fn without_waiting<R>(body: impl FnOnce(&[Arc<Code>]) -> R) -> Option<R> {
+    for _ in 0..TRIES {
+        match CODES.try_lock() {
+            Ok(codes) => return Some(body(&codes)),
+            Err(TryLockError::Poisoned(codes)) => return Some(body(&codes.into_inner())),
+            Err(TryLockError::WouldBlock) => std::hint::spin_loop(),
+        }
+    }
+    None
+}
+
+/// Tells `body` whose code this thread runs; where the host has not said so, whose `address` is. For signal
+/// handlers.
+pub(super) fn with_label(address: usize, body: impl FnOnce(&Label)) {
+    let (inside, loading) = (INSIDE.get(), LOADING.get());
+    without_waiting(|codes| {
+        let is = |wanted: *const Code| move |code: &&Arc<Code>| ptr::eq(Arc::as_ptr(code), wanted);
+        let mut each = codes.iter();
+        let found = each.clone().find(is(loading)).or_else(|| each.clone().find(is(inside)));
+        let found = found.or_else(|| each.find(|code| code.contains(address)));
+        found.and_then(|code| code.label.get()).map(body)
+    });
+}
+
+/// Tells `body` whose code an address lies in, and how far into it. For signal handlers.
+pub(super) fn with_owner(address: usize, body: impl FnOnce(&Label, usize)) -> Option<()> {
+    without_waiting(|codes| {
+        let code = codes.iter().find(|code| code.contains(address))?;
+        body(code.label.get()?, address - code.range.get()?.start);
+        Some(())
+    })?
 }
 
 /// From the first to the last address of the segments of the object that the loader knows as `path`.

@@ -260,6 +260,8 @@ pub(super) mod glibc {
         code::enter_for_good(&code);
         thread::begin(code);
         // SAFETY: what the library asked for.
-        unsafe { start(argument) }
+        let outcome = unsafe { start(argument) };
+        thread::drain_all();
+        outcome
     }
 }

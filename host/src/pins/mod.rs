@@ -23,18 +23,23 @@
 //! - Nothing of the host's own pays for this: an address in the executable is passed on at once.
 
 mod code;
+mod crash;
 mod holders;
 mod interpose;
 mod real;
+mod record;
 mod signals;
+mod stack;
 mod thread;
 mod tombstone;
 
 #[cfg(test)]
 mod tests;
 
-pub use self::code::{Code, Pin};
+pub use self::code::{Code, Label, Pin};
+pub use self::crash::{Recorder, Running, record_crashes};
 pub use self::interpose::{Unsupported, self_test};
+pub use self::record::Crash;
 pub use self::signals::handlers_in;
-pub use self::thread::{attend, drain_if_due, is_due};
+pub use self::thread::{DrainOnDrop, attend, drain_if_due, is_due};
 pub use self::tombstone::bury;

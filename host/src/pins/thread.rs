@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use super::code::{Code, lock, owner_of_key};
 use super::real::{self, Destructor};
+use super::stack::SignalStack;
 
 /// A thread that keeps something of a library, or that attends.
 pub(super) struct Record {
@@ -26,6 +27,8 @@ pub(super) struct Record {
     pub(super) kept: Mutex<Vec<Kept>>,
     /// Whether there is something to drain. Written by whoever retires code, read at drain points.
     is_due: AtomicBool,
+    /// What signal handlers run on. Written and taken by the thread itself.
+    stack: Mutex<Option<SignalStack>>,
     /// Makes the thread come to a drain point soon.
     wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
@@ -94,6 +97,7 @@ fn record() -> Option<Arc<Record>> {
             id: unsafe { libc::gettid() },
             kept: Mutex::default(),
             is_due: AtomicBool::new(false),
+            stack: Mutex::default(),
             wake: OnceLock::new(),
         });
         lock(&THREADS).push(Arc::clone(&record));
@@ -116,6 +120,7 @@ pub fn attend(wake: impl Fn() + Send + Sync + 'static) {
     if let Some(record) = record() {
         // A second declaration by the same thread would say the same.
         let _ = record.wake.set(Box::new(wake));
+        record.take_signals();
     }
 }
 
@@ -138,6 +143,31 @@ pub fn drain_if_due() {
     {
         record.is_due.store(false, Ordering::Release);
         record.drain(Code::is_retired);
+    }
+}
+
+/// Runs all that this thread keeps of libraries, now that its work is done.
+///
+/// At the very end of the thread it would be run as well, but then the host's own thread-locals may be gone, on
+/// which a destructor depends that calls the host: the log's, for one.
+pub(super) fn drain_all() {
+    let known = RECORD.get();
+    if !known.is_null()
+        && known != ENDED
+        && let Some(record) = record()
+    {
+        record.drain(|_| true);
+    }
+}
+
+/// Runs, when dropped, all that the thread keeps of libraries. For the outermost frame of a thread of the host
+/// in which code of libraries may run.
+#[derive(Debug)]
+pub struct DrainOnDrop;
+
+impl Drop for DrainOnDrop {
+    fn drop(&mut self) {
+        drain_all();
     }
 }
 
@@ -190,16 +220,20 @@ pub(super) fn keep_local(code: &Arc<Code>, destructor: Destructor, object: *mut 
 pub(super) fn keep_key(code: &Arc<Code>, key: u32, has_value: bool) {
     let Some(record) = record() else { return };
     let is_it = |kept: &Kept| matches!(kept.what, What::Key(of) if of == key);
-    let at = lock(&record.kept).iter().position(is_it);
-    match (at, has_value) {
-        (None, true) => {
+    let gone = {
+        // Found and removed under one lock: another thread may be forgetting a key that stands before it.
+        let mut kept = lock(&record.kept);
+        match (kept.iter().position(is_it), has_value) {
+            (Some(at), false) => Some(kept.remove(at)),
+            (Some(_), true) | (None, false) => return,
+            (None, true) => None,
+        }
+    };
+    match gone {
+        Some(gone) => gone.code.release(),
+        None => {
             keep(code, What::Key(key));
         }
-        (Some(at), false) => {
-            let gone = lock(&record.kept).remove(at);
-            gone.code.release();
-        }
-        _ => {}
     }
 }
 
@@ -219,7 +253,10 @@ pub(super) fn forget_key(key: u32) {
 /// Begins a thread that a library started: takes over the pin that its creator made.
 pub(super) fn begin(code: Arc<Code>) {
     match record() {
-        Some(record) => lock(&record.kept).push(Kept { code, what: What::Started }),
+        Some(record) => {
+            record.take_signals();
+            lock(&record.kept).push(Kept { code, what: What::Started });
+        }
         // Cannot be at the start of a thread; the pin stays, which errs on the side of never unmapping.
         None => std::mem::forget(code),
     }
@@ -229,6 +266,7 @@ pub(super) fn begin(code: Arc<Code>) {
 fn end() {
     let Some(record) = record() else { return };
     record.drain(|_| true);
+    lock(&record.stack).take();
     {
         let mut threads = lock(&THREADS);
         if let Some(at) = threads.iter().position(|other| Arc::ptr_eq(other, &record)) {
@@ -250,6 +288,14 @@ const KEY_ROUNDS: usize = 4;
 const MOST_LOCALS: usize = 100_000;
 
 impl Record {
+    /// Gives the thread a stack for signal handlers, so that the overflow of its own can be reported.
+    fn take_signals(&self) {
+        let mut stack = lock(&self.stack);
+        if stack.is_none() {
+            *stack = SignalStack::install();
+        }
+    }
+
     /// Runs the destructors of the code that `of` names, on this record's own thread.
     fn drain(&self, of: impl Fn(&Code) -> bool) {
         for _ in 0..KEY_ROUNDS {

@@ -21,6 +21,10 @@ pub enum EventKind {
     Reloaded,
     /// The code of an earlier generation serves again, as a new generation.
     RolledBack,
+    /// After a crash, the code that served before serves again.
+    Resumed,
+    /// The code of a generation has crashed the process that it served in.
+    Crashed,
     /// New code did not become current. What served before still serves.
     Refused,
     /// A build brought the very library that serves already.
@@ -29,6 +33,9 @@ pub enum EventKind {
     Retired,
     /// The code of a generation that served, or was refused, has been unmapped.
     Unloaded,
+    /// A handler of the current generation has passed its deadline, or so many have that its requests are
+    /// turned away. It serves on.
+    Degraded,
     /// A plugin was deleted.
     Removed,
 }

@@ -22,6 +22,7 @@ use super::stage::{BuildId, Staged};
 use super::vetting::Oddity;
 use crate::pins::Pin;
 use crate::registry::unix_ms;
+use crate::share::Account;
 
 /// One loaded copy of a plugin's library.
 #[derive(Debug)]
@@ -51,6 +52,8 @@ pub struct Generation {
     pub(super) requests: AtomicU64,
     /// Panics of its handlers. Written by the service, read by faces.
     pub panics: AtomicU64,
+    /// What it takes of the workers, and the deadlines its handlers have missed.
+    pub account: Arc<Account>,
     /// Why it is being unloaded. Written once, when it stops being current.
     pub(super) unload_reason: Mutex<Option<u32>>,
 }

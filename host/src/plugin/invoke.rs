@@ -23,6 +23,7 @@ use plugin_api::abi::{
 use super::library::{Library, Route};
 use crate::hostcall::call::{self, Call};
 use crate::hostcall::view;
+use crate::pins::Running;
 
 /// A request on its way to a handler.
 #[derive(Debug)]
@@ -123,10 +124,11 @@ pub fn handle(library: &Library, route: &Route, request: &Invocation<'_>) -> Out
         route: Arc::clone(&route.name),
         request_id: Arc::clone(request.id),
     };
+    let running = Running { route: &route.name, request: request.id };
     let status = call::enter(current, || {
         // SAFETY: the contract of `HandlerFn`: the library is mapped while `library` lives; request and
         // reply live on this frame until the call returns.
-        library.code().inside(|| unsafe { (route.handler)(&view, &sink) })
+        library.code().inside_for(&running, || unsafe { (route.handler)(&view, &sink) })
     });
     outcome(status, reply)
 }
@@ -284,7 +286,9 @@ fn fallible(
     }
     let mut text = String::new();
     let sink = ErrorSink { data: (&raw mut text).cast(), report: Some(report) };
-    let status = call::enter(hook_call(library, name), || library.code().inside(|| hook(&sink)));
+    let running = Running { route: name, request: "" };
+    let status =
+        call::enter(hook_call(library, name), || library.code().inside_for(&running, || hook(&sink)));
     hook_outcome(status, text)
 }
 
@@ -297,7 +301,7 @@ pub fn on_unload(library: &Library, reason: u32) -> Result<(), HookError> {
     let Some(hook) = library.hooks.on_unload else { return Ok(()) };
     let status = call::enter(hook_call(library, "on_unload"), || {
         // SAFETY: the library is mapped while `library` lives.
-        library.code().inside(|| unsafe { hook(reason) })
+        library.code().inside_for(&Running { route: "on_unload", request: "" }, || unsafe { hook(reason) })
     });
     hook_outcome(status, String::new())
 }

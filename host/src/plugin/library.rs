@@ -19,7 +19,7 @@ use libc::RTLD_NOLOAD;
 use libloading::os::unix::{Library as Mapping, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW};
 use plugin_api::abi::{
     ABI_VERSION, ENTRY_SYMBOL, EntryFn, ErrorSink, HandlerFn, MemoryStripe, PluginTable, PreviousView,
-    ROUTE_BLOCKING, ROUTE_INLINE, RouteView, Status,
+    ROUTE_BLOCKING, ROUTE_IDEMPOTENT, ROUTE_INLINE, RouteView, Status,
 };
 
 use crate::hostcall::{Caller, HostApi, view};
@@ -65,6 +65,8 @@ pub struct Route {
     pub name: Arc<str>,
     /// Whether the handler runs on the I/O thread.
     pub is_inline: bool,
+    /// Whether the handler may be run again when its transaction collided with another one.
+    pub is_idempotent: bool,
     /// The handler. Callable as long as the library is mapped, that is while its [`Library`] lives.
     pub(super) handler: HandlerFn,
 }
@@ -324,18 +326,32 @@ unsafe fn vet(table: &PluginTable) -> Result<(Option<String>, Vec<Route>), OpenE
     }
     let mut routes = Vec::with_capacity(table.route_count.min(1024));
     for i in 0..table.route_count {
-        // SAFETY: this function's contract: `route_count` routes, `route_size` bytes apart, of which the
-        // first `ROUTE_V1` are those of `RouteView`.
-        let route = unsafe { &*table.routes.byte_add(i * table.route_size) };
-        // SAFETY: this function's contract.
-        routes.push(unsafe { vet_route(route) }.map_err(|reason| malformed(format!("route {i}: {reason}")))?);
+        // SAFETY: this function's contract: `route_count` routes, `route_size` bytes apart.
+        let route = unsafe { table.routes.byte_add(i * table.route_size) };
+        // SAFETY: this function's contract, and `route_size` is not less than `ROUTE_V1`.
+        let read = unsafe { vet_route(&read_route(route, table.route_size)) };
+        routes.push(read.map_err(|reason| malformed(format!("route {i}: {reason}")))?);
     }
     Ok((mount, routes))
 }
 
+/// Copies a route, with zeros for what its writer did not know.
+///
 /// # Safety
 ///
-/// `route` and what it points to are valid.
+/// `size` bytes from `route` are valid, at least `ROUTE_V1`, and the first of them are a `RouteView`'s.
+unsafe fn read_route(route: *const RouteView, size: usize) -> RouteView {
+    let mut copy = MaybeUninit::<RouteView>::zeroed();
+    let known = size.min(size_of::<RouteView>());
+    // SAFETY: `known` bytes are valid in `route` by this function's contract, and in `copy` by its size.
+    unsafe { route.cast::<u8>().copy_to_nonoverlapping(copy.as_mut_ptr().cast(), known) };
+    // SAFETY: all fields that must not be zero are among the first `ROUTE_V1` bytes, which were copied.
+    unsafe { copy.assume_init() }
+}
+
+/// # Safety
+///
+/// What `route` points to is valid.
 unsafe fn vet_route(route: &RouteView) -> Result<Route, String> {
     // SAFETY: this function's contract.
     let method = unsafe { view::text(route.method, "its method") }.map_err(|e| e.message)?;
@@ -357,6 +373,7 @@ unsafe fn vet_route(route: &RouteView) -> Result<Route, String> {
         pattern: pattern.to_owned(),
         name: format!("{method} {pattern}").into(),
         is_inline,
+        is_idempotent: route.flags & ROUTE_IDEMPOTENT != 0,
         handler: route.handler,
     })
 }

@@ -18,14 +18,15 @@ use super::generation::{Generation, Lease};
 use super::invoke::{self, HookError};
 use super::library::{self, Library, Mapped};
 use super::reaper::Task;
+use super::record::Plugin;
 use super::router::{self, Entry, Router};
 use super::stage::BuildId;
-use super::worker::Plugin;
 use super::{Shared, descriptor, vetting};
-use crate::hostcall::{Caller, Handles};
-use crate::pins::Code;
+use crate::hostcall::Caller;
+use crate::pins::{Code, DrainOnDrop, Label};
 use crate::registry::Overlay;
 use crate::report::chain;
+use crate::share::Account;
 
 /// How many generations may stay mapped when they are not, or cannot be, unmapped. Each costs one of the
 /// process's 1,024 pthread keys; a process that runs out of them aborts.
@@ -68,6 +69,14 @@ impl Hook {
     }
 }
 
+/// What [`Shared::prepare`] came to.
+pub(super) enum Prepared {
+    /// A generation that needs nothing but to be published. Who does not publish it abandons it.
+    Ready(Arc<Generation>),
+    /// The library is the one that serves already.
+    Unchanged { number: u64 },
+}
+
 /// What [`Shared::load`] did.
 pub(super) enum Loaded {
     /// A new generation serves.
@@ -85,9 +94,34 @@ impl Shared {
         build_id: BuildId,
         steps: &mut Steps,
     ) -> Result<Loaded, Refused> {
+        let generation = match self.prepare(plugin, bytes, build_id, steps)? {
+            Prepared::Ready(generation) => generation,
+            Prepared::Unchanged { number } => return Ok(Loaded::Unchanged { number }),
+        };
+        let number = generation.number;
+        match steps.run("publish", || self.publish(&[(Arc::clone(plugin), Arc::clone(&generation))])) {
+            Ok(previous) => Ok(Loaded::Published { number, previous: previous.into_iter().next().flatten() }),
+            Err(refused) => {
+                self.abandon(generation);
+                Err(refused)
+            }
+        }
+    }
+
+    /// The pipeline up to `init`: what it stages is seen by nobody else yet.
+    pub(super) fn prepare(
+        self: &Arc<Self>,
+        plugin: &Arc<Plugin>,
+        bytes: &[u8],
+        build_id: BuildId,
+        steps: &mut Steps,
+    ) -> Result<Prepared, Refused> {
         let serving = plugin.state.lock().current.clone();
         if let Some(lease) = serving.as_ref().filter(|lease| lease.generation().build_id == build_id) {
-            return Ok(Loaded::Unchanged { number: lease.generation().number });
+            return Ok(Prepared::Unchanged { number: lease.generation().number });
+        }
+        if let Some(reason) = self.quarantine.reason(&plugin.name, build_id) {
+            return Err(Refused::new("quarantine", reason));
         }
         let (descriptor, vetted, staged) = steps.run("stage", || {
             let descriptor =
@@ -101,9 +135,11 @@ impl Shared {
                 self.stage.put(&plugin.name, bytes).map_err(|error| Refused::new("stage", chain(&error)))?;
             Ok::<_, Refused>((descriptor, vetted, staged))
         })?;
-        steps
-            .run("probe", || self.probe.run(&staged.path))
-            .map_err(|error| Refused::new("probe", chain(&error)))?;
+        if !self.proven.lock().contains(&build_id) {
+            steps
+                .run("probe", || self.probe.run(&staged.path))
+                .map_err(|error| Refused::new("probe", chain(&error)))?;
+        }
         if self.parked.len() >= MOST_PARKED {
             let words = format!(
                 "{MOST_PARKED} earlier generations are still mapped, and the process cannot take more; restart the host"
@@ -122,10 +158,17 @@ impl Shared {
             generation: number,
             registry: Arc::clone(&self.registry),
             overlay: Arc::new(Overlay::open()),
-            handles: Handles::default(),
+            handles: Arc::default(),
             data_dir: self.settings.state_dir.join("data"),
             safe: self.safe.for_another(),
-            code: self.code_at(&staged.path),
+            code: self.code_at(
+                &staged.path,
+                Label {
+                    plugin: Arc::clone(&plugin.name),
+                    generation: number,
+                    build: build_id.to_string().into(),
+                },
+            ),
         });
         let (library, staged) = match steps.run("open", || self.open(&staged.path, &caller, &vetted.needs)) {
             Ok(library) => (library, staged),
@@ -154,34 +197,41 @@ impl Shared {
             in_flight: Default::default(),
             requests: Default::default(),
             panics: Default::default(),
+            account: Account::of(Arc::clone(&plugin.share)),
             unload_reason: Mutex::new(None),
         });
         let outcome = mount
             .and_then(|_| router::index(&generation.library.routes))
             .map_err(|error| Refused::new("open", error.to_string()))
-            .and_then(|_| self.init(&generation, serving.as_deref(), steps))
-            .and_then(|()| steps.run("publish", || self.publish(plugin, &generation)));
+            .and_then(|_| self.init(&generation, serving.as_deref(), steps));
         match outcome {
-            Ok(previous) => Ok(Loaded::Published { number, previous }),
+            Ok(()) => Ok(Prepared::Ready(generation)),
             Err(refused) => {
-                let caller = generation.library.caller();
-                caller.registry.abandon(&caller.overlay);
-                caller.handles.clear();
-                self.parked.add(&generation);
-                self.tell_reaper(Task::Refused(generation));
+                self.abandon(generation);
                 Err(refused)
             }
         }
     }
 
+    /// Lets go of a generation that was opened and is not published: what it staged is undone.
+    pub(super) fn abandon(&self, generation: Arc<Generation>) {
+        let caller = generation.library.caller();
+        caller.registry.abandon(&caller.overlay);
+        caller.handles.retire();
+        self.parked.add(&generation);
+        self.tell_reaper(Task::Refused(generation));
+    }
+
     /// The code of a library that is about to be opened: the reaper gets word when it is free to go.
-    fn code_at(self: &Arc<Self>, path: &Path) -> Arc<Code> {
+    fn code_at(self: &Arc<Self>, path: &Path, label: Label) -> Arc<Code> {
         let shared = Arc::downgrade(self);
-        Code::new(path, move || {
+        let code = Code::new(path, move || {
             if let Some(shared) = shared.upgrade() {
                 shared.tell_reaper(Task::Freed);
             }
-        })
+        });
+        code.set_label(label);
+        code
     }
 
     /// Opens a library on a thread that ends with it, and so keeps nothing of what constructors leave behind.
@@ -198,6 +248,7 @@ impl Shared {
             let opener = std::thread::Builder::new().name(name);
             let thread = opener
                 .spawn_scoped(scope, || {
+                    let _drain = DrainOnDrop;
                     let opened = Library::open(path, Arc::clone(caller), is_known);
                     let mut kept = self.kept.lock();
                     for library in needs {
@@ -245,6 +296,7 @@ impl Shared {
         let of_thread = Arc::clone(generation);
         let thread = format!("load {} g{}", generation.plugin, generation.number);
         let spawned = std::thread::Builder::new().name(thread).spawn(move || {
+            let _drain = DrainOnDrop;
             for (_, name, hook) in named {
                 let pin = of_thread.pin(format!("`{name}`, which is still running"));
                 let outcome = hook.run(&of_thread.library);
@@ -274,42 +326,58 @@ impl Shared {
         Ok(())
     }
 
-    /// Makes a generation current: one pointer swap.
-    fn publish(&self, plugin: &Arc<Plugin>, generation: &Arc<Generation>) -> Result<Option<u64>, Refused> {
+    /// Makes generations current, each of another plugin: one pointer swap for all. Returns the numbers of
+    /// those that served before.
+    pub(super) fn publish(
+        &self,
+        members: &[(Arc<Plugin>, Arc<Generation>)],
+    ) -> Result<Vec<Option<u64>>, Refused> {
         let refused = |reason: String| Refused::new("publish", reason);
         let Some(reaper) = self.reaper.lock().clone() else {
             return Err(refused("the host is shutting down".to_owned()));
         };
         let _ordered = self.publish.lock();
-        let lease = Lease::first(Arc::clone(generation), reaper);
-        let mut entries = self.entries_without(&plugin.name);
-        entries.push(Entry {
+        let mut entries =
+            self.entries_without(|name| members.iter().any(|(plugin, _)| *plugin.name == *name));
+        let lease = |generation: &Arc<Generation>| Lease::first(Arc::clone(generation), reaper.clone());
+        let leases: Vec<Arc<Lease>> = members.iter().map(|(_, generation)| lease(generation)).collect();
+        entries.extend(members.iter().zip(&leases).map(|((plugin, generation), lease)| Entry {
             plugin: Arc::clone(&plugin.name),
             mount: generation.mount.clone(),
-            lease: Some(Arc::clone(&lease)),
+            lease: Some(Arc::clone(lease)),
             refusal: Arc::clone(&plugin.refusal),
-        });
+        }));
         let router = Router::new(entries).map_err(|error| refused(error.to_string()))?;
-        let caller = generation.library.caller();
-        let previous = {
-            let mut state = plugin.state.lock();
-            if state.is_removed {
-                return Err(refused("the plugin was deleted meanwhile".to_owned()));
-            }
-            lease.publish();
-            state.mount.clone_from(&generation.mount);
-            state.current.replace(Arc::clone(&lease))
-        };
-        if let Some(previous) = &previous {
-            self.end(previous, UNLOAD_RELOADED);
-            self.registry.note_reload(&plugin.name, generation.number);
+        // Held together, so that either all become current or none does. Nobody else holds two of them.
+        let mut states: Vec<_> = members.iter().map(|(plugin, _)| plugin.state.lock()).collect();
+        if let Some(at) = states.iter().position(|state| state.is_removed) {
+            return Err(refused(format!("the plugin `{}` was deleted meanwhile", members[at].0.name)));
         }
-        plugin.refusal.store(None);
-        caller.overlay.announce();
+        let previous: Vec<Option<Arc<Lease>>> = (members.iter().zip(&leases).zip(&mut states))
+            .map(|(((_, generation), lease), state)| {
+                lease.publish();
+                state.mount.clone_from(&generation.mount);
+                state.current.replace(Arc::clone(lease))
+            })
+            .collect();
+        drop(states);
+        for ((plugin, generation), previous) in members.iter().zip(&previous) {
+            if let Some(previous) = previous {
+                self.end(previous, UNLOAD_RELOADED);
+                self.registry.note_reload(&plugin.name, generation.number);
+            }
+            plugin.refusal.store(None);
+        }
+        for (_, generation) in members {
+            generation.library.caller().overlay.announce();
+        }
         self.router.store(Arc::new(router));
         // After the swap: who asks for upgraded data waits for this line, in old code and in new.
-        caller.registry.commit(&caller.overlay);
-        Ok(previous.map(|lease| lease.generation().number))
+        for (_, generation) in members {
+            let caller = generation.library.caller();
+            caller.registry.commit(&caller.overlay);
+        }
+        Ok(previous.iter().map(|lease| lease.as_ref().map(|lease| lease.generation().number)).collect())
     }
 
     /// Says that a generation is current no more. It is retired when its last request has left.
@@ -322,7 +390,7 @@ impl Shared {
     /// Swaps in a router in which `plugin` has no newer code: for its place in the list, or for none.
     pub(super) fn publish_without_code(&self, plugin: &Arc<Plugin>) {
         let _ordered = self.publish.lock();
-        let mut entries = self.entries_without(&plugin.name);
+        let mut entries = self.entries_without(|name| *plugin.name == *name);
         {
             let state = plugin.state.lock();
             if !state.is_removed {
@@ -341,9 +409,10 @@ impl Shared {
         }
     }
 
-    fn entries_without(&self, name: &str) -> Vec<Entry> {
+    /// All plugins but those named, as they are now.
+    fn entries_without(&self, is_named: impl Fn(&str) -> bool) -> Vec<Entry> {
         let plugins = self.plugins.lock();
-        let others = plugins.values().map(|worker| &worker.plugin).filter(|plugin| *plugin.name != *name);
+        let others = plugins.values().map(|worker| &worker.plugin).filter(|plugin| !is_named(&plugin.name));
         let mut entries: Vec<Entry> = Vec::new();
         for plugin in others {
             let state = plugin.state.lock();

@@ -4,8 +4,9 @@
 //! save -> watch -> build -> stage -> probe -> open -> init -> publish -> retire -> drain -> unload or park
 //! ```
 //!
-//! Every plugin has a thread of its own (`worker`) that takes it through the pipeline, so a plugin
-//! that builds for a minute delays no other. `load` is the pipeline from the library's bytes to
+//! Every plugin has a `record` and a thread of its own (`worker`) that takes it through the pipeline, an
+//! `attempt` at a time, so a plugin that builds for a minute delays no other but those that must go live
+//! `together` with it. `load` is the pipeline from the library's bytes to
 //! publish, `reaper` what comes after the last request, `rollback` the way back to earlier code.
 //!
 //! # Invariants
@@ -15,19 +16,27 @@
 //! - Publish is one pointer swap; a request finds all plugins as they were at one moment.
 //! - The publish lock orders publications; it is not held while a plugin's code runs.
 
+mod attempt;
+mod degraded;
 pub mod descriptor;
 mod event;
 mod generation;
 pub mod invoke;
+mod kept;
 pub mod library;
 mod load;
 mod parked;
 pub mod probe;
+mod quarantine;
 mod reaper;
+mod record;
+mod resume;
 mod rollback;
 pub mod router;
+mod source;
 pub mod stage;
 mod status;
+mod together;
 pub mod vetting;
 mod worker;
 
@@ -47,17 +56,22 @@ pub use self::event::{Event, EventKind, Events, Step};
 pub use self::generation::{Generation, Lease};
 use self::parked::ParkedList;
 use self::probe::Probe;
+use self::quarantine::Quarantine;
 use self::reaper::Task;
+pub use self::record::Plugin;
 pub use self::rollback::{OrderError, Probation};
 use self::router::Router;
-use self::stage::Stage;
+pub use self::source::Source;
+use self::stage::{BuildId, Stage};
 pub use self::status::{ParkedStatus, PluginState, PluginStatus, RouteStatus, SourceStatus};
+use self::together::Rounds;
 use self::worker::Worker;
-pub use self::worker::{Plugin, Source};
+
 use crate::build::{Builder, Cargo, DescribeError, Package};
 use crate::hostcall::OwnSafe;
 use crate::pins::{self, Unsupported};
 use crate::registry::Registry;
+use crate::share::Shares;
 use crate::watch::scan::{Candidate, ScanError, scan};
 use crate::watch::{Change, Depth, WatchError, Watcher, is_ignored};
 
@@ -72,6 +86,8 @@ pub struct Settings {
     pub mounts: BTreeMap<String, String>,
     /// Whether edits are looked for.
     pub watch: bool,
+    /// Whether the code that each plugin starts with is served for good.
+    pub freeze: bool,
     /// cargo profile of source plugins; without one, the profile made for turnaround.
     pub profile: Option<String>,
     /// How long `on_load` may take.
@@ -80,7 +96,12 @@ pub struct Settings {
     pub probation: Option<Probation>,
     /// The host's own executable, for the probe.
     pub program: PathBuf,
+    /// Whether this process goes on where one before it has crashed.
+    pub is_after_crash: bool,
 }
+
+/// Where in the state directory the supervisor leaves the record of a crash.
+pub const CRASH_FILE: &str = "crash.json";
 
 /// How long the probe may take.
 const PROBE_DEADLINE: Duration = Duration::from_secs(10);
@@ -146,6 +167,8 @@ struct Shared {
     registry: Arc<Registry>,
     /// The way to the safes; each generation gets its own.
     safe: OwnSafe,
+    /// What each plugin may take of the workers.
+    shares: Shares,
     observer: Arc<dyn Observer>,
     events: Events,
     /// What serves. Written under `publish`.
@@ -161,6 +184,12 @@ struct Shared {
     parked: ParkedList,
     /// Whether code may be unmapped in this process; if not, why.
     unmapping: Result<(), Unsupported>,
+    /// Plugins that are about to go live together.
+    rounds: Rounds,
+    /// Code that has crashed the process.
+    quarantine: Quarantine,
+    /// Content that has served in the process that has crashed: it needs no probe.
+    proven: Mutex<HashSet<BuildId>>,
     /// Sources that lost to another plugin of their name, so that it is said once.
     duplicates: Mutex<HashSet<PathBuf>>,
     watcher: Mutex<Option<Watcher>>,
@@ -199,13 +228,17 @@ impl Plugins {
         }
         let (reaper, tasks) = std::sync::mpsc::channel();
         let probe = Probe { program: settings.program.clone(), deadline: PROBE_DEADLINE };
+        let quarantine = Quarantine::open(&settings);
         let shared = Arc::new(Shared {
+            quarantine,
+            proven: Mutex::default(),
             settings,
             builder,
             stage,
             probe,
             registry,
             safe,
+            shares: Shares::default(),
             observer,
             events: Events::default(),
             router: ArcSwap::default(),
@@ -215,6 +248,7 @@ impl Plugins {
             kept: Mutex::new(HashSet::new()),
             parked: ParkedList::default(),
             unmapping,
+            rounds: Rounds::default(),
             duplicates: Mutex::new(HashSet::new()),
             watcher: Mutex::new(None),
             reaper: Mutex::new(Some(reaper)),
@@ -262,8 +296,13 @@ impl Plugins {
         self.shared.events.newest()
     }
 
-    /// Looks at the directory and at every source, as if something had changed.
+    /// Looks at the directory and at every source, as if something had changed. Does nothing where reloading
+    /// is switched off.
     pub fn rescan(&self) {
+        if self.shared.settings.freeze {
+            tracing::warn!("nothing is looked at again: the host was started with --freeze");
+            return;
+        }
         self.shared.on_change(&Change::Rescan);
     }
 
@@ -401,7 +440,8 @@ impl Shared {
             let first = other.plugin.source.path().to_owned();
             return Err(StartError::Duplicate { name, first, second });
         }
-        let worker = Worker::start(Arc::clone(self), Plugin::new(&name, source, &self.settings), package)?;
+        let plugin = Plugin::new(&name, source, &self.settings, self.shares.open());
+        let worker = Worker::start(Arc::clone(self), plugin, package)?;
         plugins.insert(name, worker);
         Ok(())
     }
@@ -411,6 +451,11 @@ impl Shared {
         match candidate {
             Candidate::Library { path, real, name } => (name, Source::Library { path, real }, None),
             Candidate::Source { directory } => {
+                if self.settings.is_after_crash
+                    && let Some(name) = kept::name_of(&directory, &self.settings.state_dir)
+                {
+                    return (name, Source::Directory { path: directory }, None);
+                }
                 let package = Package::describe(self.builder.cargo(), &directory);
                 let name = match &package {
                     Ok(package) => package.name.clone(),

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use super::library::Library;
 use super::{descriptor, vetting};
-use crate::hostcall::{Caller, Handles, OwnSafe};
+use crate::hostcall::{Caller, OwnSafe};
 use crate::pins::Code;
 use crate::registry::{Overlay, Registry};
 
@@ -176,7 +176,7 @@ fn enter(path: &Path) -> Result<Library, String> {
         generation: 0,
         registry: Arc::new(Registry::new()),
         overlay: Arc::new(Overlay::open()),
-        handles: Handles::default(),
+        handles: Arc::default(),
         data_dir: std::env::temp_dir(),
         safe: OwnSafe::none(),
         code: Code::new(path, || ()),

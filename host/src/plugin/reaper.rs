@@ -22,7 +22,7 @@ use super::event::{Event, EventKind, Step, ms};
 use super::library::Mapped;
 use super::stage::Staged;
 use super::{Generation, Shared, invoke};
-use crate::pins::{self, Code};
+use crate::pins::{self, Code, DrainOnDrop};
 
 /// How long `on_unload` may take.
 const UNLOAD_DEADLINE: Duration = Duration::from_secs(10);
@@ -125,6 +125,8 @@ impl Reaper {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.give_up_hooks();
+            // What the drop of a value may have left on this thread.
+            pins::drain_if_due();
             look_again = self.unmap_all();
         }
     }
@@ -263,7 +265,7 @@ impl Reaper {
 
     /// Releases what a generation holds of the host, after its `on_unload`.
     fn retire(&mut self, generation: Arc<Generation>, begun: Instant, problem: Option<String>) {
-        let leaked = generation.library.caller().handles.clear();
+        let leaked = generation.library.caller().handles.retire();
         if leaked > 0 {
             tracing::debug!(plugin = %generation.plugin, generation = generation.number, leaked, "released the handles it held");
         }
@@ -309,6 +311,7 @@ fn start_hook(
     let pin = generation.pin("`on_unload`, which is still running");
     let name = format!("unload {} g{}", generation.plugin, generation.number);
     let run = move || {
+        let _drain = DrainOnDrop;
         let outcome = invoke::on_unload(&of_thread.library, reason);
         let (plugin, generation) = (Arc::clone(&of_thread.plugin), of_thread.number);
         drop(of_thread);

@@ -1,7 +1,7 @@
 //! The way back: libraries that have served, and going back to one of them.
 //!
-//! Owns the kept libraries of a plugin, which of them a roll-back goes to, and when one is due without
-//! being asked for. The way there is the ordinary pipeline from `stage` on; the worker takes it.
+//! Owns which of the [kept](super::kept) libraries a roll-back goes to, and when one is due without being
+//! asked for. The way there is the ordinary pipeline from `stage` on; the worker takes it.
 //!
 //! # Invariants
 //!
@@ -11,25 +11,19 @@
 //! - A first generation and one that came by a roll-back have no probation: nothing goes in circles, and
 //!   no plugin is left without code.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
+use super::Plugins;
 use super::event::{Event, EventKind, Steps};
 use super::generation::Generation;
 use super::load::{Loaded, Refused};
+use super::record::Plugin;
 use super::router::Refusal;
-use super::stage::BuildId;
-use super::worker::{Attempts, Plugin};
-use super::{Plugins, Settings};
-
-/// How many libraries of a plugin are kept, the current one included.
-const KEPT: usize = 3;
+use super::worker::Attempts;
 
 /// How long an operator's order is waited for. Less than the patience of the control socket's client.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -98,6 +92,11 @@ pub enum OrderError {
         /// Why.
         reason: String,
     },
+    /// The host serves what it was started with.
+    #[error(
+        "reloading is switched off, as the host was started with --freeze; restart it to serve other code"
+    )]
+    Frozen,
     /// It takes longer than a client waits.
     #[error("`{plugin}` is still at it after {PATIENCE:?}; `host events` will tell what came of it")]
     StillRunning {
@@ -134,20 +133,39 @@ pub(super) struct OnProbation {
 }
 
 impl Plugin {
+    /// Has the generation taken back if a failure of a request that came at `began` was one too many.
+    pub(super) fn note_failure(&self, generation: &Generation, began: Instant) {
+        if let Some(reason) = self.exceeded(generation, began) {
+            self.order(Order::Exceeded { generation: generation.number, reason });
+        }
+    }
+
     /// Tells why the generation with this number has to go, the first time that is so.
-    fn exceeded(&self, generation: &Generation) -> Option<String> {
+    ///
+    /// `began`: when the request came that has just failed; one of the probation may miss its deadline later.
+    fn exceeded(&self, generation: &Generation, began: Instant) -> Option<String> {
         let mut state = self.state.lock();
         let on_probation = state.on_probation.as_mut()?;
-        let panics = generation.panics.load(Ordering::Relaxed);
+        let (panics, missed) = (generation.panics.load(Ordering::Relaxed), generation.account.missed());
         let rule = on_probation.rule;
         let is_due = !on_probation.is_over
             && on_probation.generation == generation.number
-            && panics >= rule.budget
-            && on_probation.since.elapsed() <= rule.lasts;
+            && panics + missed >= rule.budget
+            && began.saturating_duration_since(on_probation.since) <= rule.lasts;
         on_probation.is_over |= is_due;
-        let noun = if panics == 1 { "panic" } else { "panics" };
-        is_due.then(|| format!("{panics} {noun} within {} of going live", words_of(rule.lasts)))
+        is_due.then(|| format!("{} within {} of going live", failures(panics, missed), words_of(rule.lasts)))
     }
+}
+
+/// `2 panics and 1 missed deadline`.
+fn failures(panics: u64, missed: u64) -> String {
+    let count = |number: u64, noun: &str| match number {
+        0 => None,
+        1 => Some(format!("1 {noun}")),
+        _ => Some(format!("{number} {noun}s")),
+    };
+    let both = [count(panics, "panic"), count(missed, "missed deadline")];
+    both.into_iter().flatten().collect::<Vec<_>>().join(" and ")
 }
 
 /// `10 s` or `250 ms`.
@@ -175,6 +193,9 @@ impl Plugins {
     ///
     /// [`OrderError`]; a refusal is an outcome and no error.
     pub fn reload(&self, plugin: &str) -> Result<Event, OrderError> {
+        if self.shared.settings.freeze {
+            return Err(OrderError::Frozen);
+        }
         self.give(plugin, |answer| Order::Reload { answer })
     }
 
@@ -182,9 +203,7 @@ impl Plugins {
     pub fn note_panic(&self, generation: &Generation) {
         let of_name = |worker: &super::worker::Worker| Arc::clone(&worker.plugin);
         let Some(plugin) = self.shared.plugins.lock().get(&*generation.plugin).map(of_name) else { return };
-        if let Some(reason) = plugin.exceeded(generation) {
-            plugin.order(Order::Exceeded { generation: generation.number, reason });
-        }
+        plugin.note_failure(generation, Instant::now());
     }
 
     fn give(
@@ -215,114 +234,6 @@ impl Plugins {
     }
 }
 
-/// A library that has served.
-#[derive(Debug)]
-struct Good {
-    build_id: BuildId,
-    /// A private copy.
-    path: PathBuf,
-    /// The generations that were made from it, the first one first; never empty.
-    generations: Vec<u64>,
-    /// Whether somebody went away from it because it did not serve well.
-    is_left: bool,
-}
-
-/// The libraries of one plugin that have served, the newest last.
-#[derive(Debug)]
-pub(super) struct Kept {
-    dir: PathBuf,
-    goods: Vec<Good>,
-}
-
-impl Kept {
-    /// None yet. What an earlier process left behind belongs to generations that nobody can name any more.
-    pub(super) fn of(plugin: &str, settings: &Settings) -> Kept {
-        let dir = settings.state_dir.join("good").join(plugin);
-        // Mostly there is nothing; what cannot be removed is overwritten or stays unused.
-        let _ = fs::remove_dir_all(&dir);
-        Kept { dir, goods: Vec::new() }
-    }
-
-    /// Forgets everything: the plugin is deleted.
-    pub(super) fn clear(&mut self) {
-        self.goods.clear();
-        // Left-overs are removed by the next plugin of that name.
-        let _ = fs::remove_dir_all(&self.dir);
-    }
-
-    /// Keeps the library of a generation that has gone live, and lets go of what is too much.
-    fn keep(&mut self, number: u64, build_id: BuildId, staged: &Path) -> io::Result<()> {
-        let mut generations = Vec::new();
-        if let Some(at) = self.goods.iter().position(|good| good.build_id == build_id) {
-            generations = self.goods.remove(at).generations;
-        }
-        generations.push(number);
-        let path = self.dir.join(format!("{build_id}.so"));
-        if !path.exists() {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
-            // Nobody writes to a staged file, so a second name for it is a copy that costs nothing.
-            fs::hard_link(staged, &path).or_else(|_| fs::copy(staged, &path).map(drop))?;
-        }
-        self.goods.push(Good { build_id, path, generations, is_left: false });
-        if self.goods.len() > KEPT {
-            let left = self.goods.iter().position(|good| good.is_left);
-            let dropped = self.goods.remove(left.unwrap_or(0));
-            // A file that is already gone is fine.
-            let _ = fs::remove_file(dropped.path);
-        }
-        Ok(())
-    }
-
-    /// Where a roll-back from `current` goes.
-    fn target(&self, plugin: &Arc<str>, current: BuildId, to: Option<u64>) -> Result<usize, OrderError> {
-        let plugin = Arc::clone(plugin);
-        let Some(generation) = to else {
-            let earlier = |good: &Good| !good.is_left && good.build_id != current;
-            let found = self.goods.iter().rposition(earlier);
-            return found.ok_or_else(|| OrderError::NothingEarlier { plugin, kept: self.words() });
-        };
-        match self.goods.iter().position(|good| good.generations.contains(&generation)) {
-            Some(at) if self.goods[at].build_id == current => {
-                Err(OrderError::ServesAlready { plugin, generation })
-            }
-            Some(at) => Ok(at),
-            None => Err(OrderError::UnknownGeneration { plugin, generation, kept: self.words() }),
-        }
-    }
-
-    /// Notes that generation `number` was made from the library at `at`; what is newer was gone away from.
-    fn went_to(&mut self, at: usize, number: u64) {
-        self.goods[at].generations.push(number);
-        for (place, good) in self.goods.iter_mut().enumerate().skip(at) {
-            good.is_left = place > at;
-        }
-    }
-
-    /// `generation 1, generations 2 and 4`, or `no generation`.
-    fn words(&self) -> String {
-        let of = |good: &Good| {
-            let numbers: Vec<String> = good.generations.iter().map(u64::to_string).collect();
-            let noun = if numbers.len() == 1 { "generation" } else { "generations" };
-            format!("{noun} {}", numbers.join(" and "))
-        };
-        let goods: Vec<String> = self.goods.iter().map(of).collect();
-        if goods.is_empty() { "no generation".to_owned() } else { goods.join(", ") }
-    }
-}
-
-impl Good {
-    /// The library, if it is still what served.
-    fn read(&self) -> Result<Vec<u8>, OrderError> {
-        let failed = |reason: String| OrderError::Kept { path: self.path.clone(), reason };
-        let bytes = fs::read(&self.path).map_err(|error| failed(error.to_string()))?;
-        if BuildId::of(&bytes) == self.build_id {
-            Ok(bytes)
-        } else {
-            Err(failed("its content has changed".to_owned()))
-        }
-    }
-}
-
 impl Attempts {
     /// Carries an order out, or remembers to answer it.
     pub(super) fn obey(&mut self, order: Order) {
@@ -333,6 +244,7 @@ impl Attempts {
             }
             Order::Reload { answer } => {
                 self.forget_tried();
+                self.shared.quarantine.lift(&self.plugin.name);
                 self.asked.push(answer);
             }
             Order::Exceeded { generation, reason } => {
@@ -375,9 +287,7 @@ impl Attempts {
             is_over: false,
         });
         // It has served for a moment already.
-        if let Some(reason) = self.plugin.exceeded(generation) {
-            self.plugin.order(Order::Exceeded { generation: generation.number, reason });
-        }
+        self.plugin.note_failure(generation, Instant::now());
     }
 
     /// Takes a kept library through the pipeline, from `stage` on.
@@ -413,11 +323,14 @@ impl Attempts {
                 return Err(error);
             }
         };
-        self.kept.went_to(at, number);
+        // It is older than what its files are now: who edits something shared does not wait for it.
+        self.served = None;
         let reason = format!("{reason}, back to the code of generation {origin}");
-        plugin
-            .refusal
-            .store(Some(Arc::new(Refusal { reason: format!("rolled back: {reason}"), details: None })));
+        let refusal = format!("rolled back: {reason}");
+        if let Err(error) = self.kept.went_to(at, number, Some(&refusal)) {
+            tracing::warn!(%error, "cannot note what serves {}", plugin.name);
+        }
+        plugin.refusal.store(Some(Arc::new(Refusal { reason: refusal, details: None })));
         let mut event = plugin.event(EventKind::RolledBack, steps);
         event.generation = Some(number);
         event.previous_generation = previous;

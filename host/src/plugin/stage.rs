@@ -40,6 +40,11 @@ impl BuildId {
     pub fn of(bytes: &[u8]) -> BuildId {
         BuildId(xxh3_128(bytes))
     }
+
+    /// The id that was written as `text`.
+    pub(super) fn parse(text: &str) -> Option<BuildId> {
+        u128::from_str_radix(text, 16).ok().map(BuildId)
+    }
 }
 
 impl std::fmt::Display for BuildId {

@@ -4,8 +4,9 @@ use std::sync::atomic::Ordering;
 
 use super::event::Event;
 use super::generation::Generation;
-use super::worker::{Plugin, Source};
-use super::{Shared, Step};
+use super::record::Plugin;
+use super::source::Source;
+use super::{Shared, Step, degraded};
 
 /// A plugin.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -30,6 +31,10 @@ pub struct PluginStatus {
     pub in_flight: u32,
     /// Panics of its handlers.
     pub panics: u64,
+    /// Handlers of it that have passed their deadline.
+    pub missed_deadlines: u64,
+    /// What is wrong with the current generation, while it is: handlers that do not return.
+    pub degraded: Option<String>,
     /// When the current generation was loaded, in milliseconds since the Unix epoch.
     pub loaded_at_ms: Option<u64>,
     /// Why the newest code does not serve, if it does not.
@@ -141,6 +146,8 @@ impl Shared {
             requests: generation.map_or(0, |g| g.requests()),
             in_flight: generation.map_or(0, |g| g.in_flight()),
             panics: generation.map_or(0, |g| g.panics.load(Ordering::Relaxed)),
+            missed_deadlines: generation.map_or(0, |g| g.account.missed()),
+            degraded: generation.and_then(|g| degraded::words(&g.account)),
             loaded_at_ms: generation.map(|g| g.loaded_at_ms()),
             refused: refused.as_ref().map(|refusal| refusal.reason.clone()),
             last_outcome: state.last_outcome.as_ref().map(Outcome::from),

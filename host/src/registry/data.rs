@@ -9,6 +9,8 @@
 //! - It is dropped when the slot has let go of it and nobody uses it. The cell outlives both.
 //! - Glue is code: the library of `Data::owner` has to stay mapped as long as the value lives, and so has one
 //!   that used a value with hash maps, which when empty point into it. A [`Keeper`] of each is with the value.
+//! - A map can be moved out of its value, into any library that uses the value. So once two have used it, both
+//!   stay for good: nobody can tell when the last of their empty maps is gone.
 //! - An upgrade begins when the value is claimed, that is when it is frozen and nobody uses it.
 #![expect(unsafe_code, reason = "values and their glue are addresses to the host")]
 
@@ -87,6 +89,11 @@ impl DataType {
         &self.name
     }
 
+    /// What keeps its functions mapped.
+    pub fn keeper(&self) -> &Keeper {
+        &self.keeper
+    }
+
     /// Whether values of `other` are laid out as values of this.
     pub(super) fn is_same(&self, other: &DataType) -> bool {
         Arc::ptr_eq(&self.text, &other.text) || self.text == other.text
@@ -114,13 +121,18 @@ impl fmt::Debug for DataType {
     }
 }
 
+/// Generations that have used a value with hash maps, and what keeps their code.
+type Touched = Vec<(Author, Keeper)>;
+
 /// A value and what is known of it.
 pub struct Data {
     cell: NonNull<DataCell>,
     /// As the owner describes it.
     owner: Mutex<(DataType, Author)>,
-    /// Generations that may have left pointers to constants of their library in it.
-    touched: Mutex<Vec<(Author, Keeper)>>,
+    /// Whether there are hash maps in it.
+    has_maps: bool,
+    /// Generations that may have left pointers to constants of their library in it, if it has hash maps.
+    touched: Mutex<Touched>,
     /// Set by whoever drops the value or moves it away.
     is_over: AtomicBool,
     /// For those who wait for the end of an upgrade.
@@ -163,19 +175,19 @@ impl Data {
     /// `value` is a whole value of the type, `Send + Sync`, in a block of the C library's, and nobody else's.
     unsafe fn new(ty: DataType, author: Author, value: *mut c_void) -> Arc<Data> {
         let cell = DataCell { size: size_of::<DataCell>(), users: AtomicU64::new(0), value };
-        Arc::new(Data {
+        let (has_maps, maker, keeper) = (ty.has_hash_maps(), author.clone(), Arc::clone(&ty.keeper));
+        let data = Arc::new(Data {
             cell: NonNull::from(Box::leak(Box::new(cell))),
-            touched: Mutex::new(if ty.has_hash_maps() {
-                vec![(author.clone(), Arc::clone(&ty.keeper))]
-            } else {
-                Vec::new()
-            }),
+            has_maps,
+            touched: Mutex::default(),
             owner: Mutex::new((ty, author)),
             is_over: AtomicBool::new(false),
             gate: Mutex::new(()),
             opened: Condvar::new(),
             upgrades: AtomicU64::new(0),
-        })
+        });
+        data.touch(&maker, &keeper);
+        data
     }
 
     fn word(&self) -> &AtomicU64 {
@@ -232,14 +244,16 @@ impl Data {
     fn claim(&self, deadline: Instant) -> Result<(), Claim> {
         {
             let _gate = self.gate.lock();
-            let before = self.word().fetch_or(DATA_FROZEN, Ordering::Relaxed);
+            // Flags change under the gate only, so what is looked at here stays until it is changed here. (A user
+            // that leaves a gone value must not see another flag beside that, not even for a moment.)
+            let before = self.word().load(Ordering::Relaxed);
             if before & DATA_GONE != 0 {
-                self.word().fetch_and(!DATA_FROZEN, Ordering::Relaxed);
                 return Err(Claim::Gone);
             }
             if before & DATA_FROZEN != 0 {
                 return Err(Claim::Taken);
             }
+            self.word().fetch_or(DATA_FROZEN, Ordering::Relaxed);
         }
         loop {
             let claimed = self.word().compare_exchange(
@@ -314,12 +328,7 @@ impl Data {
         if self.is_over.load(Ordering::Acquire) {
             return;
         }
-        if owner.0.has_hash_maps() {
-            let mut touched = self.touched.lock();
-            if !touched.iter().any(|(known, _)| known == author) {
-                touched.push((author.clone(), Arc::clone(&ty.keeper)));
-            }
-        }
+        self.touch(author, &ty.keeper);
         if owner.1.plugin != author.plugin || owner.1.generation < author.generation {
             let before = std::mem::replace(&mut *owner, (ty.clone(), author.clone()));
             drop(owner);
@@ -328,11 +337,23 @@ impl Data {
         }
     }
 
+    /// Notes that a generation is about to use the value, and may leave an empty map of its own in it.
+    pub fn touch(&self, author: &Author, keeper: &Keeper) {
+        if self.has_maps {
+            let mut touched = self.touched.lock();
+            let is_over = self.is_over.load(Ordering::Acquire);
+            if !is_over && !touched.iter().any(|(known, _)| known == author) {
+                touched.push((author.clone(), Arc::clone(keeper)));
+            }
+        }
+    }
+
     /// The value is over, and needs no code any more. (Its cell may be kept by the very library.)
     fn free_code(&self) {
         let owner = std::mem::replace(&mut self.owner.lock().0.keeper, Arc::new(()));
         let touched = std::mem::take(&mut *self.touched.lock());
-        drop((owner, touched));
+        keep_if_several(touched);
+        drop(owner);
     }
 }
 
@@ -341,6 +362,14 @@ impl Drop for Data {
         // SAFETY: leaked in `new`. Whoever could reach the cell holds a reference to this `Data`, or is a user of
         // a lingering one.
         drop(unsafe { Box::from_raw(self.cell.as_ptr()) });
+    }
+}
+
+/// Keeps the code of generations that have used the same maps: one may have moved out what another had made.
+fn keep_if_several(touched: Touched) {
+    if touched.len() > 1 {
+        // A pin that is never dropped; `held_by` names its type.
+        std::mem::forget(touched);
     }
 }
 
@@ -419,6 +448,9 @@ impl Tenure {
 /// An upgraded value that waits to be valid. Dropped, it is undone, and the old value is in use again.
 pub(super) struct Upgrade {
     old: Arc<Tenure>,
+    /// The type of the old value with the glue that the new code was given. Kept to the end, for another
+    /// generation may become the owner meanwhile.
+    _from: DataType,
     ty: DataType,
     author: Author,
     view: Option<UpgradeView>,
@@ -455,9 +487,16 @@ impl Upgrade {
             Claim::Busy(users) => UpgradeFailure::Busy(users),
         })?;
         // From here on, also for a panic of ours, dropping it opens the value again.
-        let mut upgrade =
-            Upgrade { old: Arc::clone(old), ty: ty.clone(), author: author.clone(), view: None };
         let (before, _) = old.owner();
+        let mut upgrade = Upgrade {
+            old: Arc::clone(old),
+            _from: before.clone(),
+            ty: ty.clone(),
+            author: author.clone(),
+            view: None,
+        };
+        // A hook sees the old value, locks and all, and may exchange what is in it.
+        old.0.touch(author, &ty.keeper);
         let view = OldDataView {
             size: size_of::<OldDataView>(),
             layout: StrView::new(&before.text),
@@ -497,9 +536,17 @@ impl Upgrade {
             // SAFETY: the first and only end of this upgrade; the library is mapped.
             unsafe { finish(view.data, 1) };
         }
+        // Maps that stayed are the old ones, empty or not.
+        let touched = std::mem::take(&mut *self.old.0.touched.lock());
         self.old.0.free_code();
         // SAFETY: the new code made the value of its own type, and it is valid since the line above.
         let new = unsafe { Data::new(self.ty.clone(), self.author.clone(), view.value) };
+        if new.has_maps {
+            let earlier = touched.into_iter().filter(|(author, _)| *author != self.author);
+            new.touched.lock().extend(earlier);
+        } else {
+            keep_if_several(touched);
+        }
         new.upgrades.store(self.old.0.upgrades.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         Arc::new(Tenure(new))
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::service::Interface;
 use super::{Author, Key};
 
 /// Why an init made no value.
@@ -113,6 +114,21 @@ pub enum RegistryError {
         /// What differs, or what was in the way, and what to do.
         reason: String,
     },
+    /// The slot holds a service of the caller's name with other methods.
+    #[error(
+        "`{key}` holds a `{}` with other methods; {author} made it with\n{}this code expects\n{}put a new one in its place with `registry::replace`, make it afresh with `or_restart()`, or use another key",
+        .found.type_name(), indented(&.found.methods), indented(&.expected.methods)
+    )]
+    Interface {
+        /// The slot.
+        key: Key,
+        /// Who made the service.
+        author: Author,
+        /// What it can be asked.
+        found: Interface,
+        /// What the caller would ask.
+        expected: Interface,
+    },
     /// The caller's generation was refused; what it registers now would serve nobody.
     #[error("`{key}` is out of reach: this generation was refused while it was loading")]
     Abandoned {
@@ -125,4 +141,9 @@ pub enum RegistryError {
         /// The slot.
         key: Key,
     },
+}
+
+/// A list of methods, one a line, each set in from the margin.
+fn indented(methods: &str) -> String {
+    methods.lines().map(|line| format!("    {line}\n")).collect()
 }

@@ -21,6 +21,8 @@ mod error;
 mod overlay;
 mod policy;
 mod redact;
+mod replace;
+pub mod service;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -43,6 +45,8 @@ pub use self::overlay::Overlay;
 use self::overlay::Place;
 use self::policy::Fit;
 pub use self::policy::Policy;
+pub use self::replace::Wanted;
+use self::service::{Interface, Service};
 use self::slot::{Slot, Turn};
 pub use self::slot::{SlotInfo, SlotState};
 use self::wait::Graph;
@@ -59,13 +63,15 @@ pub trait Resource: Any + Send + Sync + fmt::Debug {
     fn close(&self);
 }
 
-/// What a slot holds. Services will be a further variant.
+/// What a slot holds.
 #[derive(Clone, Debug)]
 pub enum Value {
     /// Lives in the host: object and code.
     Host(Arc<dyn Resource>),
     /// Shared in place by plugins.
     Data(Arc<Tenure>),
+    /// Runs the code that made it.
+    Service(Arc<Service>),
 }
 
 impl Value {
@@ -74,6 +80,7 @@ impl Value {
         match self {
             Value::Host(_) => "host handle",
             Value::Data(_) => "data",
+            Value::Service(_) => "service",
         }
     }
 
@@ -82,6 +89,7 @@ impl Value {
         match self {
             Value::Host(resource) => resource.type_name().into(),
             Value::Data(data) => data.type_name().into(),
+            Value::Service(service) => service.interface().type_name().into(),
         }
     }
 
@@ -90,6 +98,7 @@ impl Value {
             Value::Host(resource) => resource.close(),
             // Dropped by its last user.
             Value::Data(_) => {}
+            Value::Service(service) => service.close(),
         }
     }
 
@@ -97,6 +106,7 @@ impl Value {
         match self {
             Value::Host(resource) => resource.describe(),
             Value::Data(data) => data.describe(),
+            Value::Service(service) => service.describe(),
         }
     }
 }
@@ -104,15 +114,24 @@ impl Value {
 /// What type a caller expects.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
-    name: &'a str,
-    /// For data: all of it.
-    data: Option<&'a DataType>,
+    what: What<'a>,
     policy: Policy<'a>,
+}
+
+/// A type, as a caller names it.
+#[derive(Clone, Copy, Debug)]
+enum What<'a> {
+    /// A host handle, by the name of its type.
+    Host(&'a str),
+    /// Data, all of it.
+    Data(&'a DataType),
+    /// A service.
+    Service(&'a Interface),
 }
 
 impl<'a> From<&'a str> for Expected<'a> {
     fn from(name: &'a str) -> Expected<'a> {
-        Expected { name, data: None, policy: Policy::default() }
+        Expected { what: What::Host(name), policy: Policy::default() }
     }
 }
 
@@ -124,7 +143,13 @@ impl<'a> From<&'a String> for Expected<'a> {
 
 impl<'a> From<&'a DataType> for Expected<'a> {
     fn from(ty: &'a DataType) -> Expected<'a> {
-        Expected { name: ty.name(), data: Some(ty), policy: Policy::default() }
+        Expected { what: What::Data(ty), policy: Policy::default() }
+    }
+}
+
+impl<'a> From<&'a Interface> for Expected<'a> {
+    fn from(interface: &'a Interface) -> Expected<'a> {
+        Expected { what: What::Service(interface), policy: Policy::default() }
     }
 }
 
@@ -135,10 +160,20 @@ impl<'a> Expected<'a> {
         self
     }
 
+    /// The type's name for humans.
+    fn name(&self) -> String {
+        match self.what {
+            What::Host(name) => name.to_owned(),
+            What::Data(ty) => ty.name().to_owned(),
+            What::Service(interface) => interface.type_name(),
+        }
+    }
+
     fn accepts(&self, value: &Value) -> bool {
-        match (value, self.data) {
-            (Value::Host(resource), None) => resource.type_name() == self.name,
-            (Value::Data(tenure), Some(ty)) => tenure.owner().0.is_same(ty),
+        match (value, self.what) {
+            (Value::Host(resource), What::Host(name)) => resource.type_name() == name,
+            (Value::Data(tenure), What::Data(ty)) => tenure.owner().0.is_same(ty),
+            (Value::Service(service), What::Service(interface)) => service.interface() == interface,
             _ => false,
         }
     }
@@ -270,7 +305,7 @@ impl Registry {
         let expected = expected.into();
         let published = self.slots.read().get(key).cloned();
         let staged = overlay.get(key);
-        for slot in [staged, published].into_iter().flatten() {
+        for slot in [overlay.over(key), staged, published].into_iter().flatten() {
             match slot.fit(author, expected) {
                 Fit::Use => {}
                 Fit::Replace => continue,
@@ -285,22 +320,21 @@ impl Registry {
         Err(RegistryError::NotFound { key: key.clone() })
     }
 
-    /// Empties the slot of `key`. Who holds the value keeps it.
+    /// Empties the slot of `key`. Who holds the value keeps it; a value that is being made stays to come.
     ///
     /// # Errors
     ///
-    /// [`RegistryError::NotFound`] when it was empty.
+    /// [`RegistryError::NotFound`] when there was no value.
     pub fn remove(&self, overlay: &Overlay, key: &Key) -> Result<(), RegistryError> {
         let published = {
             let mut slots = self.slots.write();
-            // With the lock on the map, so that nobody finds the slot who has not found it yet.
-            let value = slots.get(key).and_then(|slot| slot.detach());
-            if value.is_some() {
+            let left = slots.get(key).and_then(|slot| slot.leave());
+            if left.is_some() {
                 slots.remove(key);
             }
-            value
+            left.flatten()
         };
-        let staged = overlay.take(key).and_then(|slot| slot.detach());
+        let staged = overlay.take(key);
         if published.is_none() && staged.is_none() {
             return Err(RegistryError::NotFound { key: key.clone() });
         }
@@ -313,7 +347,7 @@ impl Registry {
     /// Publishes what a generation registered while it was loading. Where another filled a key in the
     /// meantime, that value stays; the staged one lives on for the generation that holds it.
     pub fn commit(&self, overlay: &Overlay) {
-        let overlay::Ended { slots: staged, upgrades, seen } = overlay.end(true);
+        let overlay::Ended { slots: staged, over, upgrades, seen } = overlay.end(true);
         for (tenure, ty, author) in seen {
             tenure.note_user(&ty, &author);
         }
@@ -321,6 +355,7 @@ impl Registry {
         for upgrade in upgrades {
             upgrade.commit();
         }
+        let replaced = self.commit_over(over);
         let mut lost = Vec::new();
         let mut old = Vec::new();
         {
@@ -330,7 +365,7 @@ impl Registry {
                     Some(there) if slot.succeeds(there) => {
                         old.extend(slots.insert(slot.key().clone(), slot));
                     }
-                    Some(there) if there.is_taken() => lost.push(slot),
+                    Some(there) if !there.leave_if_empty() => lost.push(slot),
                     _ => {
                         slots.insert(slot.key().clone(), slot);
                     }
@@ -338,18 +373,19 @@ impl Registry {
             }
         }
         // Dropped without the lock, and after their successors can be found.
-        let old: Vec<_> = old.iter().filter_map(|slot| slot.detach()).collect();
+        let old: Vec<_> = old.iter().filter_map(|slot| slot.leave().flatten()).collect();
         if !old.is_empty() {
             self.changed();
         }
-        drop((lost, old));
+        drop((lost, replaced, old));
     }
 
     /// Undoes what a generation registered while it was loading, newest first.
     pub fn abandon(&self, overlay: &Overlay) {
-        let overlay::Ended { slots, upgrades, .. } = overlay.end(false);
+        let overlay::Ended { mut slots, over, upgrades, .. } = overlay.end(false);
         // Undone when dropped, without any lock.
         drop(upgrades);
+        slots.extend(over);
         close_all(slots);
     }
 
@@ -400,6 +436,9 @@ impl Registry {
         author: &Author,
         expected: Expected<'_>,
     ) -> Result<Arc<Slot>, RegistryError> {
+        if let Some(slot) = overlay.over(key) {
+            return Ok(slot);
+        }
         let published = self.slots.read().get(key).cloned();
         let mut old = None;
         if let Some(slot) = published {
@@ -413,7 +452,7 @@ impl Registry {
         match overlay.place(key, old.as_ref()) {
             Place::Staged(slot) if matches!(slot.fit(author, expected), Fit::Replace) => {
                 // Nobody but this generation has seen it.
-                drop(overlay.take(key).and_then(|slot| slot.detach()));
+                drop(overlay.take(key));
                 match overlay.place(key, old.as_ref()) {
                     Place::Staged(slot) => Ok(slot),
                     Place::Refused | Place::Published => Err(RegistryError::Abandoned { key: key.clone() }),
@@ -423,13 +462,15 @@ impl Registry {
             Place::Refused => Err(RegistryError::Abandoned { key: key.clone() }),
             Place::Published => Ok(match old {
                 Some(old) => self.successor(key, &old),
-                None => {
-                    let mut slots = self.slots.write();
-                    let slot = slots.entry(key.clone()).or_insert_with(|| Arc::new(Slot::new(key.clone())));
-                    Arc::clone(slot)
-                }
+                None => self.published_slot(key),
             }),
         }
+    }
+
+    /// The slot of `key` that everybody sees, made if there is none.
+    fn published_slot(&self, key: &Key) -> Arc<Slot> {
+        let mut slots = self.slots.write();
+        Arc::clone(slots.entry(key.clone()).or_insert_with(|| Arc::new(Slot::new(key.clone()))))
     }
 }
 
@@ -441,7 +482,7 @@ impl fmt::Debug for Registry {
 
 /// Lets a generation take over the data that it has found: at once, or when it is published.
 fn note_user(value: &Value, expected: Expected<'_>, author: &Author, overlay: &Overlay) {
-    if let (Value::Data(tenure), Some(ty)) = (value, expected.data)
+    if let (Value::Data(tenure), What::Data(ty)) = (value, expected.what)
         && !overlay.saw(tenure, ty, author)
     {
         tenure.note_user(ty, author);

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::data::{DataType, Tenure};
 use super::slot::Slot;
 use super::upgrade::Staged;
-use super::{Author, Key};
+use super::{Author, Key, Value};
 
 /// The staged slots of one generation.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ enum Stage {
 #[derive(Debug, Default)]
 struct Open {
     slots: HashMap<Key, Arc<Slot>>,
+    /// Services that take the place of others with the generation.
+    over: HashMap<Key, Arc<Slot>>,
     /// Upgraded data that becomes valid with the generation.
     upgrades: Vec<Staged>,
     /// Data of others that the generation has found, and takes over when it is published.
@@ -45,6 +47,7 @@ struct Open {
 #[derive(Debug, Default)]
 pub(super) struct Ended {
     pub(super) slots: Vec<Arc<Slot>>,
+    pub(super) over: Vec<Arc<Slot>>,
     pub(super) upgrades: Vec<Staged>,
     pub(super) seen: Vec<(Arc<Tenure>, DataType, Author)>,
 }
@@ -113,9 +116,33 @@ impl Overlay {
         }
     }
 
-    pub(super) fn take(&self, key: &Key) -> Option<Arc<Slot>> {
+    /// The slot in which a service waits to take the place of another.
+    pub(super) fn over(&self, key: &Key) -> Option<Arc<Slot>> {
+        match &*self.0.lock() {
+            Stage::Open(open) => open.over.get(key).cloned(),
+            Stage::Committed | Stage::Abandoned => None,
+        }
+    }
+
+    /// As `over`; made if there is none. `None`: the generation is not loading.
+    pub(super) fn place_over(&self, key: &Key) -> Option<Arc<Slot>> {
         match &mut *self.0.lock() {
-            Stage::Open(open) => open.slots.remove(key),
+            Stage::Open(open) => {
+                let slot = open.over.entry(key.clone()).or_insert_with(|| Arc::new(Slot::new(key.clone())));
+                Some(Arc::clone(slot))
+            }
+            Stage::Committed | Stage::Abandoned => None,
+        }
+    }
+
+    /// Takes out the value that is staged under `key`, for the caller to drop without the lock.
+    pub(super) fn take(&self, key: &Key) -> Option<Value> {
+        match &mut *self.0.lock() {
+            Stage::Open(open) => {
+                let left = open.slots.get(key)?.leave()?;
+                open.slots.remove(key);
+                left
+            }
             Stage::Committed | Stage::Abandoned => None,
         }
     }
@@ -158,9 +185,12 @@ impl Overlay {
         let end = if published { Stage::Committed } else { Stage::Abandoned };
         let mut stage = self.0.lock();
         match std::mem::replace(&mut *stage, end) {
-            Stage::Open(open) => {
-                Ended { slots: open.slots.into_values().collect(), upgrades: open.upgrades, seen: open.seen }
-            }
+            Stage::Open(open) => Ended {
+                slots: open.slots.into_values().collect(),
+                over: open.over.into_values().collect(),
+                upgrades: open.upgrades,
+                seen: open.seen,
+            },
             ended => {
                 *stage = ended;
                 Ended::default()

@@ -119,7 +119,7 @@ impl Registry {
             }
         };
         // Dropped without the locks: the last reference to a pool closes connections.
-        drop(old.and_then(|old| old.detach()));
+        drop(old.and_then(|old| old.leave().flatten()));
         self.changed();
     }
 }

@@ -4,6 +4,7 @@
 //!
 //! - One attempt at a time. An attempt has a number; only the attempt that the slot is at may fill it,
 //!   so a late result of one that was given up is dropped.
+//! - A slot that has left the registry is never filled: whoever still holds it looks for the key again.
 //! - The state's lock is held for a few assignments, never while an init runs or a value is dropped.
 //! - Every way out of an attempt (value, error, panic, given up) wakes all who wait for it.
 
@@ -15,9 +16,10 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::data::Tenure;
-use super::policy::{self, Fit, MadeWith};
+use super::policy::{self, Fit, MadeWith, Policy};
+use super::service::Interface;
 use super::wait::{Graph, ThreadToken};
-use super::{Author, Expected, InitFailure, Key, RegistryError, Value, redact, unix_ms};
+use super::{Author, Expected, InitFailure, Key, RegistryError, Value, What, redact, unix_ms};
 
 /// Back-off after the second failure in a row; it doubles from there.
 const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
@@ -42,8 +44,8 @@ pub(super) struct Slot {
 #[derive(Debug)]
 struct State {
     content: Content,
-    /// Out of the registry for good: nothing is put into it any more.
-    is_detached: bool,
+    /// Set once, when the slot leaves the registry. It is empty then.
+    is_gone: bool,
     /// Values made under the key, in this slot and those whose place it took.
     made: u64,
     /// Number of the last attempt that began.
@@ -118,7 +120,7 @@ pub(super) enum Turn {
     Ready(Value),
     /// Make the value.
     Init(Attempt),
-    /// Look for another slot: this one has left the registry.
+    /// Look for the key again: this slot has left the registry.
     Gone,
 }
 
@@ -223,7 +225,7 @@ impl Slot {
             old: None,
             state: Mutex::new(State {
                 content: Content::Empty,
-                is_detached: false,
+                is_gone: false,
                 made: 0,
                 attempts: 0,
                 failed: None,
@@ -251,6 +253,29 @@ impl Slot {
         &self.key
     }
 
+    /// Leaves the registry, unless it is being filled: then `None`. Else the value, if there is one.
+    pub(super) fn leave(&self) -> Option<Option<Value>> {
+        let mut state = self.state.lock();
+        let value = match std::mem::replace(&mut state.content, Content::Empty) {
+            Content::Opening { author, thread, since, deadline, timeout } => {
+                state.content = Content::Opening { author, thread, since, deadline, timeout };
+                return None;
+            }
+            Content::Ready(ready) => Some(ready.value),
+            Content::Empty => None,
+        };
+        state.is_gone = true;
+        Some(value)
+    }
+
+    /// Leaves the registry if it is empty; tells whether it did.
+    pub(super) fn leave_if_empty(&self) -> bool {
+        let mut state = self.state.lock();
+        let is_empty = matches!(state.content, Content::Empty);
+        state.is_gone |= is_empty;
+        is_empty
+    }
+
     /// Whether the slot holds a value or is being filled.
     pub(super) fn is_taken(&self) -> bool {
         !matches!(self.state.lock().content, Content::Empty)
@@ -274,7 +299,7 @@ impl Slot {
         waits: &Graph,
     ) -> Result<Turn, RegistryError> {
         let mut state = self.state.lock();
-        if state.is_detached {
+        if state.is_gone {
             return Ok(Turn::Gone);
         }
         match &mut state.content {
@@ -320,14 +345,26 @@ impl Slot {
         !matches!(self.fit(author, expected), Fit::Replace)
     }
 
-    /// Takes the value out for good: who has found the slot and not yet looked into it is sent on. A slot that is
-    /// being filled stays as it is.
-    pub(super) fn detach(&self) -> Option<(u64, Value)> {
+    /// Takes the value out, with its number in the order of creation.
+    pub(super) fn take(&self) -> Option<(u64, Value)> {
+        self.take_with_author().map(|(serial, value, _)| (serial, value))
+    }
+
+    /// As `take`, with who made it.
+    pub(super) fn take_with_author(&self) -> Option<(u64, Value, Author)> {
+        self.take_if(|_| true)
+    }
+
+    /// Takes the value out if `maker` made it.
+    pub(super) fn take_of(&self, maker: &Author) -> Option<Value> {
+        self.take_if(|author| author == maker).map(|(_, value, _)| value)
+    }
+
+    fn take_if(&self, is_meant: impl FnOnce(&Author) -> bool) -> Option<(u64, Value, Author)> {
         let mut state = self.state.lock();
         match std::mem::replace(&mut state.content, Content::Empty) {
-            Content::Ready(ready) => {
-                state.is_detached = true;
-                Some((ready.serial, ready.value))
+            Content::Ready(ready) if is_meant(&ready.author) => {
+                Some((ready.serial, ready.value, ready.author))
             }
             other => {
                 state.content = other;
@@ -336,15 +373,49 @@ impl Slot {
         }
     }
 
-    /// Takes the value out, with its number in the order of creation.
-    pub(super) fn take(&self) -> Option<(u64, Value)> {
-        let mut state = self.state.lock();
-        match std::mem::replace(&mut state.content, Content::Empty) {
-            Content::Ready(ready) => Some((ready.serial, ready.value)),
-            other => {
-                state.content = other;
-                None
+    /// Whether a service of this interface may take the place of what is there.
+    pub(super) fn may_become(&self, interface: &Interface) -> Result<(), RegistryError> {
+        match &self.state.lock().content {
+            Content::Ready(Ready { value: Value::Service(service), .. })
+                if service.interface().name == interface.name =>
+            {
+                Ok(())
             }
+            Content::Ready(ready) => Err(RegistryError::WrongType {
+                key: self.key.clone(),
+                found: ready.value.type_name().into_owned(),
+                expected: interface.type_name(),
+                author: ready.author.clone(),
+            }),
+            Content::Empty | Content::Opening { .. } => Ok(()),
+        }
+    }
+
+    /// Puts a value in, whatever is there, and returns what was. An attempt that runs comes too late.
+    pub(super) fn put(&self, value: Value, author: Author, serial: u64) -> Option<Value> {
+        let mut state = self.state.lock();
+        state.attempts += 1;
+        state.failed = None;
+        state.made += 1;
+        let mut fresh = Ready {
+            value,
+            author: author.clone(),
+            at: SystemTime::now(),
+            serial,
+            made_with: Policy::default().into(),
+            users: BTreeMap::new(),
+            reloads_survived: 0,
+        };
+        if let Content::Ready(ready) = &mut state.content {
+            // Who used the old one will ask for the new one.
+            fresh.users.append(&mut ready.users);
+        }
+        fresh.note_user(&author);
+        let old = std::mem::replace(&mut state.content, Content::Ready(fresh));
+        self.changed.notify_all();
+        match old {
+            Content::Ready(ready) => Some(ready.value),
+            Content::Empty | Content::Opening { .. } => None,
         }
     }
 
@@ -404,7 +475,7 @@ impl Slot {
         author: &Author,
         expected: Expected<'_>,
     ) -> Result<Value, RegistryError> {
-        if let (Value::Data(tenure), Some(ty)) = (&ready.value, expected.data)
+        if let (Value::Data(tenure), What::Data(ty)) = (&ready.value, expected.what)
             && let (found, owner) = tenure.owner()
             && found.is_akin(ty)
         {
@@ -416,11 +487,22 @@ impl Slot {
                     reason: found.difference(ty),
                 });
             }
+        } else if let (Value::Service(service), What::Service(interface)) = (&ready.value, expected.what)
+            && service.interface().name == interface.name
+        {
+            if service.interface() != interface {
+                return Err(RegistryError::Interface {
+                    key: self.key.clone(),
+                    author: service.maker().clone(),
+                    found: service.interface().clone(),
+                    expected: interface.clone(),
+                });
+            }
         } else if !expected.accepts(&ready.value) {
             return Err(RegistryError::WrongType {
                 key: self.key.clone(),
                 found: ready.value.type_name().into_owned(),
-                expected: expected.name.to_owned(),
+                expected: expected.name(),
                 author: ready.author.clone(),
             });
         }
@@ -612,7 +694,7 @@ impl Attempt {
         let (outcome, wrong) = match outcome {
             Ok(value) if !expected.accepts(&value) => {
                 let made = value.type_name().into_owned();
-                (Err(InitFailure::WrongType { expected: expected.name.to_owned(), made }), Some(value))
+                (Err(InitFailure::WrongType { expected: expected.name(), made }), Some(value))
             }
             other => (other, None),
         };

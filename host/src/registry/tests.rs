@@ -125,6 +125,56 @@ fn every_waiter_gets_the_error_of_the_attempt_it_waited_for() {
     ask(&registry, "db", || thing("db")).expect("the first failure costs no back-off");
 }
 
+/// A key that is removed while its value is being made still has one init at a time, and one value.
+#[test]
+fn removing_a_key_does_not_let_a_second_init_begin() {
+    let registry = Registry::new();
+    let key = Key::new("", "db");
+    let (entered, wait_entered) = mpsc::channel();
+    let (release, wait_release) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let registry = &registry;
+        let first = scope.spawn(move || {
+            ask(registry, "db", || {
+                entered.send(()).unwrap();
+                wait_release.recv().unwrap();
+                thing("first")
+            })
+        });
+        wait_entered.recv().unwrap();
+        let removed = registry.remove(&Overlay::committed(), &key);
+        assert!(matches!(removed, Err(RegistryError::NotFound { .. })), "there is no value yet");
+        let second = scope.spawn(|| ask(registry, "db", || thing("second")));
+        while registry.waits.len() == 0 && !second.is_finished() {
+            thread::yield_now();
+        }
+        release.send(()).unwrap();
+        for caller in [first, second] {
+            let value = caller.join().unwrap().expect("both get the value");
+            assert_eq!(value.describe(), serde_json::json!({ "name": "first" }));
+        }
+    });
+    registry.remove(&Overlay::committed(), &key).expect("the one value is in the registry");
+}
+
+/// Whoever found a slot just before it left the registry looks again, and makes nothing in it.
+#[test]
+fn a_slot_that_left_the_registry_is_not_filled() {
+    let registry = Registry::new();
+    let key = Key::new("", "db");
+    ask(&registry, "db", || Err(InitFailure::Err("no route".into()))).unwrap_err();
+    let found = registry.slot(&Overlay::committed(), &key, &author("p", 1), "Thing".into()).unwrap();
+    let loading = Overlay::open();
+    registry
+        .get_or_init(&author("q", 1), &loading, &key, "Thing", LONG, || thing("staged"))
+        .expect("the published slot is empty");
+    registry.commit(&loading);
+    let turn = found.turn(&author("p", 1), "Thing".into(), LONG, &registry.waits);
+    assert!(matches!(turn, Ok(Turn::Gone)), "the slot is not the key's any more");
+    let value = ask(&registry, "db", || panic!("there is a value")).unwrap();
+    assert_eq!(value.describe(), serde_json::json!({ "name": "staged" }));
+}
+
 #[test]
 fn a_panicking_init_is_an_error_and_the_next_call_succeeds() {
     let registry = Registry::new();

@@ -89,7 +89,9 @@ impl Registry {
             };
             match found {
                 Ok(Value::Data(tenure)) => return Ok(tenure),
-                Ok(Value::Host(_)) => return Err(RegistryError::NotFound { key: key.clone() }),
+                Ok(Value::Host(_) | Value::Service(_)) => {
+                    return Err(RegistryError::NotFound { key: key.clone() });
+                }
                 Err(error @ RegistryError::Outdated { .. }) => {
                     last = error.clone();
                     if let Some(slot) = self.published(key)

@@ -23,9 +23,14 @@ pub(crate) fn resident(input: &DeriveInput) -> Result<TokenStream> {
     };
     if let Some(hook) = input::upgrade(input)? {
         parts.fits = quote! { let _ = (old, work); ::core::result::Result::Ok(()) };
-        parts.rebuild = quote! { unsafe { work.upgrade(old, into, #hook) } };
+        // The author's own words stay outside of the block: nothing in them may go unchecked.
+        parts.rebuild = quote! {
+            let hook = #hook;
+            unsafe { work.upgrade(old, into, hook) }
+        };
     }
     let Parts { shape, variant, children, fits, rebuild } = parts;
+    let repr = input::repr(input)?;
 
     let name = &input.ident;
     let mut generics = input.generics.clone();
@@ -36,6 +41,8 @@ pub(crate) fn resident(input: &DeriveInput) -> Result<TokenStream> {
     Ok(quote! {
         #[automatically_derived]
         unsafe impl #of ::plugin_api::resident::Resident for #name #with #wheres {
+            const REPR: &'static str = #repr;
+
             fn shape(shapes: &mut ::plugin_api::resident::Shapes) -> ::plugin_api::resident::Kind {
                 #shape
             }
@@ -85,14 +92,26 @@ fn of_struct(fields: &[Field]) -> Parts {
     let place = fields.iter().map(|field| {
         let (Field { member, name, ty, before, .. }, default) = (field, default_of(field));
         quote! {
+            let default = #default;
             unsafe {
                 let at = ::core::ptr::addr_of_mut!((*into).#member);
-                work.place_field::<#ty>(&mut fields, #name, &[#(#before),*], #default, at)?;
+                work.place_field::<#ty>(&mut fields, #name, &[#(#before),*], default, at)?;
             }
         }
     });
+    let members = fields.iter().map(|field| &field.member);
+    let types = fields.iter().map(|field| &field.ty);
+    let names: Vec<_> = (0..fields.len()).map(|i| format_ident!("part_{i}")).collect();
     Parts {
-        shape: quote! { ::plugin_api::resident::Kind::Struct(::std::vec![#(#describe),*]) },
+        // The pattern does not compile where the definition has another field than was seen here, or one of
+        // another type: an attribute below the derive may have changed it.
+        shape: quote! {
+            let _ = |whole: &Self| {
+                let Self { #(#members: #names),* } = whole;
+                let _: (#(&#types,)*) = (#(#names,)*);
+            };
+            ::plugin_api::resident::Kind::Struct(::std::vec![#(#describe),*])
+        },
         variant: TokenStream::new(),
         children: TokenStream::new(),
         fits: quote! {
@@ -194,8 +213,9 @@ fn rebuild_variant(Variant { ident, before, fields }: &Variant) -> TokenStream {
     let place = fields.iter().zip(&names).map(|(field, part)| {
         let (Field { name, ty, before, .. }, default) = (field, default_of(field));
         quote! {
+            let default = #default;
             let #part = work.staging::<#ty>();
-            unsafe { work.place_field::<#ty>(&mut fields, #name, &[#(#before),*], #default, #part)?; }
+            unsafe { work.place_field::<#ty>(&mut fields, #name, &[#(#before),*], default, #part)?; }
         }
     });
     let members = fields.iter().map(|field| &field.member);

@@ -42,6 +42,15 @@ pub(crate) fn upgrade(input: &DeriveInput) -> Result<Option<Path>> {
     Ok(words(&input.attrs, &["upgrade"])?.upgrade)
 }
 
+/// What `#[repr(...)]` says, in the order it is said.
+pub(crate) fn repr(input: &DeriveInput) -> Result<String> {
+    let mut said = Vec::new();
+    for attribute in input.attrs.iter().filter(|attribute| attribute.path().is_ident("repr")) {
+        said.push(attribute.meta.require_list()?.tokens.to_string());
+    }
+    Ok(said.join(", "))
+}
+
 /// The definition.
 pub(crate) fn body(input: &DeriveInput) -> Result<Body> {
     for attribute in &input.attrs {

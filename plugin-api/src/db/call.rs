@@ -8,8 +8,8 @@
 use std::time::Duration;
 
 use crate::abi::{
-    BytesView, DEFAULT_NS, DbTable, ErrorSink, HandleId, HostTable, PoolConfigView, StatementView, Status,
-    StrView, VALUE_BOOL, VALUE_BYTES, VALUE_FLOAT, VALUE_INT, VALUE_NULL, VALUE_TEXT, ValueView,
+    BytesView, DEFAULT_NS, DbTable, ErrorSink, HandleId, HostTable, StatementView, Status, StrView,
+    VALUE_BOOL, VALUE_BYTES, VALUE_FLOAT, VALUE_INT, VALUE_NULL, VALUE_TEXT, ValueView,
 };
 use crate::db::rows::Block;
 use crate::db::{QueryError, Rows, ToValue, Value};
@@ -24,29 +24,9 @@ fn db() -> Result<(&'static HostTable, &'static DbTable), CallError> {
 }
 
 /// `None` means the default; a duration beyond 584 years waits that long.
-fn nanoseconds(timeout: Option<Duration>) -> u64 {
+pub(super) fn nanoseconds(timeout: Option<Duration>) -> u64 {
     let Some(timeout) = timeout else { return DEFAULT_NS };
     u64::try_from(timeout.as_nanos()).unwrap_or(DEFAULT_NS - 1).min(DEFAULT_NS - 1)
-}
-
-pub(super) fn pool_open(
-    url: &str,
-    max_size: u32,
-    checkout_timeout: Option<Duration>,
-) -> Result<Owned, CallError> {
-    let (host, db) = db()?;
-    let config = PoolConfigView {
-        size: size_of::<PoolConfigView>(),
-        url: StrView::new(url),
-        max_size,
-        checkout_timeout_ns: nanoseconds(checkout_timeout),
-    };
-    let mut id = HandleId::NONE;
-    call(|error| {
-        // SAFETY: the table's own `ctx`; `config`, `id` and `error` are valid during the call.
-        unsafe { (db.pool_open)(host.ctx, &config, &mut id, error) }
-    })?;
-    Ok(Owned::new(id))
 }
 
 pub(super) fn checkout(pool: &Owned, timeout: Option<Duration>) -> Result<Owned, CallError> {
@@ -59,10 +39,15 @@ pub(super) fn checkout(pool: &Owned, timeout: Option<Duration>) -> Result<Owned,
     Ok(Owned::new(id))
 }
 
-pub(super) fn query(conn: &Owned, sql: &str, params: &[&dyn ToValue]) -> Result<Rows, QueryError> {
+pub(super) fn query(
+    conn: &Owned,
+    flags: u64,
+    sql: &str,
+    params: &[&dyn ToValue],
+) -> Result<Rows, QueryError> {
     let (host, db) = db()?;
     let params = views(params)?;
-    let statement = statement(sql, &params);
+    let statement = statement(flags, sql, &params);
     let mut bytes = Vec::new();
     collect(&mut bytes, |rows, error| {
         // SAFETY: the table's own `ctx`; the statement's views borrow from `sql` and from what `params`
@@ -73,10 +58,15 @@ pub(super) fn query(conn: &Owned, sql: &str, params: &[&dyn ToValue]) -> Result<
     Ok(Rows::new(block))
 }
 
-pub(super) fn execute(conn: &Owned, sql: &str, params: &[&dyn ToValue]) -> Result<u64, QueryError> {
+pub(super) fn execute(
+    conn: &Owned,
+    flags: u64,
+    sql: &str,
+    params: &[&dyn ToValue],
+) -> Result<u64, QueryError> {
     let (host, db) = db()?;
     let params = views(params)?;
-    let statement = statement(sql, &params);
+    let statement = statement(flags, sql, &params);
     let mut affected = 0;
     call(|error| {
         // SAFETY: as in `query`; `affected` is writable during the call.
@@ -114,12 +104,13 @@ pub(super) fn step(conn: &Owned, step: Step) -> Result<(), CallError> {
     })
 }
 
-fn statement(sql: &str, params: &[ValueView]) -> StatementView {
+fn statement(flags: u64, sql: &str, params: &[ValueView]) -> StatementView {
     StatementView {
         size: size_of::<StatementView>(),
         sql: StrView::new(sql),
         params: params.as_ptr(),
         param_count: params.len(),
+        flags,
     }
 }
 

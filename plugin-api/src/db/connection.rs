@@ -7,14 +7,18 @@
 //!   innermost one ends first.
 
 use std::cell::Cell;
-use std::marker::PhantomData;
 use std::ops::Deref;
 
+use crate::abi::STATEMENT_NO_FAILOVER;
 use crate::db::call::{self, Step};
-use crate::db::{OwnedRow, QueryError, Rows, ToValue};
+use crate::db::{Idempotent, OwnedRow, QueryError, Rows, ToValue};
 use crate::host::Owned;
 
 /// A connection that is lent out. It returns to its pool when dropped.
+///
+/// If it breaks while nothing was left on it (no transaction, no settings), the next statement runs on a
+/// new one. A statement that fails with the connection is an error: whether it took effect is unknown.
+/// [`idempotent`](Connection::idempotent) says that it may be sent again.
 ///
 /// Whatever it leaves behind (an open transaction, settings, temporary tables) is undone before
 /// somebody else gets the connection.
@@ -28,13 +32,22 @@ use crate::host::Owned;
 #[derive(Debug)]
 pub struct Connection {
     handle: Owned,
-    /// Makes the type `!Sync`.
-    one_thread: PhantomData<Cell<()>>,
+    /// How many scopes without failover are open. A `Cell` also makes the type `!Sync`.
+    no_failover: Cell<u32>,
 }
 
 impl Connection {
     pub(crate) fn new(handle: Owned) -> Connection {
-        Connection { handle, one_thread: PhantomData }
+        Connection { handle, no_failover: Cell::new(0) }
+    }
+
+    /// What the host is told with each statement.
+    pub(crate) fn flags(&self) -> u64 {
+        if self.no_failover.get() > 0 { STATEMENT_NO_FAILOVER } else { 0 }
+    }
+
+    pub(crate) fn handle(&self) -> &Owned {
+        &self.handle
     }
 
     /// Runs a statement and returns its rows. Placeholders are `$1`, `$2`, ... for every database.
@@ -43,7 +56,7 @@ impl Connection {
     ///
     /// When a parameter does not fit, the database refuses the statement, or the connection breaks.
     pub fn query(&self, sql: &str, params: &[&dyn ToValue]) -> Result<Rows, QueryError> {
-        call::query(&self.handle, sql, params)
+        call::query(&self.handle, self.flags(), sql, params)
     }
 
     /// As [`query`](Connection::query), for a statement that finds exactly one row.
@@ -52,7 +65,7 @@ impl Connection {
     ///
     /// As `query`, and [`QueryError::RowCount`] for any other number of rows.
     pub fn query_one(&self, sql: &str, params: &[&dyn ToValue]) -> Result<OwnedRow, QueryError> {
-        self.query_opt(sql, params)?.ok_or(QueryError::RowCount { found: 0 })
+        one(self.query(sql, params)?)
     }
 
     /// As [`query`](Connection::query), for a statement that finds one row or none.
@@ -61,12 +74,7 @@ impl Connection {
     ///
     /// As `query`, and [`QueryError::RowCount`] for more than one row.
     pub fn query_opt(&self, sql: &str, params: &[&dyn ToValue]) -> Result<Option<OwnedRow>, QueryError> {
-        let rows = self.query(sql, params)?;
-        match rows.len() {
-            0 => Ok(None),
-            1 => Ok(Some(OwnedRow::first_of(rows))),
-            found => Err(QueryError::RowCount { found }),
-        }
+        one_or_none(self.query(sql, params)?)
     }
 
     /// Runs a statement and returns how many rows it changed.
@@ -75,7 +83,7 @@ impl Connection {
     ///
     /// As [`query`](Connection::query).
     pub fn execute(&self, sql: &str, params: &[&dyn ToValue]) -> Result<u64, QueryError> {
-        call::execute(&self.handle, sql, params)
+        call::execute(&self.handle, self.flags(), sql, params)
     }
 
     /// Runs several statements, separated by semicolons, without parameters.
@@ -86,6 +94,60 @@ impl Connection {
     /// begins and ends transactions; on SQLite those before it have.
     pub fn batch_execute(&self, sql: &str) -> Result<(), QueryError> {
         Ok(call::batch_execute(&self.handle, sql)?)
+    }
+
+    /// The same statements, which may be sent again on a new connection when this one breaks.
+    pub fn idempotent(&self) -> Idempotent<'_> {
+        Idempotent::new(self)
+    }
+
+    /// Runs `body`, whose statements on this connection are not sent again and do not replace it unseen:
+    /// for one that is expected to fail in a controlled way. Nests.
+    ///
+    /// ```no_run
+    /// # use plugin_api::db;
+    /// # fn f(conn: &db::Connection) -> Result<(), db::QueryError> {
+    /// let outcome = conn.no_failover(|conn| conn.idempotent().query("SELECT pg_sleep(9)", &[]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn no_failover<T>(&self, body: impl FnOnce(&Connection) -> T) -> T {
+        /// Also when `body` unwinds.
+        struct Leave<'a>(&'a Cell<u32>);
+        impl Drop for Leave<'_> {
+            fn drop(&mut self) {
+                self.0.set(self.0.get() - 1);
+            }
+        }
+        self.no_failover.set(self.no_failover.get() + 1);
+        let _leave = Leave(&self.no_failover);
+        body(self)
+    }
+
+    /// Runs `body` in a transaction: commits if it returns `Ok`, rolls back if it returns `Err`.
+    ///
+    /// ```no_run
+    /// # use plugin_api::db;
+    /// # fn f(conn: &mut db::Connection) -> Result<(), db::QueryError> {
+    /// conn.scope(|tx| {
+    ///     tx.execute("UPDATE account SET cents = cents - 5 WHERE id = 1", &[])?;
+    ///     tx.execute("UPDATE account SET cents = cents + 5 WHERE id = 2", &[])
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The body's, or the commit's.
+    pub fn scope<T, E: From<QueryError>>(
+        &mut self,
+        body: impl FnOnce(&mut Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut tx = self.transaction()?;
+        let value = body(&mut tx)?;
+        tx.commit()?;
+        Ok(value)
     }
 
     /// Begins a transaction. It rolls back when dropped without [`commit`](Transaction::commit).
@@ -108,6 +170,20 @@ impl Connection {
     }
 }
 
+/// The only row.
+pub(super) fn one(rows: Rows) -> Result<OwnedRow, QueryError> {
+    one_or_none(rows)?.ok_or(QueryError::RowCount { found: 0 })
+}
+
+/// The only row, if there is one.
+pub(super) fn one_or_none(rows: Rows) -> Result<Option<OwnedRow>, QueryError> {
+    match rows.len() {
+        0 => Ok(None),
+        1 => Ok(Some(OwnedRow::first_of(rows))),
+        found => Err(QueryError::RowCount { found }),
+    }
+}
+
 /// A transaction, or a savepoint inside one. Offers the statements of its [`Connection`].
 #[derive(Debug)]
 #[must_use = "a transaction that is dropped rolls back"]
@@ -127,7 +203,7 @@ impl<'a> Transaction<'a> {
     /// # Errors
     ///
     /// When it is not: a commit that ended as a rollback, say because an error was swallowed, is an
-    /// error too. [`QueryError::Unreachable`] means that the outcome is unknown.
+    /// error too. [`QueryError::OutcomeUnknown`] means what it says.
     pub fn commit(mut self) -> Result<(), QueryError> {
         self.is_open = false;
         Ok(call::step(&self.conn.handle, Step::Commit)?)

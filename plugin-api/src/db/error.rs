@@ -131,6 +131,12 @@ pub enum QueryError {
         /// The driver's words.
         message: String,
     },
+    /// The connection broke during a commit. Whether the transaction is lasting is unknown: look for what
+    /// it wrote before it is tried again.
+    OutcomeUnknown {
+        /// The driver's words.
+        message: String,
+    },
     /// A parameter does not fit.
     OutOfRange {
         /// Which one, its value and its type.
@@ -171,6 +177,7 @@ impl QueryError {
         match self {
             QueryError::Database { .. } => Status::DATABASE,
             QueryError::Unreachable { .. } => Status::UNREACHABLE,
+            QueryError::OutcomeUnknown { .. } => Status::OUTCOME_UNKNOWN,
             QueryError::OutOfRange { .. } => Status::OUT_OF_RANGE,
             QueryError::Checkout(error) => error.status(),
             QueryError::Invalid { .. } | QueryError::RowCount { .. } | QueryError::Host { .. } => {
@@ -193,6 +200,7 @@ impl From<CallError> for QueryError {
                 QueryError::Database { message, sqlstate: Some(sqlstate).filter(|code| !code.is_empty()) }
             }
             Status::UNREACHABLE | Status::CLOSED => QueryError::Unreachable { message },
+            Status::OUTCOME_UNKNOWN => QueryError::OutcomeUnknown { message },
             Status::OUT_OF_RANGE => QueryError::OutOfRange { message },
             Status::INVALID | Status::NOT_FOUND => QueryError::Invalid { message },
             _ => QueryError::Host { message },
@@ -212,6 +220,7 @@ impl fmt::Display for QueryError {
             QueryError::Database { message, sqlstate: Some(code) } => write!(f, "{message} [{code}]"),
             QueryError::Database { message, sqlstate: None }
             | QueryError::Unreachable { message }
+            | QueryError::OutcomeUnknown { message }
             | QueryError::OutOfRange { message }
             | QueryError::Invalid { message }
             | QueryError::Host { message } => f.write_str(message),

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::db::call;
-use crate::db::{CheckoutError, Connection, OpenError, OwnedRow, QueryError, Rows, ToValue};
+use crate::db::{
+    Builder, CheckoutError, Connection, IdempotentPool, OpenError, OwnedRow, QueryError, Rows, ToValue, call,
+    open,
+};
 use crate::host::Owned;
 use crate::registry;
 
@@ -53,8 +55,8 @@ impl Pool {
     ///     .open()
     /// # }
     /// ```
-    pub fn builder(url: &str) -> Builder<'_> {
-        Builder { url, max_size: None, checkout_timeout: None }
+    pub fn builder(url: &str) -> Builder<'_, Pool> {
+        Builder::new(url)
     }
 
     /// Lends a connection out, waiting for one as long as the pool's `checkout_timeout` allows.
@@ -73,6 +75,23 @@ impl Pool {
     /// As [`get`](Pool::get).
     pub fn get_timeout(&self, timeout: Duration) -> Result<Connection, CheckoutError> {
         Ok(Connection::new(call::checkout(&self.handle, Some(timeout))?))
+    }
+
+    /// A share in a connection: several borrowers' statements follow each other on it, so a few
+    /// connections serve many. Who begins a transaction has the connection alone until its end; what a
+    /// statement leaves in the session is undone right after it. Where the pool shares nothing
+    /// (`max_shared`), this is [`get`](Pool::get). DBUtils: `connection(shareable=True)`.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Pool::get).
+    pub fn get_shared(&self) -> Result<Connection, CheckoutError> {
+        Ok(Connection::new(open::checkout_shared(&self.handle, None)?))
+    }
+
+    /// The shortcuts below for statements that may be sent again, when the connection breaks.
+    pub fn idempotent(&self) -> IdempotentPool<'_> {
+        IdempotentPool::new(self)
     }
 
     /// [`Connection::query`] on a connection borrowed for this one statement.
@@ -120,6 +139,10 @@ impl Pool {
         self.get()?.batch_execute(sql)
     }
 
+    pub(crate) fn handle(&self) -> &Owned {
+        &self.handle
+    }
+
     /// A pool that the host handed out, say from the registry.
     pub(crate) fn from_handle(handle: Owned) -> Pool {
         Pool { handle: Arc::new(handle) }
@@ -138,45 +161,5 @@ impl registry::sealed::HostHandle for Pool {
     fn into_owned(self) -> Result<Owned, String> {
         // With clones about, the registry gets a second handle to the same pool.
         Arc::try_unwrap(self.handle).or_else(|shared| shared.try_clone()).map_err(|error| error.to_string())
-    }
-}
-
-/// The settings of a pool that is not open yet.
-#[derive(Clone, Copy, Debug)]
-#[must_use = "`open` makes the pool"]
-pub struct Builder<'a> {
-    url: &'a str,
-    /// `None`: the host's default.
-    max_size: Option<u32>,
-    /// `None`: the host's default.
-    checkout_timeout: Option<Duration>,
-}
-
-impl Builder<'_> {
-    /// Most connections at a time, at least 1. A SQLite database in memory has one, whatever this says.
-    pub fn max_size(mut self, max_size: u32) -> Self {
-        self.max_size = Some(max_size);
-        self
-    }
-
-    /// How long a checkout waits when all connections are lent out. Zero: fail at once.
-    pub fn checkout_timeout(mut self, timeout: Duration) -> Self {
-        self.checkout_timeout = Some(timeout);
-        self
-    }
-
-    /// Opens the pool and its first connection.
-    ///
-    /// # Errors
-    ///
-    /// When the URL or a setting is wrong or the database cannot be reached.
-    pub fn open(self) -> Result<Pool, OpenError> {
-        // To the host 0 means its default, which is not what an author who wrote 0 meant.
-        if self.max_size == Some(0) {
-            let message = "`max_size` is 0: a pool needs at least one connection".to_owned();
-            return Err(OpenError::Invalid { message });
-        }
-        let max_size = self.max_size.unwrap_or(0);
-        Ok(Pool::from_handle(call::pool_open(self.url, max_size, self.checkout_timeout)?))
     }
 }

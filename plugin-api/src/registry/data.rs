@@ -133,6 +133,7 @@ fn tables() -> Result<(&'static HostTable, &'static DataTable), CallError> {
 }
 
 impl<T: Resident + Send + Sync> Keep for T {
+    type Made = T;
     type Held = Used<T>;
     type Cache = AtomicPtr<DataCell>;
     type Lent<'a> = Handle<T>;
@@ -142,10 +143,10 @@ impl<T: Resident + Send + Sync> Keep for T {
         held
     }
 
-    fn into_owned(self) -> Result<Owned, String> {
+    fn into_owned(made: T) -> Result<Owned, String> {
         let (host, table) = tables().map_err(|error| error.to_string())?;
         let view = TypeInfo::of::<T>().view(0);
-        let value = Box::into_raw(Box::new(self));
+        let value = Box::into_raw(Box::new(made));
         let mut id = HandleId::NONE;
         let created = host::call(|error| {
             // SAFETY: the table's own `ctx`; the views and `id` live until the call returns; the value is a

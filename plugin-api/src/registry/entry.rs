@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Handle, Keep, Key, RegistryError, init_view};
+use super::{Handle, IntoKept, Key, RegistryError, init_view, sealed};
 use crate::abi::{INIT_CONFIGURED, INIT_RESTARTS, ON_CHANGE_RESTART};
 use crate::error::Error;
 
@@ -121,8 +121,8 @@ impl<'a> Entry<'a> {
         self
     }
 
-    /// Data of a layout that cannot be upgraded to today's is dropped and made anew. Without this it is kept, and
-    /// the new code refused.
+    /// Data of a layout that cannot be upgraded to today's is dropped and made anew, and so is a service that this
+    /// plugin made with another list of methods. Without this it is kept, and the new code refused.
     pub fn or_restart(mut self) -> Entry<'a> {
         self.key.on_change = ON_CHANGE_RESTART;
         self
@@ -139,18 +139,19 @@ impl<'a> Entry<'a> {
     /// # Errors
     ///
     /// [`RegistryError`].
-    pub fn get_or_init<T: Keep, E: Into<Error>>(
+    pub fn get_or_init<M: IntoKept, E: Into<Error>>(
         self,
-        init: impl FnOnce() -> Result<T, E>,
-    ) -> Result<Handle<T>, RegistryError> {
+        init: impl FnOnce() -> Result<M, E>,
+    ) -> Result<Handle<M::Kept>, RegistryError> {
         if let Some(failed) = self.failed {
             let words =
                 format!("the configuration of `{}` cannot be written as JSON: {failed}", self.key.name);
             return Err(RegistryError::Refused(words));
         }
         let mut init = Some(init);
+        let view = init_view::<M::Kept, E, _>(&mut init, &self.wishes);
         // `init` lives until `find` returns, and the host runs it within, at most once.
-        T::find(self.key, Some(&init_view(&mut init, &self.wishes))).map(Handle)
+        <M::Kept as sealed::Keep>::find(self.key, Some(&view)).map(Handle)
     }
 }
 

@@ -25,6 +25,8 @@ pub enum RegistryError {
     WrongType(String),
     /// The slot holds the same type with another layout, and the value was not upgraded to the caller's.
     Outdated(String),
+    /// The slot holds a service of the same name with other methods.
+    Interface(String),
     /// Another plugin has made the value from another configuration.
     Misconfigured(String),
     /// The slot is empty.
@@ -44,6 +46,7 @@ impl RegistryError {
             RegistryError::Recursive(_) => Status::RECURSIVE,
             RegistryError::WrongType(_) => Status::WRONG_TYPE,
             RegistryError::Outdated(_) => Status::OUTDATED,
+            RegistryError::Interface(_) => Status::INTERFACE,
             RegistryError::Misconfigured(_) => Status::MISCONFIGURED,
             RegistryError::NotFound(_) => Status::NOT_FOUND,
             RegistryError::Refused(_) => Status::FAILED,
@@ -62,6 +65,7 @@ impl From<CallError> for RegistryError {
             Status::RECURSIVE => RegistryError::Recursive(words),
             Status::WRONG_TYPE => RegistryError::WrongType(words),
             Status::OUTDATED => RegistryError::Outdated(words),
+            Status::INTERFACE => RegistryError::Interface(words),
             Status::MISCONFIGURED => RegistryError::Misconfigured(words),
             Status::NOT_FOUND => RegistryError::NotFound(words),
             _ => RegistryError::Refused(words),
@@ -79,6 +83,7 @@ impl fmt::Display for RegistryError {
             | RegistryError::Recursive(words)
             | RegistryError::WrongType(words)
             | RegistryError::Outdated(words)
+            | RegistryError::Interface(words)
             | RegistryError::Misconfigured(words)
             | RegistryError::NotFound(words)
             | RegistryError::Refused(words) => f.write_str(words),

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use once_cell::sync::OnceCell;
 
 use super::memory::{Lent, Memory};
-use super::sealed::{HostHandle, Keep};
-use super::{Handle, Key, RegistryError};
+use super::sealed::HostHandle;
+use super::{Handle, Keep, Key, RegistryError, sealed};
 use crate::abi::{HandleId, HostTable, InitView, KIND_HOST_HANDLE, StrView, TypeView};
 use crate::host::{self, Owned};
 
@@ -103,7 +103,7 @@ pub(crate) fn find_host_handle<T: HostHandle>(
 }
 
 /// What the cache remembers, found at the first use.
-pub(crate) fn lend_host_handle<'a, T: Keep<Held = Held<T>> + HostHandle>(
+pub(crate) fn lend_host_handle<'a, T: Keep + sealed::Keep<Held = Held<T>> + HostHandle>(
     cache: &'a OnceCell<Handle<T>>,
     key: Key<'_>,
     init: &InitView,

@@ -25,20 +25,21 @@ use crate::error::Error;
 ///
 /// For a host handle the cost of a use is that of a load, and the `Lazy` keeps its handle to the end of its
 /// generation, also when [`remove`](super::remove) empties the slot. For data a use is counted, so that it
-/// can be upgraded between two uses; after a `remove` the next use makes a new value.
-pub struct Lazy<T: Keep> {
+/// can be upgraded between two uses; after a `remove` the next use makes a new value. A service is looked up at every
+/// use (less than a microsecond), so that one that was replaced is let go of.
+pub struct Lazy<T: ?Sized + Keep> {
     module: &'static str,
     key: &'static str,
-    init: fn() -> Result<T, Error>,
+    init: fn() -> Result<T::Made, Error>,
     on_change: u32,
     restarts: bool,
     config: Option<fn() -> Result<Config, Error>>,
     cache: T::Cache,
 }
 
-impl<T: Keep> Lazy<T> {
+impl<T: ?Sized + Keep> Lazy<T> {
     /// A key of the common module.
-    pub const fn new(key: &'static str, init: fn() -> Result<T, Error>) -> Lazy<T> {
+    pub const fn new(key: &'static str, init: fn() -> Result<T::Made, Error>) -> Lazy<T> {
         Lazy::in_module("", key, init)
     }
 
@@ -46,13 +47,13 @@ impl<T: Keep> Lazy<T> {
     pub const fn in_module(
         module: &'static str,
         key: &'static str,
-        init: fn() -> Result<T, Error>,
+        init: fn() -> Result<T::Made, Error>,
     ) -> Lazy<T> {
         Lazy { module, key, init, on_change: ON_CHANGE_KEEP, restarts: false, config: None, cache: T::EMPTY }
     }
 
-    /// Data of a layout that cannot be upgraded to today's is dropped and made anew. Without this it is
-    /// kept, and the new code refused.
+    /// Data of a layout that cannot be upgraded to today's is dropped and made anew, and so is a service that this
+    /// plugin made with another list of methods. Without this it is kept, and the new code refused.
     pub const fn or_restart(mut self) -> Lazy<T> {
         self.on_change = ON_CHANGE_RESTART;
         self
@@ -84,7 +85,7 @@ impl<T: Keep> Lazy<T> {
     }
 
     /// The value, found or made at the first use: `&Handle<T>` for host handles, a counted `Handle<T>` for
-    /// data.
+    /// data and services.
     ///
     /// # Errors
     ///
@@ -101,7 +102,7 @@ impl<T: Keep> Lazy<T> {
     fn find(&self) -> Result<T::Lent<'_>, RegistryError> {
         let mut init = Some(self.init);
         let wishes = self.wishes()?;
-        T::lend(&self.cache, self.place(), &init_view(&mut init, &wishes))
+        T::lend(&self.cache, self.place(), &init_view::<T, Error, _>(&mut init, &wishes))
     }
 
     fn wishes(&self) -> Result<Wishes, RegistryError> {
@@ -122,13 +123,13 @@ impl<T: Keep> Lazy<T> {
 ///
 /// As [`Lazy::get`]; the generation is refused.
 #[doc(hidden)]
-pub fn prepare<T: Keep>(lazy: &Lazy<T>) -> Result<(), Error> {
+pub fn prepare<T: ?Sized + Keep>(lazy: &Lazy<T>) -> Result<(), Error> {
     let mut init = Some(lazy.init);
     let wishes = lazy.wishes()?;
-    Ok(T::prepare(&lazy.cache, lazy.place(), &init_view(&mut init, &wishes))?)
+    Ok(T::prepare(&lazy.cache, lazy.place(), &init_view::<T, Error, _>(&mut init, &wishes))?)
 }
 
-impl<T: Keep> fmt::Debug for Lazy<T> {
+impl<T: ?Sized + Keep> fmt::Debug for Lazy<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lazy").field("module", &self.module).field("key", &self.key).finish_non_exhaustive()
     }

@@ -238,13 +238,13 @@ impl Place {
 /// What is remembered of a key with a type, in a place that is taken for it if there is one; `forget` is for that
 /// type.
 #[inline]
-pub(super) fn of<T: 'static>(key: &Key<'_>, forget: fn(&Memory)) -> Option<&'static Memory> {
+pub(super) fn of<T: ?Sized + 'static>(key: &Key<'_>, forget: fn(&Memory)) -> Option<&'static Memory> {
     let hash = hash(key);
     find::<T>(key, hash).map_or_else(|| take::<T>(key, hash, forget), |place| Some(&place.memory))
 }
 
 #[inline]
-fn find<T: 'static>(key: &Key<'_>, hash: u64) -> Option<&'static Place> {
+fn find<T: ?Sized + 'static>(key: &Key<'_>, hash: u64) -> Option<&'static Place> {
     for place in probe(hash) {
         if let Some(taken) = place.taken(hash) {
             let (module, name) = taken.text[..usize::from(taken.len)].split_at(usize::from(taken.module_len));
@@ -260,7 +260,7 @@ fn find<T: 'static>(key: &Key<'_>, hash: u64) -> Option<&'static Place> {
 }
 
 #[cold]
-fn take<T: 'static>(key: &Key<'_>, hash: u64, forget: fn(&Memory)) -> Option<&'static Memory> {
+fn take<T: ?Sized + 'static>(key: &Key<'_>, hash: u64, forget: fn(&Memory)) -> Option<&'static Memory> {
     let (module, name) = (key.module.as_bytes(), key.name.as_bytes());
     let mut text = [0; LONGEST];
     let len = module.len() + name.len();

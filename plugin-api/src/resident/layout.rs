@@ -16,7 +16,7 @@
 //! type leaf 4 4 u32
 //! ```
 //!
-//! `type KIND SIZE ALIGN NAME`; `field OFFSET TYPE NAME`; `variant DISCRIMINANT NAME`; `part TYPE NAME` for a
+//! `type KIND SIZE ALIGN NAME`; `repr WORDS` where the definition has any; `field OFFSET TYPE NAME`; `variant DISCRIMINANT NAME`; `part TYPE NAME` for a
 //! variant's field; `param TYPE` for what a container holds. Types are numbered from 0 in order.
 //!
 //! # Invariants
@@ -48,6 +48,8 @@ pub struct Type {
     pub size: usize,
     /// In bytes.
     pub align: usize,
+    /// What its `#[repr(...)]` says; mostly nothing.
+    pub repr: String,
     /// What it is made of.
     pub kind: Kind,
 }
@@ -100,6 +102,9 @@ impl Layout {
             };
             // Writing to a `String` does not fail.
             let _ = writeln!(text, "type {kind} {} {} {}", ty.size, ty.align, ty.name);
+            if !ty.repr.is_empty() {
+                let _ = writeln!(text, "repr {}", ty.repr);
+            }
             match &ty.kind {
                 Kind::Leaf => {}
                 Kind::Struct(fields) => {
@@ -137,6 +142,10 @@ impl Layout {
             let (word, rest) = line.split_once(' ')?;
             if word == "type" {
                 types.push(parse_type(rest)?);
+                continue;
+            }
+            if word == "repr" {
+                rest.clone_into(&mut types.last_mut()?.repr);
                 continue;
             }
             match (word, &mut types.last_mut()?.kind) {
@@ -226,7 +235,9 @@ fn differ(
     found
         .or_else(|| {
             (old != &Type { kind: old.kind.clone(), ..new.clone() }).then(|| {
-                if old.name == new.name {
+                if old.repr != new.repr {
+                    format!("`{name}` was `repr({})` and is `repr({})`", old.repr, new.repr)
+                } else if old.name == new.name {
                     format!("`{name}` is laid out differently: {} bytes, now {}", old.size, new.size)
                 } else {
                     let (was, is) = names(&old.name, &new.name);
@@ -320,7 +331,7 @@ fn parse_type(rest: &str) -> Option<Type> {
     let size = words.next()?.parse().ok()?;
     let align: usize = words.next()?.parse().ok()?;
     align.is_power_of_two().then_some(())?;
-    Some(Type { name: words.next()?.to_owned(), size, align, kind })
+    Some(Type { name: words.next()?.to_owned(), size, align, repr: String::new(), kind })
 }
 
 /// A type's name without its generic parameters: what stays when a parameter changes.

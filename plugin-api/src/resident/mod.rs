@@ -87,8 +87,8 @@ pub use self::upgrade::{Misfit, Old, OldType, Work};
 ///
 /// The derive keeps these promises; whoever writes an implementation by hand makes them:
 ///
-/// - `shape` describes the type completely: two types with the same name, size, alignment and shape have
-///   the same values, represented in the same way.
+/// - `shape` and `REPR` describe the type completely: two types with the same name, size, alignment and
+///   these have the same values, represented in the same way.
 /// - No value contains a pointer into a library, a thread-local or anything else that ends with one copy
 ///   of the code; all heap blocks are the global allocator's.
 /// - `variant`, `children` and `dissolve` fit `shape`: the parts visited are those described, in order, each
@@ -100,6 +100,10 @@ pub use self::upgrade::{Misfit, Old, OldType, Work};
     note = "for a type of your own add `#[derive(Resident)]`; for locks use `plugin_api::sync::{{Mutex, RwLock, OnceCell}}`"
 )]
 pub unsafe trait Resident: Sized + 'static {
+    /// What `#[repr(...)]` says. It decides where an enum keeps its parts, which nothing else in a shape tells.
+    #[doc(hidden)]
+    const REPR: &'static str = "";
+
     /// What the type is made of.
     #[doc(hidden)]
     fn shape(shapes: &mut Shapes) -> Kind;

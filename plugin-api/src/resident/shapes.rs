@@ -35,7 +35,13 @@ impl Shapes {
         let number = self.types.len();
         self.known.insert(TypeId::of::<T>(), number);
         let name = type_name::<T>().to_owned();
-        self.types.push(Type { name, size: size_of::<T>(), align: align_of::<T>(), kind: Kind::Leaf });
+        self.types.push(Type {
+            name,
+            size: size_of::<T>(),
+            align: align_of::<T>(),
+            repr: T::REPR.to_owned(),
+            kind: Kind::Leaf,
+        });
         self.glue.push(glue::<T>());
         self.types[number].kind = T::shape(self);
         number

@@ -287,7 +287,13 @@ impl Numbers {
 /// A layout with a struct over structs, enums, containers and leaves.
 fn any_layout(numbers: &mut Numbers) -> Layout {
     let count = 2 + numbers.below(6);
-    let ty = |number: usize, kind| Type { name: format!("shop::T{number}"), size: 64, align: 8, kind };
+    let ty = |number: usize, kind| Type {
+        name: format!("shop::T{number}"),
+        size: 64,
+        align: 8,
+        repr: String::new(),
+        kind,
+    };
     let types = (0..count)
         .map(|number| {
             let mut inner = || (number + 1 + numbers.below(count)).min(count);
@@ -309,7 +315,7 @@ fn any_layout(numbers: &mut Numbers) -> Layout {
             };
             ty(number, kind)
         })
-        .chain([Type { name: "u8".into(), size: 1, align: 1, kind: Kind::Leaf }])
+        .chain([Type { name: "u8".into(), size: 1, align: 1, repr: String::new(), kind: Kind::Leaf }])
         .collect();
     Layout { compiler: "rustc 1".into(), types }
 }
@@ -330,6 +336,7 @@ fn mutate(layout: &mut Layout, numbers: &mut Numbers) -> usize {
         (Kind::Enum(variants), _) => variants[0].parts[0].0.push('x'),
         (_, 0) => ty.size += 8,
         (_, 1) => ty.align *= 2,
+        (_, 2) => ty.repr.push('C'),
         (_, _) => ty.name.push('x'),
     }
     number
@@ -386,4 +393,45 @@ fn a_damaged_text_is_never_read_beyond_its_types() {
     }
     assert_eq!(Layout::parse(&text.replacen("field 0 1 ", "field 0 100000 ", 1)), None);
     assert_eq!(Layout::parse(&text.replacen("resident 1", "resident 2", 1)), None);
+}
+
+/// `repr` moves the parts of an enum without changing its size: the text says it, and the value is rebuilt.
+#[test]
+fn a_representation_is_part_of_the_layout() {
+    #[derive(Debug, PartialEq)]
+    enum Told {
+        Bit(bool),
+        Word(u32),
+    }
+    mod old {
+        #[derive(crate::Resident)]
+        pub(super) enum Packet {
+            Bit(bool),
+            Word(u32),
+        }
+    }
+    mod new {
+        #[derive(crate::Resident)]
+        #[repr(C)]
+        pub(super) enum Packet {
+            Bit(bool),
+            Word(u32),
+        }
+    }
+    let (was, is) = (&TypeInfo::of::<old::Packet>().layout, &TypeInfo::of::<new::Packet>().layout);
+    assert_eq!((was.types[0].size, was.types[0].align), (is.types[0].size, is.types[0].align));
+    let renamed = Layout::parse(&was.to_text().replace("::old::", "::new::")).unwrap();
+    assert!(!same(&renamed, 0, is, 0));
+    assert_eq!(renamed.difference(is), "`Packet` was `repr()` and is `repr(C)`");
+
+    let values = vec![old::Packet::Bit(true), old::Packet::Word(7), old::Packet::Bit(false)];
+    let Ok(values) = upgraded::<_, Vec<new::Packet>>(values) else { panic!("it fits") };
+    let told: Vec<Told> = values
+        .iter()
+        .map(|packet| match packet {
+            new::Packet::Bit(bit) => Told::Bit(*bit),
+            new::Packet::Word(word) => Told::Word(*word),
+        })
+        .collect();
+    assert_eq!(told, [Told::Bit(true), Told::Word(7), Told::Bit(false)]);
 }

@@ -1,4 +1,4 @@
-//! Named accounts as a JSON API: extractors, a transaction, a module of the registry of its own.
+//! Named accounts as a JSON API: extractors, the request's transaction, a module of the registry of its own.
 //!
 //! ```sh
 //! curl -X POST localhost:8080/ledger/apples -H 'content-type: application/json' -d '{"by": 3}'
@@ -14,7 +14,7 @@ plugin! {
         GET "/" => list,
         GET "/{name}" => show,
         POST "/{name}" => add,
-        POST "/{from}/to/{to}" => transfer,
+        idempotent POST "/{from}/to/{to}" => transfer,
     },
     on_load: migrate,
     on_unload: goodbye,
@@ -78,18 +78,19 @@ fn add(req: &Request) -> Result<Json<Account>> {
 const ADD: &str = "INSERT INTO account (name, value) VALUES ($1, $2) \
                    ON CONFLICT (name) DO UPDATE SET value = account.value + $2 RETURNING value";
 
-/// Moves an amount from one account to another, or does nothing: a transaction that is dropped without
-/// `commit`, here by the early return, is rolled back.
+/// Moves an amount from one account to another, or does nothing.
+///
+/// The host commits before the client hears of it, and only answers below 400: the 409 undoes the first
+/// statement, and so would a failed commit, a panic or the deadline. All it does is in the transaction, so it may be run
+/// again when that collided with another one: the route says `idempotent`.
 fn transfer(req: &Request) -> Result<Json<[Account; 2]>> {
     let (from, to): (String, String) = (req.param("from")?, req.param("to")?);
     let Amount { by } = req.json()?;
-    let mut conn = DB.get()?.get()?;
-    let tx = conn.transaction()?;
+    let tx = req.transaction_keeping(DB.get()?, db::Keep::Successes)?;
     let left: i64 = tx.query_one(ADD, &[&from, &-by])?.get("value")?;
     if left < 0 {
         return Err(HttpError::conflict(format!("`{from}` has only {}", left + by)).into());
     }
     let right = tx.query_one(ADD, &[&to, &by])?.get("value")?;
-    tx.commit()?;
     Ok(Json([Account { name: from, value: left }, Account { name: to, value: right }]))
 }

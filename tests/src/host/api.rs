@@ -87,6 +87,16 @@ impl PluginStatus {
         self.0["heap_bytes"].as_i64()
     }
 
+    /// What is wrong with the current generation; empty when nothing is.
+    pub fn degraded(&self) -> String {
+        text(&self.0["degraded"])
+    }
+
+    /// How many handlers of the current generation have passed their deadline.
+    pub fn missed_deadlines(&self) -> u64 {
+        self.0["missed_deadlines"].as_u64().unwrap_or(0)
+    }
+
     /// How many of its generations have been unmapped.
     pub fn unloaded(&self) -> u64 {
         self.0["unloaded"].as_u64().unwrap_or(0)

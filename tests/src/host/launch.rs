@@ -5,7 +5,9 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::process::Command;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -21,6 +23,9 @@ const STATE_TARGET: &str = "target";
 /// How long a command that ends by itself may take, a build by `host check` included.
 const COMMAND: Duration = BUILD;
 
+/// Passes standard input on as systemd passes a socket, to the same process.
+const ACTIVATE: &str = r#"LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@" 3<&0 </dev/null"#;
+
 /// A host that is about to start: its directories exist, its plugins may be put there.
 #[derive(Clone, Debug)]
 pub struct Launch {
@@ -28,6 +33,7 @@ pub struct Launch {
     plugins: PluginsDir,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
+    is_supervised: bool,
 }
 
 impl Launch {
@@ -40,7 +46,7 @@ impl Launch {
     pub fn new() -> Launch {
         let guard = Arc::new(Guard::new("host").expect("/tmp is writable"));
         let plugins = PluginsDir::create(guard.dir().join("plugins"));
-        Launch { guard, plugins, args: Vec::new(), env: Vec::new() }
+        Launch { guard, plugins, args: Vec::new(), env: Vec::new(), is_supervised: false }
     }
 
     /// Where the plugins go.
@@ -62,6 +68,13 @@ impl Launch {
     #[must_use]
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Launch {
         self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// With a supervisor, as users run it. Without this the host is one process, which most tests look into.
+    #[must_use]
+    pub fn supervised(mut self) -> Launch {
+        self.is_supervised = true;
         self
     }
 
@@ -99,16 +112,37 @@ impl Launch {
     /// When the host ends instead: with its exit code and words.
     #[track_caller]
     pub fn start(self) -> TestHost {
+        self.start_with(None)
+    }
+
+    /// As [`Launch::start`], with a listening socket passed as systemd does: as descriptor 3.
+    #[track_caller]
+    pub fn start_on(self, socket: TcpListener) -> TestHost {
+        self.start_with(Some(socket))
+    }
+
+    #[track_caller]
+    fn start_with(self, socket: Option<TcpListener>) -> TestHost {
         let ready = self.guard.dir().join("ready.json");
         // One that an earlier host in these directories left; most have none.
         let _ = std::fs::remove_file(&ready);
-        let mut command = self.command();
+        let mut command = match socket {
+            None => self.command(),
+            Some(_) => self.command_from(Command::new("sh")),
+        };
+        if socket.is_some() {
+            command.args(["-c", ACTIVATE]).arg(binary());
+        }
         command.args(["run", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         command.arg("--plugins").arg(self.plugins.path());
         command.arg("--state").arg(self.state_dir());
         command.arg("--ready-file").arg(&ready);
+        if !self.is_supervised {
+            command.arg("--no-supervisor");
+        }
         command.args(&self.args);
-        let mut program = Program::spawn(command, "host", &self.guard);
+        let stdin = socket.map_or_else(Stdio::null, |socket| Stdio::from(OwnedFd::from(socket)));
+        let mut program = Program::spawn_reading(command, stdin, "host", &self.guard);
         let (listen, admin) = eventually(BUILD, "the host's ready file", || {
             if let Some(finished) = program.finished() {
                 panic!("the host ended at its start: {finished}");
@@ -132,7 +166,10 @@ impl Launch {
 
     /// The binary in a shell's environment, free of what cargo told the test.
     fn command(&self) -> Command {
-        let mut command = Command::new(binary());
+        self.command_from(Command::new(binary()))
+    }
+
+    fn command_from(&self, mut command: Command) -> Command {
         for (name, _) in env::vars_os() {
             if is_of_the_test_run(&name.to_string_lossy()) {
                 command.env_remove(name);

@@ -67,6 +67,26 @@ impl TestHost {
         self.program.pid()
     }
 
+    /// The process that serves: under a supervisor another one than [`TestHost::pid`], and a new one after
+    /// each crash.
+    #[track_caller]
+    pub fn serving_pid(&self) -> u32 {
+        let pid = self.api("/api/host")["pid"].as_u64();
+        pid.and_then(|pid| u32::try_from(pid).ok()).expect("a host knows its process")
+    }
+
+    /// Waits until another process serves than `before`.
+    #[track_caller]
+    pub fn wait_restarted(&self, before: u32) -> u32 {
+        eventually(SOON, "another process to serve", || {
+            let answer = Client::new(self.admin).get("/api/host").map_err(|error| error.to_string())?;
+            match answer.json()["pid"].as_u64() {
+                Some(pid) if pid != u64::from(before) => Ok(u32::try_from(pid).expect("a process number")),
+                other => Err(format!("{other:?} serves")),
+            }
+        })
+    }
+
     /// Its state directory.
     pub fn state_dir(&self) -> PathBuf {
         self.launch.state_dir()
@@ -226,6 +246,12 @@ impl TestHost {
         self.program.wait(SOON)
     }
 
+    /// Waits for its end, which somebody else has brought about.
+    #[track_caller]
+    pub fn wait_end(mut self) -> Finished {
+        self.program.wait(SOON)
+    }
+
     /// Asks it to end, and starts it again in the same directories.
     ///
     /// # Panics
@@ -245,6 +271,20 @@ impl TestHost {
         self.program.signal("KILL");
         self.program.wait(SOON);
         self.launch.clone()
+    }
+
+    /// As [`TestHost::kill9`] of the supervisor alone, and waits for what the process that serves says then.
+    #[track_caller]
+    pub fn kill9_keeping(mut self, is_said: impl Fn(&str) -> bool) -> Launch {
+        self.program.signal("KILL");
+        self.program.wait(SOON);
+        eventually(SOON, "the other process to say so", || {
+            if is_said(&self.log()) { Ok(()) } else { Err(self.log()) }
+        });
+        let launch = self.launch.clone();
+        // Dropped, it would end the whole process group.
+        std::mem::forget(self);
+        launch
     }
 
     /// Runs a command of the same binary to its end, as `host ARGS`, in this host's directory.

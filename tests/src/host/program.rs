@@ -58,12 +58,22 @@ impl Program {
     ///
     /// When it cannot be started.
     #[track_caller]
-    pub fn spawn(mut command: Command, name: &str, guard: &Arc<Guard>) -> Program {
+    pub fn spawn(command: Command, name: &str, guard: &Arc<Guard>) -> Program {
+        Program::spawn_reading(command, Stdio::null(), name, guard)
+    }
+
+    /// As [`Program::spawn`], with something to read, or to take as a socket.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be started.
+    #[track_caller]
+    pub fn spawn_reading(mut command: Command, stdin: Stdio, name: &str, guard: &Arc<Guard>) -> Program {
         let file = |kind: &str| guard.dir().join(format!("{name}.{kind}"));
         let (stdout, stderr) = (file("stdout"), file("stderr"));
         let create = |path: &Path| File::create(path).expect("the guarded directory is writable");
         let child = command
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(create(&stdout))
             .stderr(create(&stderr))
             // A group of its own, so that all of it can be ended at once.

@@ -1,36 +1,81 @@
-//! A connection that is lent out.
+//! A connection that is lent out, alone or together with others.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::ThreadId;
 
 use parking_lot::Mutex;
 
 use super::Shared;
+use super::joint::Joint;
 use super::state::Physical;
-use crate::db::{Connection, QueryError, Value, blocking};
+use crate::db::{How, QueryError, Steady, Value, blocking};
 
-/// A connection that is lent out. It returns to its pool when dropped, by a thread of its own where
-/// the dropping one must not block.
+/// A connection that is lent out. It goes back when dropped, by a thread of its own where the dropping
+/// one must not block.
 ///
-/// One thread at a time: a second one that comes while a statement runs gets an error, not a wait.
+/// One thread at a time: a second one that comes while a statement runs gets an error, not a wait. Of a
+/// shared connection the other borrowers do wait, bounded by the pool's `checkout_timeout`.
 pub struct Lease {
+    hold: Hold,
+}
+
+/// Whose the connection is.
+enum Hold {
+    /// This lease's, until it goes back to its pool.
+    Own(Own),
+    /// Several leases'.
+    Joint(Arc<Shared>, Arc<Joint>, u64),
+    /// No pool's: a steady connection that is this lease's for good, or one thread's.
+    Alone(Arc<Alone>),
+}
+
+/// A connection of a pool, lent to one borrower.
+struct Own {
     shared: Arc<Shared>,
-    serial: u64,
+    seat: usize,
     /// Empty once the driver has panicked: nobody knows what state the connection was left in.
-    pub(super) physical: Mutex<Option<Physical>>,
+    physical: Mutex<Option<Physical>>,
+}
+
+/// A steady connection that has no pool.
+pub(in crate::db) struct Alone {
+    /// The only thread that may use it; empty: any, one at a time.
+    pub(in crate::db) thread: Option<ThreadId>,
+    /// Empty once the driver has panicked, or when the thread has ended.
+    pub(in crate::db) steady: Mutex<Option<Steady>>,
+    /// How many leases hold it.
+    pub(in crate::db) leases: AtomicU64,
 }
 
 impl Lease {
-    pub(super) fn new(shared: Arc<Shared>, physical: Physical) -> Lease {
-        Lease { shared, serial: physical.serial, physical: Mutex::new(Some(physical)) }
+    pub(super) fn own(shared: Arc<Shared>, physical: Physical) -> Lease {
+        let seat = physical.seat;
+        Lease { hold: Hold::Own(Own { shared, seat, physical: Mutex::new(Some(physical)) }) }
+    }
+
+    pub(super) fn joint(shared: Arc<Shared>, joint: Arc<Joint>, number: u64) -> Lease {
+        Lease { hold: Hold::Joint(shared, joint, number) }
+    }
+
+    /// The lease of a steady connection that is nobody else's. Dropping it closes the connection.
+    pub fn steady(steady: Steady) -> Lease {
+        let steady = Mutex::new(Some(steady));
+        Lease::alone(Arc::new(Alone { thread: None, steady, leases: AtomicU64::new(0) }))
+    }
+
+    pub(in crate::db) fn alone(alone: Arc<Alone>) -> Lease {
+        alone.leases.fetch_add(1, Ordering::AcqRel);
+        Lease { hold: Hold::Alone(alone) }
     }
 
     /// Runs a statement and returns its rows as one block.
     ///
     /// # Errors
     ///
-    /// When another thread is using the connection, or as [`Connection::query`].
+    /// When another thread is using the connection, or as [`Steady::query`].
     pub fn query(&self, sql: &str, params: &[Value<'_>]) -> Result<Vec<u8>, QueryError> {
-        self.with(|conn| conn.query(sql, params))
+        self.with(|steady| steady.query(How::default(), sql, params))
     }
 
     /// Runs a statement and returns the number of rows it changed.
@@ -39,7 +84,7 @@ impl Lease {
     ///
     /// As [`query`](Lease::query).
     pub fn execute(&self, sql: &str, params: &[Value<'_>]) -> Result<u64, QueryError> {
-        self.with(|conn| conn.execute(sql, params))
+        self.with(|steady| steady.execute(How::default(), sql, params))
     }
 
     /// Runs several statements without parameters.
@@ -48,34 +93,50 @@ impl Lease {
     ///
     /// As [`query`](Lease::query).
     pub fn batch_execute(&self, sql: &str) -> Result<(), QueryError> {
-        self.with(|conn| conn.batch_execute(sql))
+        self.with(|steady| steady.batch_execute(How::default(), sql))
     }
 
     /// Begins a transaction, or a savepoint inside one.
     ///
     /// # Errors
     ///
-    /// As [`query`](Lease::query).
+    /// As [`Steady::begin`].
     pub fn begin(&self) -> Result<(), QueryError> {
-        self.with(|conn| conn.begin())
+        self.with(Steady::begin)
     }
 
     /// Commits the innermost transaction or savepoint.
     ///
     /// # Errors
     ///
-    /// As [`Connection::commit`].
+    /// As [`Steady::commit`].
     pub fn commit(&self) -> Result<(), QueryError> {
-        self.with(|conn| conn.commit())
+        self.with(Steady::commit)
     }
 
     /// Rolls the innermost transaction or savepoint back.
     ///
     /// # Errors
     ///
-    /// As [`Connection::rollback`].
+    /// As [`Steady::rollback`].
     pub fn rollback(&self) -> Result<(), QueryError> {
-        self.with(|conn| conn.rollback())
+        self.with(Steady::rollback)
+    }
+
+    /// Closes a steady or persistent connection, as [`Steady::close`]. Of a pool's connection only the
+    /// transaction ends: it goes back when the lease is dropped.
+    ///
+    /// # Errors
+    ///
+    /// When another thread is using the connection.
+    pub fn close(&self) -> Result<(), QueryError> {
+        self.with(|steady| {
+            match &self.hold {
+                Hold::Alone(_) => steady.close(),
+                Hold::Own(_) | Hold::Joint(..) => steady.reset(),
+            }
+            Ok(())
+        })
     }
 
     /// The database's own number of this connection.
@@ -84,42 +145,105 @@ impl Lease {
     ///
     /// When another thread is using the connection.
     pub fn backend_id(&self) -> Result<Option<u64>, QueryError> {
-        self.with(|conn| Ok(conn.backend_id()))
+        self.with(|steady| Ok(steady.backend_id()))
     }
 
-    fn with<T>(
-        &self,
-        body: impl FnOnce(&mut dyn Connection) -> Result<T, QueryError>,
-    ) -> Result<T, QueryError> {
-        let mut place = self.physical.try_lock().ok_or(QueryError::Busy)?;
-        // Out of its place while it is used, so a panic takes the connection along.
-        let Some(mut physical) = place.take() else {
-            let reason = "an earlier statement on it panicked".to_owned();
-            return Err(QueryError::Lost { reason, sqlstate: String::new() });
-        };
-        let outcome = body(physical.conn.as_mut());
-        *place = Some(physical);
-        outcome
+    /// Runs `body` on the connection.
+    ///
+    /// # Errors
+    ///
+    /// When another thread is using it, or an earlier statement panicked; else the body's.
+    pub fn with<T>(&self, body: impl FnOnce(&mut Steady) -> Result<T, QueryError>) -> Result<T, QueryError> {
+        match &self.hold {
+            Hold::Own(own) => {
+                let mut place = own.physical.try_lock().ok_or(QueryError::Busy)?;
+                use_taken(&mut place, |physical| body(&mut physical.steady))
+            }
+            Hold::Joint(shared, joint, number) => {
+                let outcome = joint.with(*number, shared.config.checkout_timeout, body);
+                shared.joint_used(joint);
+                outcome
+            }
+            Hold::Alone(alone) => {
+                if alone.thread.is_some_and(|thread| thread != std::thread::current().id()) {
+                    return Err(QueryError::WrongThread);
+                }
+                let mut place = alone.steady.try_lock().ok_or(QueryError::Busy)?;
+                use_taken(&mut place, body)
+            }
+        }
+    }
+
+    /// For a test that stands in for a statement that takes its time.
+    #[cfg(test)]
+    pub(super) fn keep_busy(&self) -> parking_lot::MutexGuard<'_, Option<Physical>> {
+        match &self.hold {
+            Hold::Own(own) => own.physical.lock(),
+            Hold::Joint(..) | Hold::Alone(_) => panic!("not a connection of its own"),
+        }
     }
 }
 
-impl Drop for Lease {
+impl Alone {
+    /// Undoes what the last lease left behind.
+    fn rest(&self) {
+        if let Some(steady) = self.steady.lock().as_mut()
+            && (steady.is_in_transaction() || !steady.is_clean())
+        {
+            steady.reset();
+        }
+    }
+}
+
+/// Runs `body` with what is out of its place meanwhile, so a panic takes it along.
+fn use_taken<P, T>(
+    place: &mut Option<P>,
+    body: impl FnOnce(&mut P) -> Result<T, QueryError>,
+) -> Result<T, QueryError> {
+    let Some(mut taken) = place.take() else {
+        let reason = "an earlier statement on it panicked, or its thread has ended".to_owned();
+        return Err(QueryError::Lost { reason, sqlstate: String::new() });
+    };
+    let outcome = body(&mut taken);
+    *place = Some(taken);
+    outcome
+}
+
+impl Drop for Own {
     fn drop(&mut self) {
         match self.physical.get_mut().take() {
             Some(physical) => {
                 let shared = self.shared.clone();
                 blocking::run((shared, physical), |(shared, physical)| shared.checkin(physical));
             }
-            None => self.shared.lost(self.serial),
+            None => self.shared.lost(self.seat),
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        match &self.hold {
+            Hold::Joint(shared, joint, number) => {
+                let held = (shared.clone(), joint.clone(), *number);
+                blocking::run(held, |(shared, joint, number)| shared.leave(&joint, number));
+            }
+            Hold::Alone(alone) if alone.leases.fetch_sub(1, Ordering::AcqRel) == 1 => {
+                blocking::run(alone.clone(), |alone| alone.rest());
+            }
+            // `Own` has a drop of its own.
+            Hold::Alone(_) | Hold::Own(_) => {}
         }
     }
 }
 
 impl std::fmt::Debug for Lease {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lease")
-            .field("address", &self.shared.driver.address())
-            .field("serial", &self.serial)
-            .finish()
+        let (kind, address) = match &self.hold {
+            Hold::Own(own) => ("own", own.shared.source.driver.address()),
+            Hold::Joint(shared, ..) => ("joint", shared.source.driver.address()),
+            Hold::Alone(_) => ("alone", ""),
+        };
+        f.debug_struct("Lease").field("kind", &kind).field("address", &address).finish()
     }
 }

@@ -2,112 +2,188 @@
 //!
 //! # Invariants
 //!
-//! - Somebody waits without a grant only while nothing is idle and no slot is free.
 //! - Nothing here blocks or drops a connection.
+//! - Somebody waits without a grant only while nothing is idle and no slot is free, or while the first
+//!   in line has been woken to take it.
+//! - A newcomer passes those in line only while the first of them has waited less than [`FAIR_AFTER`].
+//!   From then on whatever comes free is handed to the first, so nobody starves. Before that it is not:
+//!   to put a thread to sleep and another one in its place for each checkout costs a hundred times more
+//!   than the checkout.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Condvar;
 
-use crate::db::{ConnectError, Connection};
+use super::borrower::Loan;
+use super::joint::{Joint, Joints};
+use super::waits::Waits;
+use crate::db::clock::Moment;
+use crate::db::{ConnectError, Order, PoolConfig, Steady};
 
-/// A connection with its number in this pool.
+/// How long a newcomer may pass the one who waits. A fraction of the scheduler's turn.
+const FAIR_AFTER: Duration = Duration::from_millis(1);
+
+/// A connection in its seat, of which the pool has as many as connections.
 pub(super) struct Physical {
-    pub(super) conn: Box<dyn Connection>,
-    pub(super) serial: u64,
+    pub(super) steady: Box<Steady>,
+    pub(super) seat: usize,
 }
 
 /// A connection that nobody has borrowed.
 pub(super) struct Idle {
     pub(super) physical: Physical,
     /// When it came back.
-    pub(super) since: Instant,
+    pub(super) since: Moment,
 }
 
 /// What a checkout is given.
 pub(super) enum Grant {
     /// A connection, to be looked at before it is lent.
     Connection(Idle),
-    /// Leave to make one.
-    Slot,
+    /// Leave to make one, for this seat.
+    Slot(usize),
+    /// A share in a connection.
+    Joint(Arc<Joint>),
     /// The database is down.
     Failed(ConnectError),
     /// The pool has been closed.
     Closed,
 }
 
+impl Grant {
+    /// Whether it becomes a connection of this borrower's alone.
+    pub(super) fn is_for_one(&self) -> bool {
+        matches!(self, Grant::Connection(_) | Grant::Slot(_))
+    }
+}
+
 /// Somebody in line.
 struct Waiter {
     ticket: u64,
+    since: Instant,
     grant: Option<Grant>,
+    /// Something came free since this one last looked.
+    is_woken: bool,
+    /// A share in a connection would do.
+    shares: bool,
     ready: Arc<Condvar>,
 }
 
 /// Numbers that only grow.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
-    pub(super) connects: u64,
-    pub(super) closes: u64,
-    pub(super) connect_failures: u64,
     pub(super) checkouts: u64,
     pub(super) timeouts: u64,
+    pub(super) leaks: u64,
 }
 
 /// The pool's books.
-#[derive(Default)]
 pub(super) struct State {
-    /// The last one back is the first one out: the others may rest, and expire.
-    idle: Vec<Idle>,
+    /// In the order in which they came back.
+    pub(super) idle: VecDeque<Idle>,
     /// Connections that are idle, lent out or being made.
     pub(super) open: u32,
+    /// What each seat is lent for; empty for one that is idle or free.
+    pub(super) seats: Vec<Option<Loan>>,
+    free_seats: Vec<usize>,
     /// In the order of arrival.
     line: VecDeque<Waiter>,
     last_ticket: u64,
-    last_serial: u64,
-    /// The made connections that are not closed: serial, and the database's own number.
-    living: Vec<(u64, Option<u64>)>,
+    max_size: u32,
+    max_idle: usize,
+    order: Order,
+    pub(super) joints: Joints,
     pub(super) is_closed: bool,
     pub(super) counts: Counts,
+    pub(super) waits: Waits,
 }
 
 impl State {
-    /// The books of a pool whose first connection is being made.
-    pub(super) fn with_first_slot() -> State {
-        State { open: 1, ..State::default() }
+    pub(super) fn new(config: &PoolConfig) -> State {
+        State {
+            idle: VecDeque::new(),
+            open: 0,
+            seats: Vec::new(),
+            free_seats: Vec::new(),
+            line: VecDeque::new(),
+            last_ticket: 0,
+            max_size: config.max_size,
+            max_idle: usize::try_from(config.max_idle()).unwrap_or(usize::MAX),
+            order: config.order,
+            joints: Joints::default(),
+            is_closed: false,
+            counts: Counts::default(),
+            waits: Waits::default(),
+        }
     }
 
-    /// Takes an idle connection or a free slot. Nothing, if somebody is waiting for it already.
-    pub(super) fn take_free(&mut self, max_size: u32) -> Option<Grant> {
-        if let Some(idle) = self.idle.pop() {
-            return Some(Grant::Connection(idle));
-        }
-        if self.open >= max_size || self.waiting() > 0 {
+    /// Takes an idle connection or a free slot. Nothing, if it is due to somebody in line.
+    pub(super) fn take_free(&mut self) -> Option<Grant> {
+        if self.line.is_empty() || !self.is_overdue() { self.take_any() } else { None }
+    }
+
+    /// Takes an idle connection or a free slot.
+    fn take_any(&mut self) -> Option<Grant> {
+        let idle = match self.order {
+            Order::Lifo => self.idle.pop_back(),
+            Order::Fifo => self.idle.pop_front(),
+        };
+        idle.map(Grant::Connection).or_else(|| self.take_slot().map(Grant::Slot))
+    }
+
+    /// Takes a free slot.
+    pub(super) fn take_slot(&mut self) -> Option<usize> {
+        if self.open >= self.max_size || self.is_closed {
             return None;
         }
         self.open += 1;
-        Some(Grant::Slot)
+        Some(self.free_seats.pop().unwrap_or_else(|| {
+            self.seats.push(None);
+            self.seats.len() - 1
+        }))
+    }
+
+    /// Notes who has a seat's connection; returns whoever had it.
+    pub(super) fn lend(&mut self, seat: usize, loan: Option<Loan>) -> Option<Loan> {
+        self.seats.get_mut(seat).and_then(|place| std::mem::replace(place, loan))
     }
 
     /// Joins the line.
-    pub(super) fn enter_line(&mut self, ready: Arc<Condvar>) -> u64 {
+    pub(super) fn enter_line(&mut self, ready: Arc<Condvar>, shares: bool) -> u64 {
         self.last_ticket += 1;
-        self.line.push_back(Waiter { ticket: self.last_ticket, grant: None, ready });
+        self.line.push_back(Waiter {
+            ticket: self.last_ticket,
+            since: Instant::now(),
+            grant: None,
+            is_woken: false,
+            shares,
+            ready,
+        });
         self.last_ticket
     }
 
-    /// Takes what a waiter was given, who leaves the line with it.
+    /// Takes what a waiter was given, or what is free and it is first to take. It leaves the line then.
     pub(super) fn take_granted(&mut self, ticket: u64) -> Option<Grant> {
         let place = self.line.iter().position(|waiter| waiter.ticket == ticket)?;
-        let grant = self.line.get_mut(place)?.grant.take()?;
-        self.line.remove(place);
-        Some(grant)
+        let waiter = self.line.get_mut(place)?;
+        waiter.is_woken = false;
+        let mut grant = waiter.grant.take();
+        if grant.is_none() && self.first_waiter().is_some_and(|first| first.ticket == ticket) {
+            grant = self.take_any();
+        }
+        if grant.is_some() {
+            self.line.remove(place);
+            self.wake_first_for_rest();
+        }
+        grant
     }
 
     /// Leaves the line with empty hands.
     pub(super) fn leave_line(&mut self, ticket: u64) {
         self.line.retain(|waiter| waiter.ticket != ticket);
+        self.wake_first_for_rest();
     }
 
     /// How many wait and have been given nothing yet.
@@ -115,30 +191,47 @@ impl State {
         self.line.iter().filter(|waiter| waiter.grant.is_none()).count()
     }
 
-    /// Gives a clean connection to the first waiter or to the idle ones; back, if the pool is closed.
+    /// Gives a clean connection to the first waiter or to the idle ones; back, if there are enough of
+    /// those or the pool is closed.
     pub(super) fn offer(&mut self, idle: Idle) -> Option<Idle> {
         if self.is_closed {
             return Some(idle);
         }
+        if self.line.is_empty() {
+            if self.idle.len() >= self.max_idle {
+                return Some(idle);
+            }
+            self.idle.push_back(idle);
+            return None;
+        }
+        let is_overdue = self.is_overdue();
         match self.first_waiter() {
-            Some(waiter) => waiter.give(Grant::Connection(idle)),
-            None => self.idle.push(idle),
+            Some(waiter) if is_overdue => waiter.give(Grant::Connection(idle)),
+            Some(waiter) => {
+                waiter.wake();
+                self.idle.push_back(idle);
+            }
+            None => self.idle.push_back(idle),
         }
         None
     }
 
     /// Gives a slot that has become free to the first waiter.
-    pub(super) fn free_slot(&mut self) {
+    pub(super) fn free_slot(&mut self, seat: usize) {
         match self.first_waiter() {
-            Some(waiter) => waiter.give(Grant::Slot),
-            None => self.open -= 1,
+            Some(waiter) => waiter.give(Grant::Slot(seat)),
+            None => {
+                self.open -= 1;
+                self.free_seats.push(seat);
+            }
         }
     }
 
-    /// Tells those in line that the database is down, unless a living connection may come back to them.
-    pub(super) fn fail_waiters(&mut self, error: &ConnectError) {
-        if self.living.is_empty() {
-            self.refuse_waiters(|| Grant::Failed(error.clone()));
+    /// Gives those in line who would share a connection the ones that have no transaction any more.
+    pub(super) fn offer_joints(&mut self) {
+        for waiter in self.line.iter_mut().filter(|waiter| waiter.shares && waiter.grant.is_none()) {
+            let Some(joint) = self.joints.join() else { return };
+            waiter.give(Grant::Joint(joint));
         }
     }
 
@@ -149,38 +242,27 @@ impl State {
         }
     }
 
-    /// Counts a connection that was made; returns its number.
-    pub(super) fn opened(&mut self, backend: Option<u64>) -> u64 {
-        self.last_serial += 1;
-        self.counts.connects += 1;
-        self.living.push((self.last_serial, backend));
-        self.last_serial
-    }
-
-    /// Counts a connection that is going to be closed.
-    pub(super) fn closed(&mut self, serial: u64) {
-        self.counts.closes += 1;
-        self.living.retain(|(living, _)| *living != serial);
-    }
-
     /// Empties the pool of idle connections, for the caller to drop without the lock.
     pub(super) fn take_idle(&mut self) -> Vec<Idle> {
-        let idle = std::mem::take(&mut self.idle);
-        for one in &idle {
-            self.closed(one.physical.serial);
-            self.open -= 1;
-        }
+        let idle: Vec<Idle> = std::mem::take(&mut self.idle).into();
+        self.open -= u32::try_from(idle.len()).unwrap_or_default();
+        self.free_seats.extend(idle.iter().map(|one| one.physical.seat));
         idle
     }
 
-    /// How many connections are idle.
-    pub(super) fn idle(&self) -> usize {
-        self.idle.len()
+    /// Whether the first in line has waited long enough to be passed by nobody.
+    fn is_overdue(&self) -> bool {
+        let first = self.line.iter().find(|waiter| waiter.grant.is_none());
+        first.is_some_and(|waiter| waiter.since.elapsed() >= FAIR_AFTER)
     }
 
-    /// The database's own numbers of the connections that are open.
-    pub(super) fn backends(&self) -> Vec<u64> {
-        self.living.iter().filter_map(|(_, backend)| *backend).collect()
+    /// What is idle although somebody waits is the next one's to take.
+    fn wake_first_for_rest(&mut self) {
+        if !self.idle.is_empty()
+            && let Some(waiter) = self.first_waiter()
+        {
+            waiter.wake();
+        }
     }
 
     fn first_waiter(&mut self) -> Option<&mut Waiter> {
@@ -192,5 +274,11 @@ impl Waiter {
     fn give(&mut self, grant: Grant) {
         self.grant = Some(grant);
         self.ready.notify_one();
+    }
+
+    fn wake(&mut self) {
+        if !std::mem::replace(&mut self.is_woken, true) {
+            self.ready.notify_one();
+        }
     }
 }

@@ -1,144 +1,17 @@
 //! Tests of the pool, on a driver that does what the test says and writes down what it was asked.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
-
-use super::{Pool, PoolConfig};
-use crate::db::{CheckoutError, ConnectError, Connection, Driver, OpenError, QueryError, Reset, Value};
+use super::Pool;
+use crate::db::fake::{Script, Scripted};
+use crate::db::{CheckoutError, ConnectError, OpenError, PoolConfig, QueryError, SteadyConfig};
 
 /// Longer than any of these tests may take; reached only by one that fails.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// What the fake database does, and what happened to it.
-#[derive(Debug, Default)]
-struct Script {
-    is_down: AtomicBool,
-    /// Idle connections no longer answer.
-    are_dead: AtomicBool,
-    reset_closes: AtomicBool,
-    made: AtomicU64,
-    events: Mutex<Vec<String>>,
-    /// `connect` waits while this is true.
-    is_slow: Mutex<bool>,
-    hurry: Condvar,
-}
-
-impl Script {
-    fn note(&self, event: String) {
-        self.events.lock().push(event);
-    }
-
-    fn events(&self) -> Vec<String> {
-        self.events.lock().clone()
-    }
-
-    fn set_slow(&self, is_slow: bool) {
-        *self.is_slow.lock() = is_slow;
-        self.hurry.notify_all();
-    }
-}
-
-#[derive(Debug)]
-struct Scripted(Arc<Script>);
-
-impl Driver for Scripted {
-    fn name(&self) -> &'static str {
-        "scripted"
-    }
-
-    fn address(&self) -> &str {
-        "scripted:"
-    }
-
-    fn connect(&self) -> Result<Box<dyn Connection>, ConnectError> {
-        let mut is_slow = self.0.is_slow.lock();
-        while *is_slow {
-            self.0.hurry.wait(&mut is_slow);
-        }
-        drop(is_slow);
-        if self.0.is_down.load(Ordering::SeqCst) {
-            return Err(ConnectError::Unreachable {
-                address: "scripted:".to_owned(),
-                reason: "down".to_owned(),
-                sqlstate: None,
-            });
-        }
-        let number = self.0.made.fetch_add(1, Ordering::SeqCst) + 1;
-        self.0.note(format!("connect {number}"));
-        Ok(Box::new(Fake { script: self.0.clone(), number, is_broken: false, is_in_transaction: false }))
-    }
-}
-
-struct Fake {
-    script: Arc<Script>,
-    number: u64,
-    is_broken: bool,
-    is_in_transaction: bool,
-}
-
-impl Drop for Fake {
-    fn drop(&mut self) {
-        self.script.note(format!("close {}", self.number));
-    }
-}
-
-impl Connection for Fake {
-    fn query(&mut self, _: &str, _: &[Value<'_>]) -> Result<Vec<u8>, QueryError> {
-        Ok(Vec::new())
-    }
-
-    fn execute(&mut self, sql: &str, _: &[Value<'_>]) -> Result<u64, QueryError> {
-        match sql {
-            "break" => self.is_broken = true,
-            "panic" => panic!("the driver panicked"),
-            _ => {}
-        }
-        Ok(0)
-    }
-
-    fn batch_execute(&mut self, _: &str) -> Result<(), QueryError> {
-        Ok(())
-    }
-
-    fn begin(&mut self) -> Result<(), QueryError> {
-        self.is_in_transaction = true;
-        Ok(())
-    }
-
-    fn commit(&mut self) -> Result<(), QueryError> {
-        self.is_in_transaction = false;
-        Ok(())
-    }
-
-    fn rollback(&mut self) -> Result<(), QueryError> {
-        self.commit()
-    }
-
-    fn has_broken(&self) -> bool {
-        self.is_broken
-    }
-
-    fn is_valid(&mut self) -> bool {
-        self.script.note(format!("ask {}", self.number));
-        !self.script.are_dead.load(Ordering::SeqCst)
-    }
-
-    fn reset(&mut self) -> Reset {
-        if std::mem::take(&mut self.is_in_transaction) {
-            self.script.note(format!("roll back {}", self.number));
-        }
-        if self.script.reset_closes.load(Ordering::SeqCst) { Reset::Close } else { Reset::Ready }
-    }
-
-    fn backend_id(&self) -> Option<u64> {
-        Some(self.number)
-    }
-}
 
 fn pool(max_size: u32) -> (Pool, Arc<Script>) {
     let script = Arc::new(Script::default());
@@ -190,8 +63,10 @@ fn failed_connect_uses_up_no_slot_and_fails_at_once() {
         assert!(matches!(pool.checkout(), Err(CheckoutError::Unreachable(_))));
     }
     let status = pool.status();
-    assert_eq!((status.open, status.connect_failures, status.timeouts), (1, 5, 0));
+    assert_eq!((status.timeouts, status.is_down), (0, true));
+    wait_for(&pool, |status| status.open == 1);
     script.is_down.store(false, Ordering::SeqCst);
+    wait_for(&pool, |status| !status.is_down);
     assert_eq!(pool.checkout().unwrap().backend_id().unwrap(), Some(2));
     drop(held);
 }
@@ -270,7 +145,7 @@ fn a_broken_connection_does_not_come_back_and_its_slot_does() {
 fn what_no_reset_undoes_closes_the_connection() {
     let (pool, script) = pool(1);
     script.reset_closes.store(true, Ordering::SeqCst);
-    drop(pool.checkout().unwrap());
+    pool.checkout().unwrap().execute("set x", &[]).unwrap();
     assert_eq!(script.events(), ["connect 1", "close 1"]);
 }
 
@@ -301,14 +176,14 @@ fn waiters_hear_at_once_that_the_database_is_down() {
             assert!(matches!(waiter.join().unwrap(), Err(CheckoutError::Unreachable(_))));
         }
     });
-    let status = pool.status();
-    assert_eq!((status.open, status.connect_failures, status.waiting), (0, 1, 0));
+    wait_for(&pool, |status| status.open == 0 && status.connect_failures >= 1 && status.waiting == 0);
 }
 
 #[test]
 fn a_connection_that_died_while_idle_is_replaced_unseen() {
     let script = Arc::new(Script::default());
-    let config = PoolConfig { stale_after: Duration::ZERO, ..PoolConfig::default() };
+    let steady = SteadyConfig { ping_after: Duration::ZERO, ..SteadyConfig::default() };
+    let config = PoolConfig { steady, ..PoolConfig::default() };
     let pool = Pool::with_driver(Box::new(Scripted(script.clone())), config).unwrap();
     assert_eq!(pool.checkout().unwrap().backend_id().unwrap(), Some(1));
     script.are_dead.store(true, Ordering::SeqCst);
@@ -346,7 +221,7 @@ fn a_slow_connect_delays_nobody_else() {
 fn a_second_thread_on_one_lease_gets_an_error() {
     let (pool, _script) = pool(1);
     let lease = pool.checkout().unwrap();
-    let busy = lease.physical.lock();
+    let busy = lease.keep_busy();
     let error = thread::scope(|scope| scope.spawn(|| lease.begin()).join().unwrap()).unwrap_err();
     assert!(matches!(error, QueryError::Busy));
     drop(busy);

@@ -8,20 +8,28 @@ use plugin_api::db::rows::BlockWriter;
 use postgres::fallible_iterator::FallibleIterator;
 use postgres::{Client, SimpleQueryMessage, Statement};
 
+use super::cancel::Canceller;
 use super::cells::{Cells, Plan};
 use super::error::{is_broken, is_stale, query_error};
 use super::params::params as convert;
+use crate::db::interrupt::{Cancel, running};
 use crate::db::sql::{Dialect, Dirt, Effect, Session, effect};
-use crate::db::{Connection, QueryError, Reset, Value};
+use crate::db::{Connection, Outcome, QueryError, Reset, Value};
 
 /// Prepared statements kept for each connection.
 const CACHED_STATEMENTS: usize = 128;
-/// How long the server may take to say that it is there.
-const VALID_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Fails in a spoilt transaction, in the same message as the `COMMIT` that follows and so before it.
 /// Without it the server answers `COMMIT` with a rollback and no error.
 const PROOF: &str = "SELECT 1; ";
+
+/// Fails in a spoilt transaction too, and names the one that is about to be committed, if it wrote.
+const NAME: &str = "SELECT txid_current_if_assigned()";
+
+/// Who is at the other end: the backend, and the timeline on which it numbers transactions. A server
+/// that was promoted in another's place has another timeline, and may use a number twice.
+const IDENTITY: &str = "SELECT pg_backend_pid(), CASE WHEN pg_is_in_recovery() THEN '' \
+                        ELSE substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END";
 
 /// What `DISCARD ALL` does, except that it keeps prepared statements: the driver holds some of its own.
 const RESET: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; UNLISTEN *; \
@@ -37,7 +45,10 @@ struct Prepared {
 /// An open connection.
 pub(super) struct Open {
     client: Client,
+    canceller: Arc<Canceller>,
     backend: Option<u64>,
+    /// Empty where nothing can be written.
+    timeline: String,
     session: Session,
     /// Set by the first error that says so, read by the pool.
     is_broken: bool,
@@ -49,19 +60,51 @@ pub(super) struct Open {
 
 impl Open {
     pub(super) fn new(mut client: Client) -> Result<Open, postgres::Error> {
-        let answer = client.simple_query("SELECT pg_backend_pid()")?;
-        let backend = answer.iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
-            _ => None,
-        });
+        let answer = client.simple_query(IDENTITY)?;
+        let cell = |index| {
+            answer.iter().find_map(|message| match message {
+                SimpleQueryMessage::Row(row) => row.get(index),
+                _ => None,
+            })
+        };
+        let backend = cell(0).and_then(|pid| pid.parse().ok());
+        let timeline = cell(1).unwrap_or_default().to_owned();
         let cache = HashMap::with_capacity(CACHED_STATEMENTS);
-        Ok(Open { client, backend, session: Session::default(), is_broken: false, cache, clock: 0 })
+        let canceller = Arc::new(Canceller::new(client.cancel_token()));
+        Ok(Open {
+            client,
+            canceller,
+            backend,
+            timeline,
+            session: Session::default(),
+            is_broken: false,
+            cache,
+            clock: 0,
+        })
     }
 
     /// Turns the driver's error into ours, and remembers a broken connection.
     fn failed(&mut self, error: &postgres::Error) -> QueryError {
         self.is_broken |= is_broken(error);
         query_error(error)
+    }
+
+    fn cancel(&self) -> Arc<dyn Cancel> {
+        Arc::clone(&self.canceller) as Arc<dyn Cancel>
+    }
+
+    fn first_cell(&mut self, text: &str) -> Result<Option<String>, QueryError> {
+        let answer = self.client.simple_query(text).map_err(|error| self.failed(&error))?;
+        Ok(answer.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        }))
+    }
+
+    /// The server's number of the open transaction, and its timeline; empty if it has written nothing.
+    fn transaction_name(&mut self) -> Result<String, QueryError> {
+        let number = self.first_cell(NAME)?;
+        Ok(number.map_or_else(String::new, |number| format!("{number}@{}", self.timeline)))
     }
 
     fn batch(&mut self, text: &str) -> Result<(), QueryError> {
@@ -155,32 +198,54 @@ fn no_nul(sql: &str) -> Result<(), QueryError> {
 
 impl Connection for Open {
     fn query(&mut self, sql: &str, params: &[Value<'_>]) -> Result<Vec<u8>, QueryError> {
-        self.with_prepared(sql, |open, prepared| open.rows(prepared, params))
+        let cancel = self.cancel();
+        running(&cancel, || self.with_prepared(sql, |open, prepared| open.rows(prepared, params)))
     }
 
     fn execute(&mut self, sql: &str, params: &[Value<'_>]) -> Result<u64, QueryError> {
-        self.with_prepared(sql, |open, prepared| open.affected(prepared, params))
+        let cancel = self.cancel();
+        running(&cancel, || self.with_prepared(sql, |open, prepared| open.affected(prepared, params)))
     }
 
     fn batch_execute(&mut self, sql: &str) -> Result<(), QueryError> {
         no_nul(sql)?;
         self.session.admit(effect(Dialect::Postgres, sql))?;
-        self.batch(sql)
+        let cancel = self.cancel();
+        running(&cancel, || self.batch(sql))
     }
 
     fn begin(&mut self) -> Result<(), QueryError> {
         let text = self.session.begin_text("BEGIN");
-        self.batch(&text)?;
+        let cancel = self.cancel();
+        running(&cancel, || self.batch(&text))?;
         self.session.depth += 1;
         Ok(())
     }
 
     fn commit(&mut self) -> Result<(), QueryError> {
         let level = self.session.leave()?;
-        let text = if level.is_outermost() { PROOF } else { "" }.to_owned() + &level.commit_text();
-        let Err(error) = self.batch(&text) else { return Ok(()) };
+        let mut name = None;
+        let outcome = if level.is_outermost() && self.session.take_wrote() {
+            // A message of its own, since its answer must be here before the commit is sent.
+            self.transaction_name().and_then(|found| {
+                name = Some(found);
+                self.batch(&level.commit_text())
+            })
+        } else {
+            let proof = if level.is_outermost() { PROOF } else { "" };
+            self.batch(&(proof.to_owned() + &level.commit_text()))
+        };
+        let Err(error) = outcome else { return Ok(()) };
         if self.is_broken {
-            return Err(error);
+            return Err(match (name, error) {
+                (Some(none), QueryError::Lost { reason, .. }) if none.is_empty() => {
+                    QueryError::NotCommitted { reason }
+                }
+                (Some(transaction), QueryError::Lost { reason, .. }) => {
+                    QueryError::OutcomeUnknown { reason, transaction }
+                }
+                (_, error) => error,
+            });
         }
         // Over it must be, whichever part of the text failed.
         self.batch(&level.rollback_text())?;
@@ -196,11 +261,12 @@ impl Connection for Open {
     }
 
     fn has_broken(&self) -> bool {
-        self.is_broken || self.client.is_closed()
+        // A cancellation may arrive late, and would stop the next borrower's statement.
+        self.is_broken || self.canceller.was_used() || self.client.is_closed()
     }
 
-    fn is_valid(&mut self) -> bool {
-        let answer = self.client.is_valid(VALID_TIMEOUT);
+    fn is_valid(&mut self, timeout: Duration) -> bool {
+        let answer = self.client.is_valid(timeout);
         self.is_broken |= answer.is_err();
         answer.is_ok()
     }
@@ -211,13 +277,38 @@ impl Connection for Open {
             return Reset::Close;
         }
         let is_open = session.may_be_in_transaction();
-        let outcome = match (is_open, session.dirt) {
-            (false, Dirt::None) => Ok(()),
-            (true, Dirt::None) => self.batch("ROLLBACK"),
-            (false, _) => self.batch(RESET),
-            (true, _) => self.batch(&format!("ROLLBACK; {RESET}")),
+        let (outcome, done) = match (is_open, session.dirt) {
+            (false, Dirt::None) => (Ok(()), Reset::Ready),
+            (true, Dirt::None) => (self.batch("ROLLBACK"), Reset::Ready),
+            (false, _) => (self.batch(RESET), Reset::Bare),
+            (true, _) => (self.batch(&format!("ROLLBACK; {RESET}")), Reset::Bare),
         };
-        if outcome.is_ok() { Reset::Ready } else { Reset::Close }
+        if outcome.is_ok() { done } else { Reset::Close }
+    }
+
+    fn distrust(&mut self) {
+        self.session.distrust();
+    }
+
+    fn settle(&mut self) {
+        self.session = Session::default();
+    }
+
+    fn is_clean(&self) -> bool {
+        self.session.is_clean()
+    }
+
+    fn outcome_of(&mut self, transaction: &str) -> Outcome {
+        let Some((number, timeline)) = transaction.split_once('@') else { return Outcome::Unknown };
+        if timeline.is_empty() || timeline != self.timeline || number.parse::<u64>().is_err() {
+            return Outcome::Unknown;
+        }
+        let answer = self.first_cell(&format!("SELECT txid_status({number})")).unwrap_or_default();
+        match answer.as_deref() {
+            Some("committed") => Outcome::Committed,
+            Some("aborted") => Outcome::RolledBack,
+            _ => Outcome::Unknown,
+        }
     }
 
     fn backend_id(&self) -> Option<u64> {

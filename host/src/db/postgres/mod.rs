@@ -10,6 +10,7 @@
 //! - A statement is run a second time only outside of a transaction and only after an error that the
 //!   server raises before it runs anything.
 
+mod cancel;
 mod cells;
 mod connection;
 mod error;

@@ -35,6 +35,8 @@ pub(super) struct Effect {
     pub(super) dirt: Dirt,
     /// Begins or ends a transaction.
     pub(super) ends_transaction: bool,
+    /// Does more than read, by its words. A function that is called in a query does not count.
+    pub(super) writes: bool,
 }
 
 impl Effect {
@@ -81,6 +83,9 @@ const CLEAN: &[&str] = &[
     "savepoint",
     "release",
 ];
+
+/// Statements that only read.
+const READING: &[&str] = &["select", "values", "table", "explain", "show", "fetch", "move", "close"];
 
 /// Statements that begin or end a transaction. `ROLLBACK TO` is not among them.
 const TRANSACTION: &[&str] = &["begin", "start", "commit", "end", "rollback", "abort"];
@@ -138,6 +143,7 @@ impl<'a> Statement<'a> {
     }
 
     fn first_word(&mut self, dialect: Dialect, word: &str, effect: &mut Effect) {
+        effect.writes |= !is_any(word, READING);
         if word.eq_ignore_ascii_case("rollback") {
             self.is_rollback = true;
         } else if is_any(word, TRANSACTION) {

@@ -13,6 +13,8 @@ pub(in crate::db) struct Session {
     pub(in crate::db) is_loose: bool,
     /// What the next borrower must not see.
     pub(in crate::db) dirt: Dirt,
+    /// A text ran that does more than read.
+    has_written: bool,
 }
 
 impl Session {
@@ -26,6 +28,7 @@ impl Session {
             return Err(QueryError::TransactionText);
         }
         self.is_loose |= effect.ends_transaction;
+        self.has_written |= effect.writes;
         self.dirt = self.dirt.max(effect.dirt);
         Ok(())
     }
@@ -33,6 +36,22 @@ impl Session {
     /// Whether a transaction may be open.
     pub(in crate::db) fn may_be_in_transaction(&self) -> bool {
         self.depth > 0 || self.is_loose
+    }
+
+    /// Whether nothing would be lost with the connection.
+    pub(in crate::db) fn is_clean(&self) -> bool {
+        !self.may_be_in_transaction() && self.dirt == Dirt::None
+    }
+
+    /// Counts all that a reset can undo as left behind.
+    pub(in crate::db) fn distrust(&mut self) {
+        self.is_loose = true;
+        self.dirt = self.dirt.max(Dirt::Session);
+    }
+
+    /// Whether a text ran since the last call that does more than read.
+    pub(in crate::db) fn take_wrote(&mut self) -> bool {
+        std::mem::take(&mut self.has_written)
     }
 
     /// The text that begins a transaction or, inside one, a savepoint.

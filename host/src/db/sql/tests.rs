@@ -20,7 +20,22 @@ fn ordinary_work_leaves_nothing_behind() {
         "SELECT temp FROM t; DELETE FROM \"set\"",
         "with a as (select $1::int) select * from a",
     ] {
-        assert_eq!(postgres(sql), Effect::default(), "{sql}");
+        let effect = postgres(sql);
+        assert_eq!((effect.dirt, effect.ends_transaction), (Dirt::None, false), "{sql}");
+    }
+}
+
+#[test]
+fn what_does_more_than_read_is_seen() {
+    for sql in [
+        "UPDATE t SET a = 1",
+        "with a as (delete from t returning 1) select 1",
+        "SELECT 1; INSERT INTO t VALUES (1)",
+    ] {
+        assert!(postgres(sql).writes, "{sql}");
+    }
+    for sql in ["SELECT 1", "VALUES (1); SHOW x", "-- UPDATE\nTABLE t"] {
+        assert!(!postgres(sql).writes, "{sql}");
     }
 }
 
@@ -60,7 +75,8 @@ fn words_that_end_a_transaction_are_seen() {
         assert!(postgres(sql).ends_transaction, "{sql}");
     }
     for sql in ["SAVEPOINT a", "RELEASE a", "ROLLBACK TO a", "ROLLBACK WORK TO SAVEPOINT a"] {
-        assert_eq!(postgres(sql), Effect::default(), "{sql}");
+        let effect = postgres(sql);
+        assert_eq!((effect.dirt, effect.ends_transaction), (Dirt::None, false), "{sql}");
     }
     assert!(postgres("ROLLBACK TO a; ROLLBACK").ends_transaction);
 }
@@ -76,7 +92,7 @@ fn sqlite_has_no_reset_so_its_dirt_closes() {
     for sql in
         ["SELECT [a;PRAGMA b], `c;ATTACH` FROM t", "REPLACE INTO t VALUES ($1)", "SELECT \"'\"; SELECT 1"]
     {
-        assert_eq!(sqlite(sql), Effect::default(), "{sql}");
+        assert_eq!((sqlite(sql).dirt, sqlite(sql).ends_transaction), (Dirt::None, false), "{sql}");
     }
     assert!(sqlite("BEGIN IMMEDIATE").ends_transaction);
 }

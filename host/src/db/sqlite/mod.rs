@@ -12,12 +12,14 @@
 mod convert;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use plugin_api::db::rows::BlockWriter;
 use rusqlite::ErrorCode;
 
 use self::convert::{bind, cell, query_error};
+use super::interrupt::{Cancel, running};
 use super::sql::{Dialect, Dirt, Session, effect};
 use super::{ConfigError, ConnectError, Connection, Driver, QueryError, Reset, Value};
 
@@ -91,6 +93,10 @@ impl Driver for Sqlite {
         matches!(self.place, Place::Memory).then_some(1)
     }
 
+    fn is_its_connection(&self) -> bool {
+        matches!(self.place, Place::Memory)
+    }
+
     fn connect(&self) -> Result<Box<dyn Connection>, ConnectError> {
         if let Place::File(path) = &self.place
             && let Some(directory) = path.parent()
@@ -106,22 +112,35 @@ impl Driver for Sqlite {
             sqlstate: None,
         })?;
         let is_memory = matches!(self.place, Place::Memory);
-        Ok(Box::new(Open { db, session: Session::default(), is_broken: false, is_memory }))
+        let cancel = Arc::new(Interrupter(db.get_interrupt_handle()));
+        Ok(Box::new(Open { db, cancel, session: Session::default(), is_broken: false, is_memory }))
     }
 }
 
 /// An open database.
 struct Open {
     db: rusqlite::Connection,
+    cancel: Arc<dyn Cancel>,
     session: Session,
-    /// The file cannot be used any more. Set by `run`, read by the pool.
+    /// The file cannot be used any more. Set by `attempt`, read by the pool.
     is_broken: bool,
     is_memory: bool,
 }
 
 impl Open {
-    /// Runs `body` with the prepared form of `sql` and its parameters bound.
+    /// As [`attempt`](Open::attempt), until nobody wants the outcome any more.
     fn run<T>(
+        &mut self,
+        sql: &str,
+        params: &[Value<'_>],
+        body: impl FnOnce(&rusqlite::Connection, &mut rusqlite::Statement<'_>) -> Result<T, Failed>,
+    ) -> Result<T, QueryError> {
+        let cancel = Arc::clone(&self.cancel);
+        running(&cancel, || self.attempt(sql, params, body))
+    }
+
+    /// Runs `body` with the prepared form of `sql` and its parameters bound.
+    fn attempt<T>(
         &mut self,
         sql: &str,
         params: &[Value<'_>],
@@ -159,6 +178,15 @@ impl Open {
     fn step(&mut self, text: &str) -> Result<(), QueryError> {
         let outcome = self.db.execute_batch(text);
         outcome.map_err(|error| self.engine_error(&error))
+    }
+}
+
+/// Stops the statement that runs on a connection, within a few steps of its program.
+struct Interrupter(rusqlite::InterruptHandle);
+
+impl Cancel for Interrupter {
+    fn cancel(&self) {
+        self.0.interrupt();
     }
 }
 
@@ -214,12 +242,14 @@ impl Connection for Open {
 
     fn batch_execute(&mut self, sql: &str) -> Result<(), QueryError> {
         self.session.admit(effect(Dialect::Sqlite, sql))?;
-        self.step(sql)
+        let cancel = Arc::clone(&self.cancel);
+        running(&cancel, || self.step(sql))
     }
 
     fn begin(&mut self) -> Result<(), QueryError> {
         let text = self.session.begin_text("BEGIN IMMEDIATE");
-        self.step(&text)?;
+        let cancel = Arc::clone(&self.cancel);
+        running(&cancel, || self.step(&text))?;
         self.session.depth += 1;
         Ok(())
     }
@@ -249,7 +279,7 @@ impl Connection for Open {
         self.is_broken
     }
 
-    fn is_valid(&mut self) -> bool {
+    fn is_valid(&mut self, _: Duration) -> bool {
         // The file has to be read for this; `SELECT 1` would not touch it.
         self.db.query_row("PRAGMA schema_version", [], |row| row.get::<_, i64>(0)).is_ok()
     }
@@ -260,6 +290,14 @@ impl Connection for Open {
             return Reset::Close;
         }
         if dirt != Dirt::None && !self.is_memory { Reset::Close } else { Reset::Ready }
+    }
+
+    fn settle(&mut self) {
+        self.session = Session::default();
+    }
+
+    fn is_clean(&self) -> bool {
+        self.session.is_clean() && self.db.is_autocommit()
     }
 
     fn backend_id(&self) -> Option<u64> {

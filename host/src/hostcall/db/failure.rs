@@ -15,7 +15,8 @@ impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Failure {
         let sqlstate = match &error {
             ConnectError::Unreachable { sqlstate, .. } => sqlstate.clone().unwrap_or_default(),
-            ConnectError::Directory { .. } => String::new(),
+            ConnectError::Session { sqlstate, .. } => sqlstate.clone(),
+            ConnectError::Down { .. } | ConnectError::Directory { .. } => String::new(),
         };
         Failure { status: Status::UNREACHABLE, message: error.to_string(), sqlstate }
     }
@@ -26,7 +27,7 @@ impl From<OpenError> for Failure {
         match error {
             OpenError::Config(error) => error.into(),
             OpenError::Connect(error) => error.into(),
-            error @ OpenError::NoSize => Failure::invalid(error.to_string()),
+            error => Failure::invalid(error.to_string()),
         }
     }
 }
@@ -48,6 +49,12 @@ impl From<QueryError> for Failure {
         let (status, sqlstate) = match error {
             QueryError::Database { sqlstate, .. } => (Status::DATABASE, sqlstate),
             QueryError::Lost { sqlstate, .. } => (Status::UNREACHABLE, sqlstate),
+            QueryError::OutcomeUnknown { .. } => (Status::OUTCOME_UNKNOWN, String::new()),
+            QueryError::NotCommitted { .. }
+            | QueryError::TransactionLost
+            | QueryError::SessionLost
+            | QueryError::Reconnect(_) => (Status::UNREACHABLE, String::new()),
+            QueryError::Interrupted { .. } => (Status::DATABASE, "57014".to_owned()),
             // The standard's name for a transaction that can only be rolled back.
             QueryError::RolledBack => (Status::DATABASE, "25P02".to_owned()),
             QueryError::OutOfRange { .. } => (Status::OUT_OF_RANGE, String::new()),
@@ -58,7 +65,8 @@ impl From<QueryError> for Failure {
             | QueryError::ParameterType { .. }
             | QueryError::ColumnType { .. }
             | QueryError::Cell { .. }
-            | QueryError::Busy => (Status::INVALID, String::new()),
+            | QueryError::Busy
+            | QueryError::WrongThread => (Status::INVALID, String::new()),
         };
         Failure { status, message, sqlstate }
     }

@@ -1,21 +1,24 @@
-//! Opening a pool, and lending its connections out.
+//! Pools in the registry, and lending their connections out.
 #![expect(unsafe_code, reason = "reads the boundary's views and writes through its out-pointers")]
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use plugin_api::abi::{DEFAULT_NS, ErrorSink, HandleId, HostCtx, PoolConfigView, Status};
 
+use super::super::call::{self, Call};
+use super::super::tx::Target;
 use super::super::view::text;
 use super::super::{Caller, Failure, Held, guard};
 use super::{give, may_block};
-use crate::db::{Pool, PoolConfig};
+use crate::db::{Borrower, Persistent, Pool, PoolConfig};
 use crate::registry::Resource;
 
 /// A pool as the registry keeps it.
 #[derive(Debug)]
-struct PoolResource(Pool);
+pub(in crate::hostcall) struct PoolResource(pub(in crate::hostcall) Pool);
 
 impl Resource for PoolResource {
     fn type_name(&self) -> &'static str {
@@ -23,11 +26,62 @@ impl Resource for PoolResource {
     }
 
     fn describe(&self) -> serde_json::Value {
-        serde_json::to_value(self.0.status()).unwrap_or_default()
+        let mut status = serde_json::to_value(self.0.status()).unwrap_or_default();
+        // Long, and shown where one asks for the pools.
+        if let Some(status) = status.as_object_mut() {
+            status.retain(|name, _| name != "slowest" && name != "events");
+        }
+        status
     }
 
     fn close(&self) {
         self.0.close();
+    }
+}
+
+/// Connections for each thread as the registry keeps them.
+#[derive(Debug)]
+pub(super) struct PersistentResource(pub(super) Persistent);
+
+impl Resource for PersistentResource {
+    fn type_name(&self) -> &'static str {
+        "db::Persistent"
+    }
+
+    fn describe(&self) -> serde_json::Value {
+        serde_json::json!({ "address": self.0.address(), "threads": self.0.len() })
+    }
+
+    fn close(&self) {
+        self.0.close();
+    }
+}
+
+/// Who borrows, for the report of a connection that does not come back.
+struct Debtor {
+    plugin: Arc<str>,
+    generation: u64,
+    call: Option<Call>,
+}
+
+impl Debtor {
+    fn of(caller: &Caller) -> Option<Arc<dyn Borrower>> {
+        Some(Arc::new(Debtor {
+            plugin: caller.plugin.clone(),
+            generation: caller.generation,
+            call: call::current(),
+        }))
+    }
+}
+
+impl fmt::Display for Debtor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "plugin `{}` generation {}", self.plugin, self.generation)?;
+        match &self.call {
+            Some(call) if call.request_id.is_empty() => write!(f, ", {}", call.route),
+            Some(call) => write!(f, ", {}, request {}", call.route, call.request_id),
+            None => write!(f, ", a thread of its own"),
+        }
     }
 }
 
@@ -63,19 +117,50 @@ pub(super) unsafe extern "C" fn checkout(
 ) -> Status {
     let body = |caller: &Caller| {
         may_block()?;
-        let Some(pool) = caller.handles.resource::<PoolResource>(pool) else {
+        let lease = if let Some(pool) = caller.handles.resource::<PoolResource>(pool) {
+            pool.0.checkout_for(Debtor::of(caller), patience(timeout_ns))?
+        } else if let Some(set) = caller.handles.resource::<PersistentResource>(pool) {
+            set.0.get()?
+        } else {
             return Err(Failure::new(Status::NOT_FOUND, "this handle names no pool"));
         };
-        let lease = match timeout_ns {
-            DEFAULT_NS => pool.0.checkout(),
-            timeout_ns => pool.0.checkout_timeout(Duration::from_nanos(timeout_ns)),
-        }?;
         let handle = caller.handles.insert(Held::Connection(Arc::new(lease)));
         // SAFETY: by the table's contract `out` is null or writable during this call.
         unsafe { give(caller, handle, out) }
     };
     // SAFETY: `ctx` and `error` by the table's contract.
     unsafe { guard(ctx, error, body) }
+}
+
+pub(super) unsafe extern "C" fn checkout_shared(
+    ctx: HostCtx,
+    pool: HandleId,
+    timeout_ns: u64,
+    out: *mut HandleId,
+    error: *const ErrorSink,
+) -> Status {
+    let body = |caller: &Caller| {
+        may_block()?;
+        let Some(pool) = caller.handles.resource::<PoolResource>(pool) else {
+            return Err(Failure::new(Status::NOT_FOUND, "this handle names no pool"));
+        };
+        let lease = pool.0.checkout_shared(Debtor::of(caller), patience(timeout_ns))?;
+        let handle = caller.handles.insert(Held::Connection(Arc::new(lease)));
+        // SAFETY: by the table's contract `out` is null or writable during this call.
+        unsafe { give(caller, handle, out) }
+    };
+    // SAFETY: `ctx` and `error` by the table's contract.
+    unsafe { guard(ctx, error, body) }
+}
+
+pub(super) unsafe extern "C" fn close(ctx: HostCtx, conn: HandleId, error: *const ErrorSink) -> Status {
+    // SAFETY: `ctx` and `error` by the table's contract.
+    unsafe { guard(ctx, error, |caller| Target::of(caller, conn)?.close()) }
+}
+
+/// How long a checkout waits; nothing: as the pool says.
+fn patience(timeout_ns: u64) -> Option<Duration> {
+    (timeout_ns != DEFAULT_NS).then(|| Duration::from_nanos(timeout_ns))
 }
 
 fn open(url: &str, max_size: u32, timeout_ns: u64, data_dir: &Path) -> Result<Pool, Failure> {

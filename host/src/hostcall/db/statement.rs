@@ -2,14 +2,15 @@
 #![expect(unsafe_code, reason = "reads the boundary's views and writes through its out-pointers")]
 
 use plugin_api::abi::{
-    BytesSink, BytesView, ErrorSink, HandleId, HostCtx, StatementView, Status, StrView, VALUE_BOOL,
-    VALUE_BYTES, VALUE_FLOAT, VALUE_INT, VALUE_NULL, VALUE_TEXT, ValueView,
+    BytesSink, BytesView, ErrorSink, HandleId, HostCtx, STATEMENT_IDEMPOTENT, STATEMENT_NO_FAILOVER,
+    StatementView, Status, StrView, VALUE_BOOL, VALUE_BYTES, VALUE_FLOAT, VALUE_INT, VALUE_NULL, VALUE_TEXT,
+    ValueView,
 };
 
-use super::super::view::{bytes, slice, text};
+use super::super::tx::Target;
+use super::super::view::{bytes, sized, slice, text};
 use super::super::{Caller, Failure, guard};
-use super::connection;
-use crate::db::Value;
+use crate::db::{How, Value};
 
 pub(super) unsafe extern "C" fn query(
     ctx: HostCtx,
@@ -19,10 +20,10 @@ pub(super) unsafe extern "C" fn query(
     error: *const ErrorSink,
 ) -> Status {
     let body = |caller: &Caller| {
-        let lease = connection(caller, conn)?;
+        let target = Target::of(caller, conn)?;
         // SAFETY: by the table's contract `statement` is null or valid for this call.
-        let (sql, params) = unsafe { read(statement) }?;
-        let block = lease.query(sql, &params)?;
+        let (how, sql, params) = unsafe { read(statement) }?;
+        let block = target.run(|lease| lease.with(|steady| steady.query(how, sql, &params)))?;
         // SAFETY: by the table's contract `rows` is null or valid for this call.
         if let Some(BytesSink { data, write: Some(write) }) = unsafe { rows.as_ref() } {
             // SAFETY: `write` and `data` belong together; the view lives until the call returns.
@@ -42,10 +43,10 @@ pub(super) unsafe extern "C" fn execute(
     error: *const ErrorSink,
 ) -> Status {
     let body = |caller: &Caller| {
-        let lease = connection(caller, conn)?;
+        let target = Target::of(caller, conn)?;
         // SAFETY: by the table's contract `statement` is null or valid for this call.
-        let (sql, params) = unsafe { read(statement) }?;
-        let number = lease.execute(sql, &params)?;
+        let (how, sql, params) = unsafe { read(statement) }?;
+        let number = target.run(|lease| lease.with(|steady| steady.execute(how, sql, &params)))?;
         if !affected.is_null() {
             // SAFETY: non-null by the check above, and writable during this call by the table's contract.
             unsafe { affected.write(number) };
@@ -63,24 +64,30 @@ pub(super) unsafe extern "C" fn batch_execute(
     error: *const ErrorSink,
 ) -> Status {
     let body = |caller: &Caller| {
-        let lease = connection(caller, conn)?;
+        let target = Target::of(caller, conn)?;
         // SAFETY: the view is valid for this call.
         let sql = unsafe { text(sql, "the statement") }?;
-        Ok(lease.batch_execute(sql)?)
+        target.run(|lease| lease.batch_execute(sql))
     };
     // SAFETY: `ctx` and `error` by the table's contract.
     unsafe { guard(ctx, error, body) }
 }
 
-/// The text and the parameters of a statement.
+/// What to make of a statement, its text and its parameters.
 ///
 /// # Safety
 ///
 /// `statement` is null or points to a statement whose views are valid for `'a`.
-unsafe fn read<'a>(statement: *const StatementView) -> Result<(&'a str, Vec<Value<'a>>), Failure> {
-    // SAFETY: null or valid, by this function's contract.
-    let Some(statement) = (unsafe { statement.as_ref() }) else {
+unsafe fn read<'a>(statement: *const StatementView) -> Result<(How, &'a str, Vec<Value<'a>>), Failure> {
+    let none =
+        StatementView { size: 0, sql: StrView::EMPTY, params: std::ptr::null(), param_count: 0, flags: 0 };
+    // SAFETY: null or a statement as long as it says, by this function's contract.
+    let Some(statement) = (unsafe { sized(statement, none) }) else {
         return Err(Failure::invalid("no statement"));
+    };
+    let how = How {
+        is_idempotent: statement.flags & STATEMENT_IDEMPOTENT != 0,
+        failover: statement.flags & STATEMENT_NO_FAILOVER == 0,
     };
     // SAFETY: the statement's view is valid for `'a` by this function's contract.
     let sql = unsafe { text(statement.sql, "the statement") }?;
@@ -91,7 +98,7 @@ unsafe fn read<'a>(statement: *const StatementView) -> Result<(&'a str, Vec<Valu
         // SAFETY: the parameter's view is valid for `'a`, likewise.
         values.push(unsafe { value(index + 1, *param) }?);
     }
-    Ok((sql, values))
+    Ok((how, sql, values))
 }
 
 /// A parameter; `number` counts from 1, for the error.

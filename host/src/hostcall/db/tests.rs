@@ -13,7 +13,7 @@ use plugin_api::abi::{
 
 use super::DB_TABLE;
 use crate::db::{Block, Value};
-use crate::hostcall::{Caller, Handles, OwnSafe};
+use crate::hostcall::{Caller, OwnSafe};
 use crate::safe::Safes;
 
 /// A generation that calls, and the last error it was told.
@@ -46,7 +46,7 @@ impl Plugin {
             generation: 1,
             registry: Arc::default(),
             overlay: Arc::new(crate::registry::Overlay::committed()),
-            handles: Handles::default(),
+            handles: Arc::default(),
             data_dir: data_dir.to_owned(),
             safe: OwnSafe::new(Arc::new(Safes::new(data_dir.to_owned()))),
             code: crate::pins::Code::new(data_dir, || ()),
@@ -105,6 +105,7 @@ fn statement(sql: &str, params: &[ValueView]) -> StatementView {
         sql: StrView::new(sql),
         params: params.as_ptr(),
         param_count: params.len(),
+        flags: 0,
     }
 }
 

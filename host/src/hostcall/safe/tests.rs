@@ -13,7 +13,7 @@ use plugin_api::abi::{
 use plugin_api::safe::block::{Item, Reader};
 
 use super::{OwnSafe, SAFE_TABLE};
-use crate::hostcall::{Caller, Handles};
+use crate::hostcall::Caller;
 use crate::safe::Safes;
 
 /// A generation that calls.
@@ -42,7 +42,7 @@ impl Plugin {
             generation: 1,
             registry: Arc::default(),
             overlay: Arc::new(crate::registry::Overlay::committed()),
-            handles: Handles::default(),
+            handles: Arc::default(),
             data_dir: "/nowhere".into(),
             safe: safe.for_another(),
             code: crate::pins::Code::new(Path::new("/nowhere"), || ()),

@@ -11,12 +11,14 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Response};
+use parking_lot::Mutex;
 
 use super::{Found, Incoming, Limits, Listener, Reply, Route, Server, Service};
+use crate::share::{Account, Shares};
 
 /// Longer than anything here takes; a test that waits for it has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,12 +30,18 @@ type Handler = Arc<dyn Fn(&Incoming) -> Reply + Send + Sync>;
 struct Fake {
     routes: HashMap<(&'static str, Method), (bool, Handler)>,
     unavailable: Option<bool>,
+    /// One per route, so that each route is a plugin of its own.
+    accounts: HashMap<&'static str, Arc<Account>>,
+    shares: Shares,
+    /// Missed deadlines, and when requests began to be turned away.
+    told: Mutex<Vec<&'static str>>,
     refused: Option<&'static str>,
 }
 
 struct FakeRoute {
     is_inline: bool,
     handler: Handler,
+    account: Arc<Account>,
     refused: Option<&'static str>,
 }
 
@@ -62,6 +70,7 @@ impl Fake {
         handler: impl Fn(&Incoming) -> Reply + Send + Sync + 'static,
     ) -> Self {
         self.routes.insert((path, method), (is_inline, Arc::new(handler)));
+        self.accounts.entry(path).or_insert_with(|| Account::of(self.shares.open()));
         self
     }
 
@@ -86,13 +95,25 @@ impl Service for Fake {
         for ((route, method), (is_inline, handler)) in &self.routes {
             if *route == path && method == wanted {
                 let handler = Arc::clone(handler);
-                return Found::Route(FakeRoute { is_inline: *is_inline, handler, refused: self.refused });
+                let account = Arc::clone(&self.accounts[path]);
+                let (is_inline, refused) = (*is_inline, self.refused);
+                return Found::Route(FakeRoute { is_inline, handler, account, refused });
             }
             if *route == path {
                 allow.push(method.as_str());
             }
         }
         if allow.is_empty() { Found::NotFound } else { Found::WrongMethod { allow: allow.join(", ") } }
+    }
+
+    fn missed_deadline(&self, plugin: &str, generation: u64, _began: Instant) {
+        assert_eq!((plugin, generation), ("fake", 7));
+        self.told.lock().push("missed");
+    }
+
+    fn turned_away(&self, plugin: &str, generation: u64) {
+        assert_eq!((plugin, generation), ("fake", 7));
+        self.told.lock().push("turned away");
     }
 }
 
@@ -115,6 +136,10 @@ impl Route for FakeRoute {
 
     fn reload_failed(&self) -> Option<String> {
         self.refused.map(str::to_owned)
+    }
+
+    fn account(&self) -> &Arc<Account> {
+        &self.account
     }
 
     fn invoke(&self, request: &Incoming) -> Reply {

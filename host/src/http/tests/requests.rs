@@ -205,6 +205,7 @@ fn handler_past_its_deadline_is_504_and_the_connection_goes_on() {
 
     assert_eq!(client.request("GET", "/slow", JSON).status, 504);
     assert_eq!(client.get("/well").body, "well");
+    assert_eq!(server.numbers().workers.late, 1);
     release.send(()).unwrap();
     finished.recv_timeout(PATIENCE).expect("the worker finishes on its own");
 }

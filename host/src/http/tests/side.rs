@@ -15,16 +15,16 @@ fn echo() -> Handler {
 }
 
 #[test]
-fn tcp_clients_are_answered_on_the_named_thread_until_stopped() {
+fn tcp_clients_are_answered_on_named_threads_until_stopped() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let server = serve("admin", listener, echo()).unwrap();
     let mut client = Client::connect(address);
 
-    assert_eq!(client.get("/a?b").body, "GET /a?b on admin");
+    assert_eq!(client.get("/a?b").body, "GET /a?b on admin request");
     let panicked = client.get("/panic");
     assert_eq!((panicked.status, panicked.body.contains("panicked")), (500, true));
-    assert_eq!(client.get("/again").body, "GET /again on admin");
+    assert_eq!(client.get("/again").body, "GET /again on admin request");
 
     client.send("POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 2000000\r\n\r\n");
     assert_eq!(client.answer(false).status, 413);
@@ -42,5 +42,29 @@ fn unix_clients_are_answered() {
     stream.write_all(b"GET /x HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("GET /x on control"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("GET /x on control request"), "{answer}");
+}
+
+/// An order that takes its time keeps nobody from looking.
+#[test]
+fn slow_request_delays_no_other() {
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = Mutex::new(released);
+    let handler: Handler = Arc::new(move |request| {
+        if request.uri().path() == "/order" {
+            released.lock().recv_timeout(PATIENCE).expect("released by the test");
+        }
+        Response::new(Bytes::from(request.uri().path().to_owned()))
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let _server = serve("control", listener, handler).unwrap();
+    let mut slow = Client::connect(address);
+    slow.send("POST /order HTTP/1.1\r\nhost: t\r\ncontent-length: 0\r\n\r\n");
+
+    for _ in 0..3 {
+        assert_eq!(Client::connect(address).get("/status").body, "/status");
+    }
+    release.send(()).unwrap();
+    assert_eq!(slow.answer(false).body, "/order");
 }

@@ -1,88 +1,178 @@
 //! The worker pool by itself.
 
+use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use crate::http::Workers;
+use crate::http::workers::{GivenUp, Job, Refused, Ticket, WorkerLimits};
+use crate::share::{Account, Shares};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
+fn limits(threads: usize, queue: usize) -> WorkerLimits {
+    WorkerLimits { threads, queue, late: 2 }
+}
+
+/// An account in a share that stands alone.
+fn account() -> Arc<Account> {
+    Account::of(Shares::default().open())
+}
+
+/// A job that waits at a gate, and what opens it.
+struct Gate {
+    /// Opens it when it goes.
+    _open: mpsc::Sender<()>,
+    opened: Arc<Mutex<mpsc::Receiver<()>>>,
+}
+
+impl Gate {
+    fn new() -> Gate {
+        let (open, opened) = mpsc::channel();
+        Gate { _open: open, opened: Arc::new(Mutex::new(opened)) }
+    }
+
+    fn job(&self) -> Job {
+        let opened = Arc::clone(&self.opened);
+        Box::new(move || {
+            // An error: the gate is open.
+            let _ = opened.lock().recv();
+        })
+    }
+
+    fn submit(&self, workers: &Workers, account: &Arc<Account>) -> Result<Arc<Ticket>, Refused> {
+        workers.submit(account, self.job())
+    }
+}
+
 /// Submits a job that says its thread's name.
-fn name_of_worker(workers: &Workers) -> String {
+fn name_of_worker(workers: &Workers, account: &Arc<Account>) -> String {
     let (send, receive) = mpsc::channel();
     let job = Box::new(move || send.send(std::thread::current().name().unwrap().to_owned()).unwrap());
-    assert!(workers.submit(job).is_ok());
+    assert!(workers.submit(account, job).is_ok());
     receive.recv_timeout(PATIENCE).unwrap()
 }
 
-/// Waits until every worker is idle.
-fn settle(workers: &Workers) {
-    while workers.numbers().busy > 0 {
+/// Waits until the pool is as wanted.
+#[track_caller]
+fn settle(workers: &Workers, is_so: impl Fn(crate::http::WorkerNumbers) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so(workers.numbers()) {
+        assert!(Instant::now() < deadline, "{workers:?}");
         std::thread::yield_now();
     }
 }
 
 #[test]
 fn the_warmest_worker_is_woken_first() {
-    let workers = Workers::fixed(3, 0);
-    settle(&workers);
-    let first = name_of_worker(&workers);
+    let (workers, account) = (Workers::fixed(limits(3, 0)), account());
+    assert_eq!(workers.numbers().threads, 3);
+    let first = name_of_worker(&workers, &account);
     for _ in 0..20 {
-        settle(&workers);
-        assert_eq!(name_of_worker(&workers), first);
+        settle(&workers, |numbers| numbers.busy == 0);
+        assert_eq!(name_of_worker(&workers, &account), first);
     }
 }
 
 #[test]
 fn threads_grow_on_demand_then_jobs_queue_then_are_refused() {
-    let workers = Workers::new(2, 1);
-    let (release, released) = mpsc::channel::<()>();
-    let released = std::sync::Arc::new(parking_lot::Mutex::new(released));
-    let hold = || {
-        let released = std::sync::Arc::clone(&released);
-        workers.submit(Box::new(move || {
-            let _ = released.lock().recv();
-        }))
-    };
-
+    let (workers, account, gate) = (Workers::new(limits(2, 1)), account(), Gate::new());
     assert_eq!(workers.numbers().threads, 0);
-    assert!(hold().is_ok() && hold().is_ok() && hold().is_ok());
-    assert!(hold().is_err());
+    assert!((0..3).all(|_| gate.submit(&workers, &account).is_ok()));
+    assert_eq!(gate.submit(&workers, &account).unwrap_err(), Refused::Full);
     let numbers = workers.numbers();
     assert_eq!((numbers.threads, numbers.busy, numbers.queued, numbers.refused), (2, 2, 1, 1));
 
-    drop(release);
+    drop(gate);
     assert_eq!(workers.stop(Instant::now() + PATIENCE), 0);
-    assert!(workers.submit(Box::new(|| ())).is_err());
+    assert_eq!(workers.submit(&account, Box::new(|| ())).unwrap_err(), Refused::Stopping);
 }
 
 #[test]
 fn panicking_job_leaves_its_worker_alive() {
-    let workers = Workers::new(1, 8);
-    assert!(workers.submit(Box::new(|| panic!("a bad job"))).is_ok());
-    assert_eq!(name_of_worker(&workers), "worker-0");
+    let (workers, account) = (Workers::new(limits(1, 8)), account());
+    assert!(workers.submit(&account, Box::new(|| panic!("a bad job"))).is_ok());
+    assert_eq!(name_of_worker(&workers, &account), "worker-0");
     assert_eq!(workers.numbers().threads, 1);
 }
 
 #[test]
 fn stop_finishes_what_is_queued_and_counts_what_hangs() {
-    let workers = Workers::new(1, 8);
+    let (workers, account) = (Workers::new(limits(1, 8)), account());
     let (send, receive) = mpsc::channel();
     for n in 0..5 {
         let send = send.clone();
-        assert!(workers.submit(Box::new(move || send.send(n).unwrap())).is_ok());
+        assert!(workers.submit(&account, Box::new(move || send.send(n).unwrap())).is_ok());
     }
     assert_eq!(workers.stop(Instant::now() + PATIENCE), 0);
     assert_eq!(receive.try_iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
 
-    let hung = Workers::new(1, 8);
-    let (release, released) = mpsc::channel::<()>();
-    assert!(
-        hung.submit(Box::new(move || {
-            let _ = released.recv();
-        }))
-        .is_ok()
-    );
+    let (hung, gate) = (Workers::new(limits(1, 8)), Gate::new());
+    assert!(gate.submit(&hung, &account).is_ok());
     assert_eq!(hung.stop(Instant::now() + Duration::from_millis(20)), 1);
-    drop(release);
+}
+
+/// A share that hangs leaves a thread and a place in the queue to each of the others, whose jobs do not
+/// stand behind it.
+#[test]
+fn hung_jobs_of_one_share_do_not_delay_another() {
+    let shares = Shares::default();
+    let (hung, well) = (Account::of(shares.open()), Account::of(shares.open()));
+    let (workers, gate) = (Workers::new(limits(4, 4)), Gate::new());
+    let taken = (0..20).filter(|_| gate.submit(&workers, &hung).is_ok()).count();
+    let numbers = workers.numbers();
+    assert_eq!((numbers.busy, numbers.queued, taken), (3, 3, 6));
+    for _ in 0..50 {
+        assert!(name_of_worker(&workers, &well).starts_with("worker-"));
+    }
+    assert_eq!(workers.numbers().queued, 3, "the other share's jobs are still in line");
+    drop(gate);
+    settle(&workers, |numbers| (numbers.busy, numbers.queued) == (0, 0));
+}
+
+/// A job that is given up no longer counts as a thread, and what waited behind it runs. Only so many may be
+/// late; when they return, their threads are workers again or end.
+#[test]
+fn given_up_job_is_replaced_and_its_thread_comes_back() {
+    let (workers, account, gate) = (Workers::new(limits(1, 8)), account(), Gate::new());
+    let first = gate.submit(&workers, &account).unwrap();
+    let second = gate.submit(&workers, &account).unwrap();
+    let third = gate.submit(&workers, &account).unwrap();
+    assert_eq!((workers.numbers().busy, workers.numbers().queued), (1, 2));
+
+    assert_eq!(workers.give_up(&first), GivenUp::Running);
+    assert_eq!(workers.give_up(&first), GivenUp::Ended);
+    let numbers = workers.numbers();
+    assert_eq!((numbers.threads, numbers.busy, numbers.queued, numbers.late), (1, 1, 1, 1));
+    assert_eq!((account.late(), account.missed()), (1, 1));
+
+    assert_eq!(workers.give_up(&second), GivenUp::Running);
+    assert_eq!((workers.numbers().threads, workers.numbers().late), (0, 2));
+    assert_eq!(workers.give_up(&third), GivenUp::Waiting, "no third one is begun");
+    assert_eq!(workers.submit(&account, Box::new(|| ())).unwrap_err(), Refused::Late);
+    let other = Account::of(Arc::clone(account.share()));
+    assert!(!name_of_worker(&workers, &other).is_empty(), "newer code of the same share is served");
+
+    drop(gate);
+    settle(&workers, |numbers| numbers.late == 0 && numbers.busy == 0);
+    assert_eq!((account.late(), account.missed()), (0, 2));
+    assert_eq!(workers.numbers().threads, 1, "as many as may be, and no more");
+    assert!(!name_of_worker(&workers, &account).is_empty());
+}
+
+/// A job that is given up while it waits leaves the queue at once and never runs.
+#[test]
+fn job_that_waited_too_long_never_runs() {
+    let (workers, account, gate) = (Workers::new(limits(1, 1)), account(), Gate::new());
+    assert!(gate.submit(&workers, &account).is_ok());
+    let (send, ran) = mpsc::channel();
+    let waiting = workers.submit(&account, Box::new(move || send.send(()).unwrap())).unwrap();
+    assert_eq!(workers.give_up(&waiting), GivenUp::Waiting);
+    assert_eq!((workers.numbers().queued, account.missed()), (0, 0));
+    assert!(gate.submit(&workers, &account).is_ok(), "its place is free");
+    drop(gate);
+    assert_eq!(workers.stop(Instant::now() + PATIENCE), 0);
+    assert!(ran.recv().is_err(), "it was dropped without running");
 }

@@ -1,5 +1,9 @@
 //! What is kept, and where a roll-back goes.
 
+use std::fs;
+
+use super::super::kept::Kept;
+use super::super::stage::BuildId;
 use super::*;
 
 struct Shelf {
@@ -10,7 +14,8 @@ struct Shelf {
 impl Shelf {
     fn new() -> Shelf {
         let dir = tempfile::tempdir().unwrap();
-        Shelf { kept: Kept { dir: dir.path().join("good/shop"), goods: Vec::new() }, dir }
+        let kept = Kept::of("shop", &dir.path().join("shop.so"), dir.path(), false);
+        Shelf { kept, dir }
     }
 
     fn keep(&mut self, number: u64, content: &str) {
@@ -31,7 +36,7 @@ impl Shelf {
 
     fn go(&mut self, current: &str, to: Option<u64>, number: u64) {
         let at = self.kept.target(&"shop".into(), id(current), to).unwrap();
-        self.kept.went_to(at, number);
+        self.kept.went_to(at, number, Some("it was worse")).unwrap();
     }
 }
 

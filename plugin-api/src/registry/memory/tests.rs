@@ -73,7 +73,7 @@ fn value_is_lent_until_the_number_changes() {
 fn nobody_is_lent_an_older_value() {
     let (memory, alive, over) = (memory(), Arc::new(AtomicUsize::new(0)), AtomicBool::new(false));
     let epoch = AtomicU64::new(0);
-    let rounds = if cfg!(miri) { 20 } else { 20_000 };
+    let rounds = if cfg!(miri) { 20 } else { 500 };
     thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {

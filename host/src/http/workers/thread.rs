@@ -1,0 +1,115 @@
+//! A worker thread: how it is started, where it finds its next job, and how it ends.
+//!
+//! Owns one thread's life. What it does next after a job is decided by the pool.
+
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::{Job, Shared, State, Task};
+use crate::pins;
+
+/// Where an idle worker finds its next job.
+#[derive(Default)]
+pub(super) struct Slot {
+    next: Mutex<Next>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+pub(super) enum Next {
+    #[default]
+    Wait,
+    Run(Task),
+    End,
+}
+
+/// What a worker does after a job.
+pub(super) enum After {
+    Run(Task),
+    Rest,
+    End,
+}
+
+/// Starts a worker that begins with `first`. What runs is booked already; the thread is booked here.
+pub(super) fn start(
+    shared: &Arc<Shared>,
+    state: &mut State,
+    first: Next,
+) -> Result<(), (Next, std::io::Error)> {
+    let is_idle = matches!(first, Next::Wait);
+    // Through a slot, so that the job comes back when the thread cannot be started.
+    let slot = Arc::new(Slot { next: Mutex::new(first), wake: Condvar::new() });
+    let spawned = std::thread::Builder::new().name(format!("worker-{}", state.started)).spawn({
+        let (shared, slot) = (Arc::clone(shared), Arc::clone(&slot));
+        move || work(&shared, &slot)
+    });
+    match spawned {
+        Ok(_) => {
+            state.started += 1;
+            state.threads += 1;
+            if is_idle {
+                state.idle.push(slot);
+            }
+            Ok(())
+        }
+        Err(error) => Err((std::mem::take(&mut *slot.next.lock()), error)),
+    }
+}
+
+/// A worker's life.
+fn work(shared: &Arc<Shared>, slot: &Arc<Slot>) {
+    let _drain = pins::DrainOnDrop;
+    let nudged = Arc::downgrade(slot);
+    pins::attend(move || {
+        if let Some(slot) = nudged.upgrade() {
+            slot.nudge();
+        }
+    });
+    while let Some(mut task) = slot.wait() {
+        loop {
+            let Task { job, ticket } = task;
+            run(job);
+            pins::drain_if_due();
+            match shared.after(&ticket, slot) {
+                After::Run(next) => task = next,
+                After::Rest => break,
+                After::End => return,
+            }
+        }
+    }
+    shared.state.lock().threads -= 1;
+}
+
+fn run(job: Job) {
+    if let Err(message) = crate::panic::catch(job) {
+        tracing::error!(panic = message, "the host panicked on a worker thread");
+    }
+}
+
+impl Slot {
+    pub(super) fn hand(&self, next: Next) {
+        *self.next.lock() = next;
+        self.wake.notify_one();
+    }
+
+    /// Makes an idle worker look whether it has something to drain.
+    fn nudge(&self) {
+        // With the lock held, so that a worker which has just looked is waiting by now.
+        let _next = self.next.lock();
+        self.wake.notify_one();
+    }
+
+    /// The next job, or `None` at the end.
+    fn wait(&self) -> Option<Task> {
+        let mut next = self.next.lock();
+        loop {
+            match std::mem::take(&mut *next) {
+                Next::Wait if pins::is_due() => MutexGuard::unlocked(&mut next, pins::drain_if_due),
+                Next::Wait => self.wake.wait(&mut next),
+                Next::Run(task) => return Some(task),
+                Next::End => return None,
+            }
+        }
+    }
+}

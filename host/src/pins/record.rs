@@ -1,0 +1,103 @@
+//! What is known of a crash: written by the signal handler as lines of text, read by the supervisor.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
+
+/// What is known of the end of a serving process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct Crash {
+    /// The signal that ended it; 0: it exited.
+    pub signal: i32,
+    /// Its exit code, where it exited.
+    pub code: Option<i32>,
+    /// The address that could not be accessed or executed.
+    pub address: Option<u64>,
+    /// Whether the stack of the thread was used up.
+    pub is_overflow: bool,
+    /// The thread's name.
+    pub thread: Option<String>,
+    /// Whose code was running; `None`: not a plugin's, as far as is known.
+    pub plugin: Option<String>,
+    /// Of which generation.
+    pub generation: Option<u64>,
+    /// Content id of its library.
+    pub build: Option<String>,
+    /// The route or hook that was running.
+    pub route: Option<String>,
+    /// The request's id.
+    pub request: Option<String>,
+    /// The stack, innermost first: `shop g4 +0x1234`.
+    pub frames: Vec<String>,
+}
+
+impl Crash {
+    /// All that can be said of a process that left no record.
+    pub fn without_record(status: ExitStatus) -> Crash {
+        Crash { signal: status.signal().unwrap_or_default(), code: status.code(), ..Crash::default() }
+    }
+
+    /// Takes in a line of a record; what is not understood is passed over.
+    pub fn take_in(&mut self, line: &str) {
+        let Some((field, value)) = line.split_once('=') else { return };
+        let text = || Some(value.to_owned()).filter(|value| !value.is_empty());
+        match field {
+            "signal" => self.signal = value.parse().unwrap_or_default(),
+            "address" => {
+                self.address = u64::from_str_radix(value.trim_start_matches("0x"), 16).ok();
+            }
+            "overflow" => self.is_overflow = true,
+            "thread" => self.thread = text(),
+            "plugin" => self.plugin = text(),
+            "generation" => self.generation = value.parse().ok(),
+            "build" => self.build = text(),
+            "route" => self.route = text(),
+            "request" => self.request = text(),
+            "frame" => self.frames.push(value.to_owned()),
+            _ => {}
+        }
+    }
+
+    /// What happened: `SIGSEGV at 0x10`, `stack overflow`, `exit code 0`.
+    pub fn what(&self) -> String {
+        match (self.is_overflow, self.signal, self.address) {
+            (true, ..) => "stack overflow".to_owned(),
+            (_, 0, _) => format!("exit code {} without a word", self.code.unwrap_or_default()),
+            (_, signal, Some(address)) => format!("{} at address {address:#x}", name_of(signal)),
+            (_, signal, None) => name_of(signal),
+        }
+    }
+
+    /// What happened and where, in one sentence's part.
+    pub fn words(&self) -> String {
+        let mut words = self.what();
+        if let Some(plugin) = &self.plugin {
+            let generation = self.generation.unwrap_or_default();
+            words.push_str(&format!(" in {plugin} generation {generation}"));
+        }
+        if let Some(route) = &self.route {
+            words.push_str(&format!(", {route}"));
+        }
+        if let Some(request) = &self.request {
+            words.push_str(&format!(", request {request}"));
+        }
+        if let Some(thread) = &self.thread {
+            words.push_str(&format!(", thread {thread}"));
+        }
+        words
+    }
+}
+
+fn name_of(signal: i32) -> String {
+    let name = match signal {
+        libc::SIGSEGV => "SIGSEGV",
+        libc::SIGBUS => "SIGBUS",
+        libc::SIGILL => "SIGILL",
+        libc::SIGFPE => "SIGFPE",
+        libc::SIGABRT => "SIGABRT",
+        libc::SIGKILL => "SIGKILL",
+        libc::SIGTERM => "SIGTERM",
+        other => return format!("signal {other}"),
+    };
+    name.to_owned()
+}

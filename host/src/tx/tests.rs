@@ -1,0 +1,208 @@
+//! Tests of how a request's transactions end, on SQLite.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use super::{CommitError, Ending, Joined, Reason, Rule, Scope, TxError};
+use crate::db::{Block, Pool, PoolConfig, QueryError, Value};
+
+const OK: Ending = Ending::Answered { status: 200 };
+const NOT_FOUND: Ending = Ending::Answered { status: 404 };
+
+/// A database with a table `t`, and one whose rows are only checked at the commit.
+fn pool(dir: &TempDir, name: &str) -> Pool {
+    let url = format!("sqlite:{}/{name}.db", dir.path().display());
+    let pool = Pool::open(&url, Path::new("/nowhere"), PoolConfig::default()).unwrap();
+    let tables = "CREATE TABLE t (x INTEGER PRIMARY KEY); \
+                  CREATE TABLE checked (x INTEGER REFERENCES t (x) DEFERRABLE INITIALLY DEFERRED)";
+    pool.checkout().unwrap().batch_execute(tables).unwrap();
+    pool
+}
+
+fn insert(joined: &Joined, x: i64) -> Result<u64, TxError> {
+    joined.run(|lease| lease.execute("INSERT INTO t VALUES ($1)", &[Value::Int(x)]))
+}
+
+/// The numbers that have been committed.
+fn kept(pool: &Pool) -> Vec<i64> {
+    let block = pool.checkout().unwrap().query("SELECT x FROM t ORDER BY x", &[]).unwrap();
+    let block = Block::parse(block).unwrap();
+    let cell = |row| match block.cell(row, 0).unwrap().unwrap() {
+        Value::Int(x) => x,
+        other => panic!("{other}"),
+    };
+    (0..block.rows()).map(cell).collect()
+}
+
+fn scope() -> Arc<Scope> {
+    Arc::default()
+}
+
+#[test]
+fn what_is_kept_depends_on_the_ending_and_the_rule() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(&dir, "a");
+    let cases = [
+        (1, Rule::Answers, OK, true),
+        (2, Rule::Answers, NOT_FOUND, true),
+        (3, Rule::Answers, Ending::Failed, false),
+        (4, Rule::Successes, OK, true),
+        (5, Rule::Successes, NOT_FOUND, false),
+        (6, Rule::Successes, Ending::Failed, false),
+    ];
+    for (x, rule, ending, _) in cases {
+        let scope = scope();
+        insert(&scope.join(&pool, rule).unwrap(), x).unwrap();
+        scope.conclude(ending).unwrap();
+    }
+    let expected: Vec<i64> = cases.iter().filter(|case| case.3).map(|case| case.0).collect();
+    assert_eq!(kept(&pool), expected);
+}
+
+#[test]
+fn the_strictest_rule_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(&dir, "a");
+    let scope = scope();
+    insert(&scope.join(&pool, Rule::Successes).unwrap(), 1).unwrap();
+    insert(&scope.join(&pool, Rule::Answers).unwrap(), 2).unwrap();
+    scope.conclude(NOT_FOUND).unwrap();
+    assert!(kept(&pool).is_empty());
+}
+
+#[test]
+fn a_pool_that_is_only_named_is_not_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(&dir, "a");
+    let before = pool.status().checkouts;
+    let scope = scope();
+    let joined = scope.join(&pool, Rule::Answers).unwrap();
+    scope.conclude(OK).unwrap();
+    assert_eq!(pool.status().checkouts, before);
+    assert!(matches!(insert(&joined, 1), Err(TxError::Ended)), "it cannot begin any more");
+    assert!(matches!(scope.join(&pool, Rule::Answers), Err(TxError::Ended)));
+}
+
+#[test]
+fn a_pool_has_one_transaction_in_a_scope() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(&dir, "a");
+    let (scope, before) = (scope(), pool.status().checkouts);
+    let joined = [&pool, &pool.clone()].map(|pool| scope.join(pool, Rule::Answers).unwrap());
+    insert(&joined[0], 1).unwrap();
+    insert(&joined[1], 2).unwrap();
+    assert_eq!(pool.status().checkouts, before + 1);
+    scope.conclude(OK).unwrap();
+    assert_eq!(kept(&pool), [1, 2]);
+}
+
+#[test]
+fn a_doomed_scope_is_rolled_back_whatever_the_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(&dir, "a");
+    let scope = scope();
+    insert(&scope.join(&pool, Rule::Answers).unwrap(), 1).unwrap();
+    scope.doom();
+    scope.conclude(OK).unwrap();
+    assert!(kept(&pool).is_empty());
+}
+
+#[test]
+fn the_first_commit_that_fails_rolls_back_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let [first, second, third] = ["first", "second", "third"].map(|name| pool(&dir, name));
+    let scope = scope();
+    // Named in another order than begun: what counts is the first statement.
+    let joined = [&third, &second, &first].map(|pool| scope.join(pool, Rule::Answers).unwrap());
+    insert(&joined[2], 1).unwrap();
+    joined[1].run(|lease| lease.execute("INSERT INTO checked VALUES (7)", &[])).unwrap();
+    insert(&joined[0], 3).unwrap();
+    let error = scope.conclude(OK).unwrap_err();
+    let CommitError::Refused { address, committed: 1, source: QueryError::Database { sqlstate, .. } } =
+        &error
+    else {
+        panic!("{error}")
+    };
+    assert!(address.ends_with("second.db"), "{address}");
+    assert_eq!(sqlstate, "23503");
+    assert!(!error.is_nothing_kept() && !error.is_passing());
+    assert_eq!((kept(&first), kept(&second), kept(&third)), (vec![1], vec![], vec![]));
+}
+
+#[test]
+fn savepoints_belong_to_their_holder_and_end_innermost_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(&dir, "a");
+    let scope = scope();
+    let joined = [(); 2].map(|()| scope.join(&pool, Rule::Answers).unwrap());
+    insert(&joined[0], 1).unwrap();
+    assert!(matches!(joined[0].commit(), Err(TxError::NotYours)), "the transaction is the host's");
+    joined[0].begin().unwrap();
+    insert(&joined[0], 2).unwrap();
+    assert!(matches!(joined[1].rollback(), Err(TxError::NotYours)));
+    joined[1].begin().unwrap();
+    insert(&joined[1], 3).unwrap();
+    assert!(matches!(joined[0].commit(), Err(TxError::Overlapping)));
+    joined[1].rollback().unwrap();
+    joined[0].commit().unwrap();
+    // Left open, so nobody has kept it.
+    joined[0].begin().unwrap();
+    insert(&joined[0], 4).unwrap();
+    scope.conclude(OK).unwrap();
+    assert_eq!(kept(&pool), [1, 2]);
+}
+
+#[test]
+fn an_abandoned_scope_is_rolled_back_and_never_committed() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(&dir, "a");
+    let scope = scope();
+    let joined = scope.join(&pool, Rule::Answers).unwrap();
+    scope.run(|| insert(&joined, 1)).unwrap();
+    assert!(scope.abandon(Reason::Deadline));
+    // Refused at once, be the rollback done already or not.
+    let refused = scope.run(|| insert(&joined, 2)).unwrap_err();
+    assert!(refused.to_string().starts_with("the request's deadline has passed"), "{refused}");
+    assert!(matches!(scope.conclude(OK), Err(CommitError::Abandoned { reason: Reason::Deadline })));
+    assert!(kept(&pool).is_empty());
+}
+
+#[test]
+fn what_is_being_committed_is_not_abandoned() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(&dir, "a");
+    let scope = scope();
+    insert(&scope.join(&pool, Rule::Answers).unwrap(), 1).unwrap();
+    scope.conclude(OK).unwrap();
+    assert!(!scope.abandon(Reason::Deadline));
+    assert_eq!(scope.begin_again(), Err(Reason::Deadline), "the wish was remembered");
+}
+
+#[test]
+fn a_dropped_scope_leaves_nothing_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(&dir, "a");
+    let scope = scope();
+    insert(&scope.join(&pool, Rule::Answers).unwrap(), 1).unwrap();
+    drop(scope);
+    assert!(kept(&pool).is_empty());
+    assert_eq!(pool.status().in_use, 0);
+}
+
+#[test]
+fn another_run_begins_from_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(&dir, "a");
+    let scope = scope();
+    let first = scope.join(&pool, Rule::Successes).unwrap();
+    insert(&first, 1).unwrap();
+    scope.doom();
+    scope.conclude(Ending::Failed).unwrap();
+    scope.begin_again().unwrap();
+    assert!(matches!(insert(&first, 2), Err(TxError::Ended)));
+    insert(&scope.join(&pool, Rule::Answers).unwrap(), 3).unwrap();
+    scope.conclude(NOT_FOUND).unwrap();
+    assert_eq!(kept(&pool), [3]);
+}

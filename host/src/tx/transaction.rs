@@ -1,0 +1,210 @@
+//! One transaction of a request: lazily begun, with its savepoints.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::error::{TxError, is_serialisation_failure};
+use super::{CommitError, Reason};
+use crate::db::{Lease, Pool, QueryError};
+
+/// Which endings of a handler keep what it did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rule {
+    /// Every answer, be it a typed HTTP error: the handler has decided, and said so.
+    #[default]
+    Answers,
+    /// Only answers below 400.
+    Successes,
+}
+
+/// One transaction on one pool.
+#[derive(Debug)]
+pub(super) struct Transaction {
+    pool: Pool,
+    state: Mutex<State>,
+    /// When it began among those of its scope, from 1; 0: not yet. Written with `state` locked.
+    begun: AtomicU64,
+    /// A statement failed in a way that may well not happen again.
+    was_serialisation_failure: AtomicBool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// No statement yet.
+    Fresh,
+    Open(Open),
+    Ended(Why),
+}
+
+#[derive(Debug)]
+struct Open {
+    lease: Lease,
+    /// Who began each of the savepoints that are open.
+    savepoints: Vec<u64>,
+    /// The connection broke: there is nothing left to commit.
+    is_lost: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Why {
+    Concluded,
+    Abandoned(Reason),
+}
+
+impl Transaction {
+    pub(super) fn new(pool: Pool) -> Transaction {
+        Transaction {
+            pool,
+            state: Mutex::new(State::Fresh),
+            begun: AtomicU64::new(0),
+            was_serialisation_failure: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn is_of(&self, pool: &Pool) -> bool {
+        self.pool.is_same(pool)
+    }
+
+    /// When it began among those of its scope; `None`: no statement came.
+    pub(super) fn begun(&self) -> Option<u64> {
+        Some(self.begun.load(Ordering::Acquire)).filter(|begun| *begun > 0)
+    }
+
+    pub(super) fn was_serialisation_failure(&self) -> bool {
+        self.was_serialisation_failure.load(Ordering::Relaxed)
+    }
+
+    /// Runs `body` in the transaction, which begins now if it has not.
+    fn with<T>(
+        &self,
+        counter: &AtomicU64,
+        body: impl FnOnce(&mut Open) -> Result<T, TxError>,
+    ) -> Result<T, TxError> {
+        let mut state = self.state.lock();
+        if let State::Fresh = *state {
+            let lease = self.pool.checkout()?;
+            lease.begin()?;
+            self.begun.store(counter.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Release);
+            *state = State::Open(Open { lease, savepoints: Vec::new(), is_lost: false });
+        }
+        let open = match &mut *state {
+            State::Open(open) => open,
+            State::Ended(Why::Abandoned(reason)) => return Err(TxError::Abandoned { reason: *reason }),
+            State::Ended(Why::Concluded) | State::Fresh => return Err(TxError::Ended),
+        };
+        let outcome = body(open);
+        if let Err(TxError::Query(error)) = &outcome {
+            open.is_lost |= matches!(error, QueryError::Lost { .. } | QueryError::TransactionLost);
+            if is_serialisation_failure(error) {
+                self.was_serialisation_failure.store(true, Ordering::Relaxed);
+            }
+        }
+        outcome
+    }
+
+    /// Commits. Savepoints that are still open are rolled back first: nobody has kept them.
+    pub(super) fn commit(&self, committed: usize) -> Result<(), CommitError> {
+        let ended = std::mem::replace(&mut *self.state.lock(), State::Ended(Why::Concluded));
+        let address = || self.pool.address().to_owned();
+        let open = match ended {
+            State::Fresh | State::Ended(Why::Concluded) => return Ok(()),
+            State::Ended(Why::Abandoned(reason)) => return Err(CommitError::Abandoned { reason }),
+            State::Open(open) => open,
+        };
+        if open.is_lost {
+            return Err(CommitError::Lost { address: address(), committed });
+        }
+        let outcome =
+            open.savepoints.iter().try_for_each(|_| open.lease.rollback()).and_then(|()| open.lease.commit());
+        outcome.map_err(|source| match source {
+            QueryError::Lost { .. } | QueryError::OutcomeUnknown { .. } => {
+                CommitError::Unknown { address: address(), committed, source }
+            }
+            QueryError::NotCommitted { .. } | QueryError::TransactionLost => {
+                CommitError::Lost { address: address(), committed }
+            }
+            source => {
+                if is_serialisation_failure(&source) {
+                    self.was_serialisation_failure.store(true, Ordering::Relaxed);
+                }
+                CommitError::Refused { address: address(), committed, source }
+            }
+        })
+    }
+
+    /// Rolls back: the pool undoes what an open lease leaves behind. Waits for a statement that runs.
+    pub(super) fn roll_back(&self, abandoned: Option<Reason>) {
+        let mut state = self.state.lock();
+        if let State::Ended(_) = *state {
+            return;
+        }
+        let why = abandoned.map_or(Why::Concluded, Why::Abandoned);
+        let ended = std::mem::replace(&mut *state, State::Ended(why));
+        drop(state);
+        drop(ended);
+    }
+}
+
+/// A transaction as one `req.transaction(..)` holds it.
+#[derive(Clone, Debug)]
+pub struct Joined {
+    pub(super) transaction: Arc<Transaction>,
+    /// Counts the beginnings of its scope.
+    pub(super) counter: Arc<AtomicU64>,
+    /// Tells this holder's savepoints from another's.
+    pub(super) number: u64,
+}
+
+impl Joined {
+    /// Runs a statement in the transaction, which begins with it if it is the first one.
+    ///
+    /// # Errors
+    ///
+    /// When no connection can be had, the statement fails, or the transaction is over.
+    pub fn run<T>(&self, body: impl FnOnce(&Lease) -> Result<T, QueryError>) -> Result<T, TxError> {
+        self.transaction.with(&self.counter, |open| Ok(body(&open.lease)?))
+    }
+
+    /// Begins a savepoint.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Joined::run).
+    pub fn begin(&self) -> Result<(), TxError> {
+        self.transaction.with(&self.counter, |open| {
+            open.lease.begin()?;
+            open.savepoints.push(self.number);
+            Ok(())
+        })
+    }
+
+    /// Keeps what was done since this holder's last savepoint, as a part of the transaction.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Joined::run), and when this holder has no savepoint or not the last one.
+    pub fn commit(&self) -> Result<(), TxError> {
+        self.end(Lease::commit)
+    }
+
+    /// Undoes what was done since this holder's last savepoint.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit`](Joined::commit).
+    pub fn rollback(&self) -> Result<(), TxError> {
+        self.end(Lease::rollback)
+    }
+
+    fn end(&self, step: impl FnOnce(&Lease) -> Result<(), QueryError>) -> Result<(), TxError> {
+        self.transaction.with(&self.counter, |open| {
+            if !open.savepoints.contains(&self.number) {
+                return Err(TxError::NotYours);
+            }
+            open.savepoints.pop_if(|owner| *owner == self.number).ok_or(TxError::Overlapping)?;
+            Ok(step(&open.lease)?)
+        })
+    }
+}
