@@ -148,6 +148,8 @@ typedef int32_t Status;
 #define STATUS_CORRUPT ((Status)26)
 /* The connection broke during a commit; whether the transaction is lasting is unknown. */
 #define STATUS_OUTCOME_UNKNOWN ((Status)37)
+/* The operator has not granted it. */
+#define STATUS_DENIED ((Status)49)
 
 /* Why a call failed. */
 typedef struct ErrorView {
@@ -825,9 +827,16 @@ typedef struct SafeWriteView {
     uint64_t timeout_ns;
 } SafeWriteView;
 
-/* The functions of the safe: the calling plugin's own durable store. All of them block; none unwinds.
+/* The response of the request that this thread works for waits until the write is on disk, and is a failure
+ * if it is not; outside of a request the call itself waits. */
+#define PLUGIN_SAFE_GATED 1
+/* Nobody waits for the write; a crash may lose it, and `settle` tells whether it was made. */
+#define PLUGIN_SAFE_RELAXED 2
+
+/* The functions of the safe: the calling plugin's own durable store. All but `submit` block; none unwinds.
  *
- * `safe` is `HANDLE_NONE` for the plugin's own, which no argument can make another's. Keys are bytes.
+ * `safe` is `HANDLE_NONE` for the plugin's own, which no argument can make another's, or a handle of
+ * `open_shared`. Keys are bytes.
  * Entries are written to a sink in the format of `plugin-api/src/safe/block.rs`. */
 typedef struct SafeTable {
     /* Size of this struct as the host knows it, in bytes. */
@@ -854,6 +863,28 @@ typedef struct SafeTable {
     Status (*commit)(
         HostCtx ctx, HandleId safe, const SafeWriteView *write, uint64_t *version, int64_t *results,
         const ErrorSink *error);
+    /* Queues a write and returns. `mode` is `PLUGIN_SAFE_GATED` or `PLUGIN_SAFE_RELAXED`.
+     *
+     * BLOCKS: no, but at the first use of the safe, and for `PLUGIN_SAFE_GATED` outside of a request.
+     * RETURNS: `OK` once it is queued; `INVALID`, `EXHAUSTED`, `CLOSED`, with nothing queued. */
+    Status (*submit)(
+        HostCtx ctx, HandleId safe, const SafeWriteView *write, uint32_t mode, const ErrorSink *error);
+    /* Returns when every write that was queued before is decided. RETURNS: `OK` if all relaxed writes of this
+     * generation since the last `settle` are on disk; else the first failure, as `commit`. */
+    Status (*settle)(HostCtx ctx, HandleId safe, uint64_t timeout_ns, const ErrorSink *error);
+    /* Watches a range of keys; of `range` the bounds count, and no flag but `PLUGIN_SAFE_AFTER_START`.
+     *
+     * RETURNS: `OK` and `*out`, to be released with `handle_drop`. */
+    Status (*watch)(
+        HostCtx ctx, HandleId safe, const SafeRangeView *range, HandleId *out, const ErrorSink *error);
+    /* Waits until something in the watched range has changed since the last call, or since `watch`.
+     *
+     * `timeout_ns` 0 only asks. BLOCKS: up to `timeout_ns`, and never beyond the request's deadline.
+     * RETURNS: `OK`; `TIMED_OUT`; `CLOSED` once another generation is current, then and for ever. */
+    Status (*watch_next)(HostCtx ctx, HandleId watch, uint64_t timeout_ns, const ErrorSink *error);
+    /* Opens a safe that plugins share. RETURNS: `OK` and `*out`, the same for the same name in one generation;
+     * `DENIED` unless the host's configuration grants it to this plugin. */
+    Status (*open_shared)(HostCtx ctx, StrView name, HandleId *out, const ErrorSink *error);
 } SafeTable;
 
 /* What a service can be asked, as far as a caller has to agree with it. */

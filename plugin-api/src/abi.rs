@@ -119,6 +119,8 @@ impl Status {
     pub const CORRUPT: Status = Status(26);
     /// The connection broke during a commit; whether the transaction is lasting is unknown.
     pub const OUTCOME_UNKNOWN: Status = Status(37);
+    /// The operator has not granted it.
+    pub const DENIED: Status = Status(49);
 }
 
 /// Why a call failed.
@@ -898,9 +900,16 @@ pub struct SafeWriteView {
     pub timeout_ns: u64,
 }
 
-/// The functions of the safe: the calling plugin's own durable store. All of them block; none unwinds.
+/// The response of the request that this thread works for waits until the write is on disk, and is a failure
+/// if it is not; outside of a request the call itself waits.
+pub const SAFE_GATED: u32 = 1;
+/// Nobody waits for the write; a crash may lose it, and `settle` tells whether it was made.
+pub const SAFE_RELAXED: u32 = 2;
+
+/// The functions of the safe: the calling plugin's own durable store. All but `submit` block; none unwinds.
 ///
-/// `safe` is [`HandleId::NONE`] for the plugin's own, which no argument can make another's. Keys are bytes.
+/// `safe` is [`HandleId::NONE`] for the plugin's own, which no argument can make another's, or a handle of
+/// `open_shared`. Keys are bytes.
 /// Entries are written to a sink in the format of `plugin-api/src/safe/block.rs`.
 #[repr(C)]
 #[derive(Debug)]
@@ -947,6 +956,53 @@ pub struct SafeTable {
         write: *const SafeWriteView,
         version: *mut u64,
         results: *mut i64,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Queues a write and returns. `mode` is [`SAFE_GATED`] or [`SAFE_RELAXED`].
+    ///
+    /// BLOCKS: no, but at the first use of the safe, and for `SAFE_GATED` outside of a request. RETURNS: `OK` once
+    /// it is queued; `INVALID`, `EXHAUSTED`, `CLOSED`, with nothing queued.
+    pub submit: unsafe extern "C" fn(
+        ctx: HostCtx,
+        safe: HandleId,
+        write: *const SafeWriteView,
+        mode: u32,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Returns when every write that was queued before is decided. RETURNS: `OK` if all relaxed writes of this
+    /// generation since the last `settle` are on disk; else the first failure, as `commit`.
+    pub settle: unsafe extern "C" fn(
+        ctx: HostCtx,
+        safe: HandleId,
+        timeout_ns: u64,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Watches a range of keys; of `range` the bounds count, and no flag but [`SAFE_AFTER_START`].
+    ///
+    /// RETURNS: `OK` and `*out`, to be released with `handle_drop`.
+    pub watch: unsafe extern "C" fn(
+        ctx: HostCtx,
+        safe: HandleId,
+        range: *const SafeRangeView,
+        out: *mut HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Waits until something in the watched range has changed since the last call, or since `watch`.
+    ///
+    /// `timeout_ns` 0 only asks. BLOCKS: up to `timeout_ns`, and never beyond the request's deadline.
+    /// RETURNS: `OK`; `TIMED_OUT`; `CLOSED` once another generation is current, then and for ever.
+    pub watch_next: unsafe extern "C" fn(
+        ctx: HostCtx,
+        watch: HandleId,
+        timeout_ns: u64,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Opens a safe that plugins share. RETURNS: `OK` and `*out`, the same for the same name in one generation;
+    /// `DENIED` unless the host's configuration grants it to this plugin.
+    pub open_shared: unsafe extern "C" fn(
+        ctx: HostCtx,
+        name: StrView,
+        out: *mut HandleId,
         error: *const ErrorSink,
     ) -> Status,
 }

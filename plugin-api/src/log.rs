@@ -19,12 +19,12 @@ use tracing_core::span::{Attributes, Current, Id, Record};
 use tracing_core::{Dispatch, Event, Level, LevelFilter, Metadata, Subscriber, dispatcher};
 
 use crate::abi::{BytesView, LogView, PairView, StrView};
-use crate::host;
+use crate::{alloc, host};
 
 /// Makes the bridge this library's subscriber, unless the author has set another.
 pub(crate) fn install() {
     // The error says that there is a subscriber already: the author's choice.
-    let _ = dispatcher::set_global_default(Dispatch::new(Bridge));
+    let _ = alloc::for_life(|| dispatcher::set_global_default(Dispatch::new(Bridge)));
 }
 
 thread_local! {
@@ -32,8 +32,7 @@ thread_local! {
     static ENTERED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Without fields: what a generation sets as its default it can never take back, so this is all that its
-/// end leaves behind.
+/// What a generation sets as its default it can never take back: its dispatcher is allocated for life.
 struct Bridge;
 
 /// A span that is open.

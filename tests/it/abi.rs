@@ -63,7 +63,7 @@ fn layouts() -> Vec<Layout> {
         SafeCheckView { key, version }
         SafeChangeView { kind, encoding, key, value, delta, initial, expires_in_ms }
         SafeWriteView { size, checks, check_count, changes, change_count, timeout_ns }
-        SafeTable { size, get, list, len, commit }
+        SafeTable { size, get, list, len, commit, submit, settle, watch, watch_next, open_shared }
         ServiceTypeView { size, name, methods, on_change }
         ServiceView { size, value, call, drop_value }
         ServiceTable { size, create, find, replace, call }

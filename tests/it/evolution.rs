@@ -101,7 +101,7 @@ const CASES: &[Case] = &[
             "field `hits`",
             "`AtomicU64`",
             "`AtomicU32`",
-            "probe generation 1",
+            "probe generation ",
             "#[resident(upgrade",
         ]),
     },
@@ -290,38 +290,39 @@ fn upgrades(host: &TestHost) -> u64 {
     rest.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
 }
 
-/// Loads `after` over a host that serves `before` and has the value, and checks what becomes of both.
-fn check(case: &Case, before: &[u8], after: &[u8]) {
-    let launch = Launch::new();
-    launch.plugins().put_library("probe", before);
-    let host = launch.start();
-    let shown = show(&host);
+/// Loads `after` over a host that serves `before` and has a fresh value, and checks what becomes of both.
+fn check(host: &TestHost, case: &Case, before: &[u8], after: &[u8]) {
+    host.get("/probe/remove");
     let name = case.name;
+    // Behind the end of what the headers describe, where nobody looks: after a refusal it serves still.
+    let fresh = [before, name.as_bytes()].concat();
+    host.reload("probe", |plugins| plugins.put_library("probe", &fresh));
+    let shown = show(host);
     match case.outcome {
         Becomes(expected) => {
             host.reload("probe", |plugins| plugins.put_library("probe", after));
-            let now = show(&host);
+            let now = show(host);
             for part in expected.iter().chain(&ITEMS) {
                 assert!(now.contains(part), "{name}: no `{part}` in\n{now}");
             }
         }
         Adopted => {
             host.reload("probe", |plugins| plugins.put_library("probe", after));
-            assert_eq!(show(&host).replace("v2", "v1"), shown, "{name}");
-            assert_eq!(upgrades(&host), 0, "{name}");
+            assert_eq!(show(host).replace("v2", "v1"), shown, "{name}");
+            assert_eq!(upgrades(host), 0, "{name}");
         }
         Refused(expected) => {
             let told = host.refuse("probe", |plugins| plugins.put_library("probe", after));
             for part in expected {
                 assert!(told.contains(part), "{name}: no `{part}` in\n{told}");
             }
-            assert_eq!(show(&host), shown, "{name}");
+            assert_eq!(show(host), shown, "{name}");
         }
     }
     // The blocks are whose they should be: grown, shrunk and freed by whoever serves now.
     assert_eq!(host.get("/probe/use").text(), "mapped and found", "{name}: {}", host.log());
     assert_eq!(host.get("/probe/remove").status, 200, "{name}");
-    assert!(show(&host).contains("plain"), "{name}");
+    assert!(show(host).contains("plain"), "{name}");
 }
 
 /// For each edit the outcome that was promised, and the values that had to survive are there.
@@ -329,16 +330,30 @@ fn check(case: &Case, before: &[u8], after: &[u8]) {
 fn edits_of_live_data_do_what_was_promised() {
     let workshop = Workshop::open("evolving");
     let before = workshop.build(BEFORE, &[]);
+    let launch = Launch::new();
+    launch.plugins().install("probe", "version_a");
+    let host = launch.start();
     for case in CASES {
         let mut text = BEFORE.to_owned();
         for (from, to) in case.edits {
             assert!(text.contains(from), "{}: `{from}` is not in the source", case.name);
             text = text.replacen(from, to, 1);
         }
-        check(case, &before, &workshop.build(&text, &[]));
+        check(&host, case, &before, &workshop.build(&text, &[]));
     }
     let optimised = workshop.build(BEFORE, &["--config", "profile.dev.package.evolving.opt-level=2"]);
-    check(&Case { name: "profile", edits: &[], outcome: Adopted }, &before, &optimised);
+    check(&host, &Case { name: "profile", edits: &[], outcome: Adopted }, &before, &optimised);
+    let adopted = |name| Case { name, edits: &[], outcome: Adopted };
+    let using = BEFORE.replacen("\"v1\"", "dependency::version()", 1);
+    let with = |text: &str| {
+        let source = format!("pub const fn version() -> &'static str {{\n    {text}\n}}\n");
+        workshop.depend(&source).build(&using, &[])
+    };
+    let first = with("\"v2\"");
+    check(&host, &adopted("dependency added"), &before, &first);
+    let (first, second) =
+        (with("\"v1\""), with("const NUMBERS: [&str; 2] = [\"v1\", \"v2\"];\n    NUMBERS[1]"));
+    check(&host, &adopted("dependency changed"), &first, &second);
 }
 
 /// Clients go on while the layout changes back and forth: who is caught in between is told to come again, every

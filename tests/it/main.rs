@@ -10,6 +10,10 @@ mod importer;
 mod db;
 // Connections that outlive the code which opened them.
 mod db_handles;
+// A database server that is killed under load.
+mod db_outage;
+// What a pool promises, on real databases.
+mod db_pool;
 // Handlers that do not return cost their own plugin, and nobody else.
 mod deadlines;
 // Live values that become what their edited definition says.
@@ -32,6 +36,10 @@ mod resident;
 mod safe;
 // Code that outlives its generation, because somebody calls it.
 mod services;
+// What files and servers promise alike.
+mod safe_backends;
+// Writes that the response waits for, waiting for changes, queues, shared safes.
+mod safe_later;
 // What a client gets, from good handlers and bad ones.
 mod serving;
 // Checked code cannot reach what is gone.

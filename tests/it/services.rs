@@ -3,9 +3,12 @@
 use std::fs;
 use std::net::UdpSocket;
 use std::path::PathBuf;
+use std::thread;
 
 use tests::host::{Launch, TestHost};
+use tests::http::Client;
 use tests::load::Load;
+use tests::stress::run_state;
 use tests::wait::{SOON, eventually};
 
 const FIXTURE: &str = "service_probe";
@@ -286,6 +289,81 @@ fn client_with_a_thread_of_its_own_lives_over_reloads() {
         }
     });
     assert_eq!(host.plugin("visits").unloaded(), 4);
+}
+
+/// The stress command with data and a service in a short form: eight clients, nothing lost, nothing counted twice.
+#[test]
+fn data_and_service_lose_nothing_in_reloads_under_load() {
+    let outcome = run_state(60, 8);
+    assert!(outcome.wrong.is_empty(), "{outcome:#?}");
+    assert_eq!((outcome.reloads, outcome.unmapped, outcome.parked), (60, 59, 1), "{outcome:#?}");
+}
+
+/// 66 requests, in three generations of two plugins, come for cold keys in the same moment: one init each, one value
+/// for all, and nobody gets it as another type.
+#[test]
+fn cold_keys_asked_by_three_generations_of_two_plugins_have_one_init() {
+    const EACH: usize = 11;
+    let launch = Launch::new();
+    let scratch = tempfile::tempdir().unwrap();
+    for plugin in ["one", "two"] {
+        launch.plugins().install(plugin, "cold_probe");
+    }
+    // One thread for each, so that all of them come for the keys at once.
+    fs::write(launch.scratch().join("host.toml"), "[limits]\nmax_workers = 66\n").unwrap();
+    let host = launch.start();
+    let lines =
+        |file: &str| fs::read_to_string(scratch.path().join(file)).unwrap_or_default().lines().count();
+    let path = |plugin: &str| format!("/{plugin}/ask?dir={}", scratch.path().display());
+    let answers: Vec<(u64, u64)> = thread::scope(|scope| {
+        let mut clients = Vec::new();
+        for generation in 1..=3 {
+            for plugin in ["one", "two"] {
+                if generation > 1 {
+                    host.reload(plugin, |plugins| plugins.rebuild(plugin, "cold_probe", generation));
+                }
+                for _ in 0..EACH {
+                    let (listen, path) = (host.listen(), path(plugin));
+                    clients.push(scope.spawn(move || Client::new(listen).get(&path).unwrap()));
+                }
+            }
+            eventually(SOON, "the requests to wait at the gate", || match lines("waiting") {
+                waiting if waiting == generation * 2 * EACH => Ok(()),
+                waiting => Err(waiting),
+            });
+        }
+        fs::write(scratch.path().join("gate"), "").unwrap();
+        let answer = |response: tests::http::Response| {
+            assert_eq!(response.status, 200, "{}", response.text());
+            let text = response.text();
+            let (service, data) = text.split_once(' ').unwrap();
+            (service.parse().unwrap(), data.parse().unwrap())
+        };
+        clients.into_iter().map(|client| answer(client.join().unwrap())).collect()
+    });
+    assert_eq!(lines("inits"), 2, "one of the service, one of the data");
+    let mut services: Vec<u64> = answers.iter().map(|(service, _)| *service).collect();
+    let mut data: Vec<u64> = answers.iter().map(|(_, data)| *data).collect();
+    services.sort_unstable();
+    data.sort_unstable();
+    let each_once: Vec<u64> = (0..6 * EACH as u64).collect();
+    assert_eq!((&services, &data), (&each_once, &each_once));
+
+    for (route, found, expected, key) in [
+        ("data-as-service", "Hits", "dyn Counter", "data"),
+        ("service-as-data", "dyn Counter", "Hits", "service"),
+        ("other-data", "Hits", "Misses", "data"),
+        ("other-service", "dyn Counter", "dyn Clock", "service"),
+    ] {
+        let (maker, number) = host.slot(key).created_by();
+        for plugin in ["one", "two"] {
+            let told = host.get(&format!("/{plugin}/{route}")).text();
+            let start = format!(
+                "`{key}` holds a `{found}` (made by {maker} generation {number}) and not a `{expected}`;"
+            );
+            assert!(told.starts_with(&start), "{told}");
+        }
+    }
 }
 
 /// At the end of the host the value is dropped by its own code, before the process ends.

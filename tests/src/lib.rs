@@ -17,6 +17,7 @@ pub mod guard;
 pub mod host;
 pub mod http;
 pub mod load;
+pub mod outage;
 pub mod postgres;
 pub mod source;
 pub mod stress;

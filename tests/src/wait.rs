@@ -1,6 +1,8 @@
 //! Waiting for something to become true, with a deadline.
 //!
 //! Owns: the only polling loop of the tests. Does not own: what is waited for.
+//!
+//! `TESTS_PATIENCE=20` makes every deadline twenty times as long, for hosts that run under a tool.
 
 use std::fmt::Display;
 use std::thread;
@@ -27,6 +29,7 @@ pub fn eventually<T, E: Display>(
     what: &str,
     mut probe: impl FnMut() -> Result<T, E>,
 ) -> T {
+    let deadline = deadline * patience();
     let start = Instant::now();
     let mut pause = Duration::from_millis(1);
     loop {
@@ -39,4 +42,9 @@ pub fn eventually<T, E: Display>(
         }
         pause = (pause * 2).min(Duration::from_millis(20));
     }
+}
+
+/// How much longer than usual everything may take.
+pub(crate) fn patience() -> u32 {
+    std::env::var("TESTS_PATIENCE").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
 }

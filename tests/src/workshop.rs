@@ -27,6 +27,34 @@ impl Workshop {
         Workshop { plugin: Mutex::new(plugin), name: name.to_owned() }
     }
 
+    /// The same package, from now on with a dependency called `dependency` whose source is `text`.
+    ///
+    /// # Panics
+    ///
+    /// When the target directory is not writable.
+    #[must_use]
+    pub fn depend(&self, text: &str) -> Workshop {
+        let dir = profile_dir().join("workshop");
+        let of = format!("{}-dependency", self.name);
+        fs::create_dir_all(dir.join(&of).join("src")).expect("the target directory is writable");
+        let manifest = "[package]\nname = \"dependency\"\nversion = \"0.1.0\"\nedition = \"2024\"\n";
+        fs::write(dir.join(&of).join("Cargo.toml"), manifest).expect("the target directory is writable");
+        fs::write(dir.join(&of).join("src/lib.rs"), text).expect("the target directory is writable");
+        let workshop = Workshop::open(&self.name);
+        {
+            let plugin = workshop.plugin.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let file = plugin.dir().join("Cargo.toml");
+            let own = fs::read_to_string(&file).expect("a package has a manifest");
+            let with = own.replacen(
+                "[dependencies]\n",
+                &format!("[dependencies]\ndependency = {{ path = \"../{of}\" }}\n"),
+                1,
+            );
+            fs::write(file, with).expect("the target directory is writable");
+        }
+        workshop
+    }
+
     /// The library that `text` makes, with further arguments for cargo.
     ///
     /// # Panics

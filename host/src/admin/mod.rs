@@ -10,6 +10,7 @@
 //! | `GET /api/plugins` | every plugin: state, generation, routes, last outcome, parked generations |
 //! | `GET /api/registry` | every slot |
 //! | `POST /api/registry` | lets go of a value: `{"remove": {"module": "", "key": "db"}}`; control socket only |
+//! | `GET /api/db` | every pool of database connections; the texts of statements on the control socket only |
 //! | `GET /api/events` | what happened, the newest first |
 //! | `POST /api/plugins/NAME/rollback` | takes the plugin back, to `{"generation": N}` if it says so; control socket only |
 //! | `POST /api/plugins/NAME/reload` | tries the plugin's source again; control socket only |
@@ -109,6 +110,7 @@ impl Admin {
             "/api/host" => json(&self.host()),
             "/api/plugins" => json(&json!({ "plugins": self.plugins.status() })),
             "/api/registry" => json(&json!({ "slots": self.registry.slots() })),
+            "/api/db" => json(&pools(trust)),
             "/api/safes" => json(&json!({ "safes": self.safes.status() })),
             "/api/events" => json(&json!({ "events": self.plugins.events() })),
             "/metrics" => respond(StatusCode::OK, metrics::CONTENT_TYPE, self.metrics().into()),
@@ -116,7 +118,7 @@ impl Admin {
                 text(
                     StatusCode::NOT_FOUND,
                     "there is /, /healthz, /readyz, /metrics, /api/host, /api/plugins, /api/registry, \
-                     /api/safes and /api/events",
+                     /api/db, /api/safes and /api/events",
                 )
             }),
         }
@@ -242,6 +244,15 @@ impl Admin {
             Err(_) => name.eq_ignore_ascii_case("localhost") && listener.ip().is_loopback(),
         }
     }
+}
+
+/// The pools; on the network without what plugins ask their databases.
+fn pools(trust: Trust) -> Value {
+    let mut pools = crate::db::pools();
+    if trust == Trust::Network {
+        pools.iter_mut().for_each(|pool| pool.slowest.clear());
+    }
+    json!({ "pools": pools })
 }
 
 /// What can be done to a plugin.

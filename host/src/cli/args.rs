@@ -51,6 +51,8 @@ pub enum Command {
     Status(AskArgs),
     /// Shows what outlives the plugins' code
     Registry(RegistryArgs),
+    /// Shows the pools of database connections
+    Db(AskArgs),
     /// Shows what happened to plugins, the newest first
     Events(AskArgs),
     /// Shows all routes
@@ -331,6 +333,28 @@ pub enum SafeCommand {
         name: String,
         /// The file, which must not be there
         file: PathBuf,
+        /// How to answer, and of which host.
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Gives the free room of a safe's file back to the file system
+    Compact {
+        /// Name of the safe: that of its plugin
+        name: Option<String>,
+        /// How to answer, and of which host.
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Copies a safe that is not in use between files and a database server
+    Migrate {
+        /// Name of the safe: that of its plugin
+        name: String,
+        /// Where it is: `file` or `postgres://...`; where this host keeps safes, if left out
+        #[arg(long, value_name = "PLACE")]
+        from: Option<String>,
+        /// Where it goes, likewise
+        #[arg(long, value_name = "PLACE", required_unless_present = "from")]
+        to: Option<String>,
         /// How to answer, and of which host.
         #[command(flatten)]
         ask: AskArgs,

@@ -14,7 +14,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::args::CheckArgs;
-use super::settings::{program, state_dir};
+use super::itself::program;
+use super::settings::state_dir;
 use super::text::{Table, count, harmless};
 use super::{CliError, print, print_json};
 use crate::build::{BuildError, Builder, Cancel, Cargo, Package};

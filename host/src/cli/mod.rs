@@ -1,7 +1,7 @@
 //! The command line: from arguments to an exit code.
 //!
 //! `args` is what can be typed, `settings` puts it together with environment and file, `run` runs the
-//! host and `screen` and `log` show it; `new`, `check`, `ask` and `order` are the other commands, `text` lays
+//! host and `screen` and `log` show it; `new`, `check`, `ask`, `db` and `order` are the other commands, `text` lays
 //! out tables.
 //!
 //! Exit codes, the same for every command:
@@ -20,6 +20,8 @@
 mod args;
 mod ask;
 mod check;
+mod db;
+mod itself;
 mod log;
 mod new;
 mod order;
@@ -131,6 +133,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => ask::status(&args),
         Command::Registry(args) => registry::registry(args),
         Command::Events(args) => ask::events(&args),
+        Command::Db(args) => db::db(&args),
         Command::Routes(args) => ask::routes(&args),
         Command::Rollback(args) => order::rollback(&args),
         Command::Reload(args) => order::reload(&args),

@@ -14,6 +14,7 @@ use super::settings::state_dir;
 use super::text::{Table, harmless};
 use super::{CliError, print, print_json};
 use crate::admin::{Client, ClientError};
+use crate::config::FileConfig;
 use crate::safe::{Order, Safes};
 
 /// Does it.
@@ -47,6 +48,11 @@ pub(super) fn safe(command: SafeCommand) -> Result<ExitCode, CliError> {
             let order = Order::Backup { safe: name, file: absolute(file)? };
             answer(&ask, &order, |found| told("backed up", found))
         }
+        SafeCommand::Compact { name, ask } => answer(&ask, &Order::Compact { safe: name }, compact_text),
+        SafeCommand::Migrate { name, from, to, ask } => {
+            let order = Order::Migrate { safe: name, from, to };
+            answer(&ask, &order, |found| format!("migrated {} entries\n", found["entries"]))
+        }
         SafeCommand::Restore { name, file, ask } => {
             let order = Order::Restore { safe: name, file: absolute(file)? };
             answer(&ask, &order, |found| told("restored", found))
@@ -64,7 +70,8 @@ fn carry_out(ask: &AskArgs, order: &Order) -> Result<Value, CliError> {
     let state_dir = state_dir(&ask.place)?;
     match Client::new(&state_dir).order(order) {
         Err(ClientError::NotRunning { .. }) => {
-            let safes = Safes::new(state_dir.join("safe"));
+            let settings = FileConfig::find(ask.place.config.as_deref())?.safe;
+            let safes = Safes::with(state_dir.join("safe"), settings);
             let found = safes.operate(order);
             safes.close();
             Ok(found?)
@@ -124,6 +131,16 @@ fn get_text(found: &Value) -> String {
         Value::Null => format!("{}\n", word(&found["bytes"])),
         value => format!("{value:#}\n"),
     }
+}
+
+fn compact_text(found: &Value) -> String {
+    let mut text = String::new();
+    for safe in list(&found["safes"]) {
+        let (name, freed, left) = (word(&safe["name"]), &safe["freed_bytes"], &safe["file_bytes"]);
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(text, "{name}: {freed} bytes freed, {left} left");
+    }
+    text
 }
 
 fn check_text(found: &Value) -> String {

@@ -5,13 +5,14 @@
 
 use std::net::ToSocketAddrs as _;
 use std::num::NonZeroU64;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
 use super::CliError;
 use super::args::{PlaceArgs, RunArgs};
+use super::itself::program;
 use crate::config::FileConfig;
 use crate::config::values::{LogLevel, OffOr};
 use crate::host::HostConfig;
@@ -68,6 +69,7 @@ impl RunSettings {
                 is_after_crash: false,
             },
             drain_timeout: file.drain_timeout.unwrap_or(DRAIN_TIMEOUT),
+            safe: file.safe,
         };
         check_addresses(&host)?;
         Ok(RunSettings { host, log: args.log.or(file.log).unwrap_or(LogLevel(LevelFilter::INFO)) })
@@ -108,13 +110,4 @@ pub(super) fn state_dir(place: &PlaceArgs) -> Result<PathBuf, CliError> {
     }
     let file = FileConfig::find(place.config.as_deref())?;
     Ok(file.state.unwrap_or_else(|| PathBuf::from(STATE)))
-}
-
-/// This very program, for the probe: also when its file was replaced or removed meanwhile.
-pub(super) fn program() -> Result<PathBuf, CliError> {
-    let running = Path::new("/proc/self/exe");
-    if running.exists() {
-        return Ok(running.to_owned());
-    }
-    std::env::current_exe().map_err(CliError::system("find out which program this is"))
 }

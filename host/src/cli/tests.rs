@@ -10,6 +10,7 @@ use tracing::Level;
 use super::args::{Cli, Command, RunArgs};
 use super::ask::{events_text, status_text};
 use super::check::{Finding, Refusal, complaint, details, table};
+use super::db::db_text;
 use super::log::{Fields, Format};
 use super::new::{Surroundings, check_name, covers, render_manifest, source};
 use super::ready::{Outcome, ReadyFile};
@@ -370,6 +371,32 @@ hello: 2 parked: a
 hello: 1 parked: b
 "
     );
+}
+
+#[test]
+fn pools_are_a_table_with_waits_statements_and_events_below() {
+    let pool = json!({
+        "address": "postgres://shop@db:5432/shop", "max_size": 8, "open": 3, "idle": 1, "in_use": 2, "shared": 0,
+        "waiting": 0, "connects": 4, "closes": 1, "reopens": 1, "checkouts": 900, "timeouts": 0, "leaks": 1,
+        "is_down": true, "is_closed": false,
+        "waits": { "below_1ms": 2, "below_10ms": 1, "below_100ms": 0, "below_1s": 0, "longer": 0, "longest_us": 4200 },
+        "slowest": [{ "statement": "SELECT\n1", "longest_us": 12_000 }],
+        "events": [{ "at_ms": 1_795_262_462_000_u64, "event": "leak", "detail": "lent to x\nat y" }],
+    });
+    assert_eq!(
+        db_text(&[pool]),
+        "\
+DATABASE                      STATE  OPEN    IDLE  IN USE  SHARED  WAITING  CONNECTS  CLOSES  REOPENS  CHECKOUTS  TIMEOUTS  LEAKS
+postgres://shop@db:5432/shop  down   3 of 8  1     2       0       0        4         1       1        900        0         1
+
+postgres://shop@db:5432/shop
+  waited  < 1 ms: 2, < 10 ms: 1, < 100 ms: 0, < 1 s: 0, longer: 0; longest 4 ms
+  slowest     12 ms  SELECT 1
+  2026-11-21 12:01:02  leak: lent to x
+    at y
+"
+    );
+    assert!(db_text(&[]).starts_with("no pools"));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //!
 //! - A value is read once, by one function that also says what it has to be.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -114,6 +115,18 @@ impl<'a> Section<'a> {
             None => Ok(None),
             Some(Value::String(text)) if !text.is_empty() => Ok(Some(text)),
             Some(_) => Err(self.wrong(key, "must be a text in quotes, and not an empty one")),
+        }
+    }
+
+    /// A list of names.
+    pub(super) fn names(&self, key: &str) -> Result<BTreeSet<String>, ConfigError> {
+        let wrong = || self.wrong(key, "must be a list of names, such as [\"billing\", \"shop\"]");
+        match self.value(key) {
+            None => Ok(BTreeSet::new()),
+            Some(Value::Array(list)) => {
+                list.iter().map(|name| name.as_str().map(str::to_owned).ok_or_else(wrong)).collect()
+            }
+            Some(_) => Err(wrong()),
         }
     }
 

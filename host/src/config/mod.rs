@@ -25,6 +25,7 @@ use self::document::{Document, Section};
 use self::values::{LogLevel, OffOr};
 use crate::http::Limits;
 use crate::plugin::router::normal_mount;
+use crate::safe::SafeSettings;
 
 /// The file that is read when none is named.
 pub const DEFAULT_FILE: &str = "host.toml";
@@ -62,6 +63,8 @@ pub struct FileConfig {
     pub load_timeout: Option<Duration>,
     /// `[plugin.NAME] mount`, by plugin.
     pub mounts: BTreeMap<String, String>,
+    /// `[host] safe` and `[safe.shared]`.
+    pub safe: SafeSettings,
 }
 
 /// Why a configuration file is not used. Nothing of it was.
@@ -137,7 +140,7 @@ impl FileConfig {
     /// [`ConfigError`].
     pub fn parse(path: &Path, text: &str) -> Result<FileConfig, ConfigError> {
         let document = Document::parse(path, text)?;
-        document.only("", &["host", "limits", "plugin"])?;
+        document.only("", &["host", "limits", "plugin", "safe"])?;
         let mut config = FileConfig::default();
         config.host(&document.section("host")?, path.parent().unwrap_or(Path::new("")))?;
         config.limits(&document.section("limits")?)?;
@@ -149,6 +152,11 @@ impl FileConfig {
                     .map_err(|error| section.wrong("mount", format!("cannot be used: {error}")))?;
                 config.mounts.insert(name.clone(), mount.to_owned());
             }
+        }
+        document.section("safe")?.only(&["shared"])?;
+        let shared = document.section("safe.shared")?;
+        for name in shared.keys() {
+            config.safe.shared.insert(name.clone(), shared.names(name)?);
         }
         Ok(config)
     }
@@ -166,7 +174,17 @@ impl FileConfig {
             "log",
             "probation_ms",
             "budget",
+            "safe",
         ])?;
+        self.safe.server = match section.text("safe")? {
+            Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
+                Some(url.to_owned())
+            }
+            Some(_) => {
+                return Err(section.wrong("safe", "must be \"postgres://...\"; leave it out to use files"));
+            }
+            None => None,
+        };
         self.listen = section.text("listen")?.map(str::to_owned);
         self.admin = section.text("admin")?.map(str::to_owned);
         self.plugins = section.text("plugins")?.map(|path| directory.join(path));

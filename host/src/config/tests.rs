@@ -61,7 +61,7 @@ fn an_unknown_key_is_named_with_its_line_and_the_nearest_one() {
     );
     assert_eq!(
         error("listen = \"x:1\"\n"),
-        "etc/host.toml:1: unknown key `listen` outside any table; there is host, limits, plugin"
+        "etc/host.toml:1: unknown key `listen` outside any table; there is host, limits, plugin, safe"
     );
     assert_eq!(
         error("[plugin.a]\nmount = \"/a\"\n\n[plugin.b]\ncolour = 3\n"),
@@ -108,6 +108,20 @@ fn a_file_that_is_not_toml_names_the_line() {
 fn a_plugin_may_have_a_dot_in_its_name() {
     let config = parse("[plugin.\"a.b\"]\nmount = \"/ab\"\n").unwrap();
     assert_eq!(config.mounts["a.b"], "/ab");
+}
+
+#[test]
+fn shared_safes_name_the_plugins_that_may_open_them() {
+    let config = parse("[safe.shared]\nrates = [\"billing\", \"shop\"]\n").unwrap();
+    assert_eq!(config.safe.shared["rates"], ["billing", "shop"].map(str::to_owned).into());
+    assert_eq!(
+        error("[safe.shared]\nrates = \"shop\"\n"),
+        "etc/host.toml:2: `rates` must be a list of names, such as [\"billing\", \"shop\"]"
+    );
+    assert_eq!(
+        error("[safe]\nsharde = 1\n"),
+        "etc/host.toml:2: unknown key `sharde` in [safe]; did you mean `shared`?"
+    );
 }
 
 #[test]

@@ -26,6 +26,13 @@ pub(super) fn run<T: Send + 'static>(value: T, body: impl FnOnce(T) + Send + 'st
     if !cannot_run() {
         return body(value);
     }
+    run_apart(value, body);
+}
+
+/// Runs `body` with `value` on a thread of its own.
+///
+/// If no thread can be made the value is leaked, as with [`run`].
+pub(super) fn run_apart<T: Send + 'static>(value: T, body: impl FnOnce(T) + Send + 'static) {
     let value = ManuallyDrop::new(value);
     let spawned = std::thread::Builder::new()
         .name("db-checkin".to_owned())

@@ -70,6 +70,11 @@ pub trait Driver: fmt::Debug + Send + Sync {
         true
     }
 
+    /// Whether closing a connection may wait for a server that does not answer.
+    fn close_may_block(&self) -> bool {
+        false
+    }
+
     /// Whether the data are gone once the connection is closed. No limit closes such a connection.
     fn is_its_connection(&self) -> bool {
         false

@@ -203,6 +203,8 @@ pub(super) struct Made {
     pub(super) seen: Moment,
     /// When it is too old.
     expires: Option<Moment>,
+    /// It did not answer.
+    is_silent: bool,
 }
 
 /// A connection that is dropped where dropping may block.
@@ -210,11 +212,16 @@ pub(super) struct Conn(Option<Box<dyn Connection>>);
 
 impl Conn {
     pub(super) fn as_mut(&mut self) -> &mut dyn Connection {
-        self.0.as_deref_mut().expect("emptied by `drop` alone")
+        self.0.as_deref_mut().expect("emptied when it is dropped, and not before")
     }
 
     pub(super) fn as_ref(&self) -> &dyn Connection {
-        self.0.as_deref().expect("emptied by `drop` alone")
+        self.0.as_deref().expect("emptied when it is dropped, and not before")
+    }
+
+    /// Closes the connection on a thread of its own, however long that takes.
+    fn abandon(&mut self) {
+        blocking::run_apart(self.0.take(), drop);
     }
 }
 
@@ -233,7 +240,16 @@ impl Made {
         drop(books);
         let seen = Moment::now();
         let expires = source.max_lifetime.and_then(|lifetime| seen.after(shortened(lifetime)));
-        Made { conn: Conn(Some(conn)), source: source.clone(), serial, epoch, uses: 0, seen, expires }
+        Made {
+            conn: Conn(Some(conn)),
+            source: source.clone(),
+            serial,
+            epoch,
+            uses: 0,
+            seen,
+            expires,
+            is_silent: false,
+        }
     }
 
     /// Takes note that the connection worked.
@@ -270,6 +286,7 @@ impl Made {
         if is_alive {
             self.worked();
         }
+        self.is_silent = !is_alive;
         is_alive
     }
 
@@ -290,6 +307,10 @@ impl Drop for Made {
         books.closes += 1;
         let serial = self.serial;
         books.living.retain(|(living, _)| *living != serial);
+        drop(books);
+        if (self.is_silent || self.is_suspect()) && self.source.driver.close_may_block() {
+            self.conn.abandon();
+        }
     }
 }
 

@@ -32,7 +32,7 @@ use crate::http::side::{self, SideError, SideServer};
 use crate::http::{Limits, ListenError, Listener, Server};
 use crate::plugin::{self, Observer, Plugins, Settings};
 use crate::registry::Registry;
-use crate::safe::Safes;
+use crate::safe::{SafeSettings, Safes};
 
 /// How long clients are kept waiting after a crash, at most, until plugins serve again.
 const RESUME_PATIENCE: Duration = Duration::from_secs(10);
@@ -50,6 +50,8 @@ pub struct HostConfig {
     pub plugins: Settings,
     /// How long stopping may take, in-flight requests and `on_unload` hooks each.
     pub drain_timeout: Duration,
+    /// Where safes are kept, and who shares which.
+    pub safe: SafeSettings,
 }
 
 /// Why a host did not start. Nothing of it runs.
@@ -148,7 +150,7 @@ impl Host {
 
         let is_development = config.limits.development;
         let registry = Arc::new(Registry::new());
-        let safes = Arc::new(Safes::new(state_dir.join("safe")));
+        let safes = Arc::new(Safes::with(state_dir.join("safe"), config.safe));
         let safe = OwnSafe::new(Arc::clone(&safes));
         let is_after_crash = config.plugins.is_after_crash;
         let plugins = Arc::new(Plugins::start(config.plugins, Arc::clone(&registry), safe, observer)?);
@@ -225,6 +227,8 @@ impl Host {
     /// Returns how many requests were cut off at the end of the drain time-out.
     pub fn shutdown(self) -> u64 {
         self.shared.is_ready.store(false, Ordering::Release);
+        // A handler that waits for a change must not use the drain time-out up.
+        self.safes.cancel_watches();
         let cut_off = self.server.shutdown(self.drain_timeout);
         self.plugins.shutdown(self.drain_timeout);
         self.registry.shutdown();

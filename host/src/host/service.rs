@@ -5,9 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use http::Method;
+use plugin_api::abi::Status;
 
 use super::index;
-use crate::http::{Found, Incoming, Reply, Route, Service};
+use crate::hostcall::{Failure, call};
+use crate::http::{Found, Gate, Incoming, Reply, Route, Service};
 use crate::plugin::Plugins;
 use crate::plugin::invoke::{self, Invocation, Outcome};
 use crate::plugin::router::{self, Matched};
@@ -103,6 +105,12 @@ impl Route for PluginRoute {
         &self.matched.lease.generation().account
     }
 
+    fn lost(&self) {
+        let generation = self.matched.lease.generation();
+        generation.panics.fetch_add(1, Ordering::Relaxed);
+        self.plugins.note_panic(generation);
+    }
+
     fn invoke(&self, request: &Incoming) -> Reply {
         let _entered = self.matched.lease.enter();
         match &request.scope {
@@ -119,13 +127,7 @@ impl PluginRoute {
         let mut reruns = 0;
         loop {
             let mut reply = scope.run(|| self.call(request));
-            let ending = match &reply {
-                Reply::Response(response) | Reply::HttpError(response) => {
-                    Ending::Answered { status: response.status().as_u16() }
-                }
-                Reply::Unavailable { .. } | Reply::Failed { .. } | Reply::Panicked { .. } => Ending::Failed,
-            };
-            if let Err(error) = scope.conclude(ending) {
+            if let Err(error) = scope.conclude(ending(&reply)) {
                 let message = chain(&error);
                 if !error.is_nothing_kept() {
                     return Reply::Failed { message };
@@ -166,16 +168,51 @@ impl PluginRoute {
             remote: request.remote,
             deadline: request.deadline,
         };
-        match invoke::handle(&generation.library, self.matched.route(), &invocation) {
-            Outcome::Response(response) => Reply::Response(response),
-            Outcome::HttpError(response) => Reply::HttpError(response),
-            Outcome::Unavailable { message } => Reply::Unavailable { message },
-            Outcome::Failed { message } => Reply::Failed { message },
-            Outcome::Panicked { message } => {
-                generation.panics.fetch_add(1, Ordering::Relaxed);
-                self.plugins.note_panic(generation);
-                Reply::Panicked { message }
+        let (outcome, gates) = invoke::handle(&generation.library, self.matched.route(), &invocation);
+        if matches!(outcome, Outcome::Panicked { .. }) {
+            generation.panics.fetch_add(1, Ordering::Relaxed);
+            self.plugins.note_panic(generation);
+        }
+        match reply(outcome) {
+            // What failed anyway is told at once.
+            answer @ (Reply::Response(_) | Reply::HttpError(_)) if !gates.is_empty() => {
+                Reply::Gated { reply: Box::new(answer), gate: Gate::new(all(gates)) }
             }
+            answer => answer,
         }
     }
+}
+
+/// What the request's transactions are told of an answer.
+fn ending(reply: &Reply) -> Ending {
+    match reply {
+        Reply::Response(response) | Reply::HttpError(response) => {
+            Ending::Answered { status: response.status().as_u16() }
+        }
+        Reply::Gated { reply, .. } => ending(reply),
+        Reply::Unavailable { .. } | Reply::Failed { .. } | Reply::Lost { .. } | Reply::Panicked { .. } => {
+            Ending::Failed
+        }
+    }
+}
+
+fn reply(outcome: Outcome) -> Reply {
+    match outcome {
+        Outcome::Response(response) => Reply::Response(response),
+        Outcome::HttpError(response) => Reply::HttpError(response),
+        Outcome::Unavailable { message } => Reply::Unavailable { message },
+        Outcome::Failed { message } => Reply::Failed { message },
+        Outcome::Panicked { message } => Reply::Panicked { message },
+    }
+}
+
+/// Waits for all that a response waits for.
+async fn all(gates: Vec<call::Gate>) -> Result<(), Reply> {
+    for gate in gates {
+        let lost = || Failure::new(Status::INDETERMINATE, "the host has lost sight of it; see the log");
+        if let Err(failure) = gate.await.unwrap_or_else(|_| Err(lost())) {
+            return Err(reply(invoke::failed_gate(failure)));
+        }
+    }
+    Ok(())
 }

@@ -18,6 +18,7 @@ use crate::db;
 use crate::registry::Resource;
 use crate::registry::data::{Data, Tenure};
 use crate::registry::service::Service;
+use crate::safe::{Safe, Watch};
 use crate::tx;
 
 /// An object that a plugin holds.
@@ -33,6 +34,10 @@ pub enum Held {
     Data(Arc<Tenure>),
     /// A service, found or just made.
     Service(Arc<Service>),
+    /// A safe that plugins share.
+    Safe(Arc<Safe>),
+    /// A watch on a range of a safe.
+    Watch(Arc<Watch>),
 }
 
 /// The table of one generation.
@@ -98,7 +103,7 @@ impl Handles {
     pub fn service(&self, id: HandleId) -> Option<Arc<Service>> {
         match self.get(id)? {
             Held::Service(service) => Some(service),
-            Held::Resource(_) | Held::Connection(_) | Held::Transaction(_) | Held::Data(_) => None,
+            _ => None,
         }
     }
 
@@ -122,7 +127,12 @@ impl Handles {
                 let any: Arc<dyn Any + Send + Sync> = resource;
                 any.downcast().ok()
             }
-            Held::Connection(_) | Held::Transaction(_) | Held::Data(_) | Held::Service(_) => None,
+            Held::Connection(_)
+            | Held::Transaction(_)
+            | Held::Data(_)
+            | Held::Service(_)
+            | Held::Safe(_)
+            | Held::Watch(_) => None,
         }
     }
 

@@ -222,6 +222,9 @@ pub(super) unsafe fn run_init(caller: &Caller, init: &InitView) -> Result<Value,
             Some(Held::Connection(_) | Held::Transaction(_)) => {
                 Err(InitFailure::Err("made a connection; keep its pool instead".to_owned()))
             }
+            Some(Held::Safe(_) | Held::Watch(_)) => {
+                Err(InitFailure::Err("made a safe, which the host keeps anyway".to_owned()))
+            }
             None => Err(InitFailure::Err("returned a handle that it does not hold".to_owned())),
         },
         Status::PANICKED => Err(InitFailure::Panicked(super::call::take_last_panic().unwrap_or(text))),

@@ -1,17 +1,13 @@
 //! Plugin -> host: the safe.
 //!
-//! Owns the translation between the boundary's views and the room `safe`, and whose safe it is: the
-//! caller's, by the name its generation was loaded under.
-//!
-//! # Invariants
-//!
-//! - No argument of a call says which safe: a plugin cannot name another's.
-//! - Calls of the safe block. On a thread that is inside a tokio runtime (the I/O thread that runs an
-//!   `inline` route) each of them is an error before anything is touched.
+//! Owns the translation between the boundary's views and the room `safe`. Whose safe it is says `own`;
+//! what does not wait, or waits for others, is in `later`.
 #![expect(unsafe_code, reason = "reads the boundary's views and writes through its out-pointers")]
 
+mod later;
+mod own;
+
 use std::ops::Bound;
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use plugin_api::abi::{
@@ -21,15 +17,25 @@ use plugin_api::abi::{
 };
 use plugin_api::safe::block;
 
+pub use self::own::OwnSafe;
+use self::own::safe;
 use super::view::{bytes, slice};
-use super::{Caller, Failure, guard};
-use crate::db;
-use crate::safe::{
-    Change, Check, Commit, EntryRef, Expiry, OpenError, ReadError, Safe, Safes, Write, WriteError,
-};
+use super::{Caller, Failure, call, guard};
+use crate::safe::{Change, Check, Commit, EntryRef, Expiry, OpenError, ReadError, Write, WriteError};
 
 /// The functions of the host's table.
-pub(super) static SAFE_TABLE: SafeTable = SafeTable { size: size_of::<SafeTable>(), get, list, len, commit };
+pub(super) static SAFE_TABLE: SafeTable = SafeTable {
+    size: size_of::<SafeTable>(),
+    get,
+    list,
+    len,
+    commit,
+    submit: later::submit,
+    settle: later::settle,
+    watch: later::watch,
+    watch_next: later::watch_next,
+    open_shared: later::open_shared,
+};
 
 /// How long a write waits for its turn.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -37,50 +43,6 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const PAGE_ENTRIES: u64 = 1000;
 /// Likewise; one entry is always given.
 const PAGE_BYTES: usize = 4 << 20;
-
-/// A generation's way to its plugin's safe, opened at the first use.
-#[derive(Debug)]
-pub struct OwnSafe {
-    /// `None` in a probe.
-    safes: Option<Arc<Safes>>,
-    /// Only ever that of the caller this belongs to.
-    own: OnceLock<Arc<Safe>>,
-}
-
-impl OwnSafe {
-    /// The way to one of `safes`.
-    pub fn new(safes: Arc<Safes>) -> OwnSafe {
-        OwnSafe { safes: Some(safes), own: OnceLock::new() }
-    }
-
-    /// The way to nothing, where a library is only looked at.
-    pub fn none() -> OwnSafe {
-        OwnSafe { safes: None, own: OnceLock::new() }
-    }
-
-    /// The way of another generation, which has opened nothing yet.
-    pub fn for_another(&self) -> OwnSafe {
-        OwnSafe { safes: self.safes.clone(), own: OnceLock::new() }
-    }
-}
-
-/// The safe that a call is about.
-fn safe(caller: &Caller, handle: HandleId) -> Result<&Arc<Safe>, Failure> {
-    if db::blocking::is_forbidden() {
-        return Err(Failure::invalid("the safe's calls block; declare the route without `inline`"));
-    }
-    if handle != HandleId::NONE {
-        return Err(Failure::new(Status::NOT_FOUND, "this handle names no safe"));
-    }
-    if let Some(safe) = caller.safe.own.get() {
-        return Ok(safe);
-    }
-    let Some(safes) = &caller.safe.safes else {
-        return Err(Failure::new(Status::CLOSED, "there is no safe where a library is only looked at"));
-    };
-    let safe = safes.open(&caller.plugin)?;
-    Ok(caller.safe.own.get_or_init(|| safe))
-}
 
 unsafe extern "C" fn get(
     ctx: HostCtx,
@@ -188,12 +150,9 @@ unsafe extern "C" fn commit(
         let safe = safe(caller, handle)?;
         // SAFETY: by the table's contract `write` is null or valid for this call.
         let (write, timeout) = unsafe { read(write) }?;
-        let (number, numbers, outcome) = match safe.write(write, Instant::now() + timeout)? {
+        let (number, numbers, outcome) = match safe.write(write, until(timeout))? {
             Commit::Done { version, results } => (version, results, Ok(())),
-            Commit::Conflict { check } => {
-                let words = format!("check {check} of the write does not hold");
-                (check as u64, Vec::new(), Err(Failure::new(Status::CONFLICT, words)))
-            }
+            Commit::Conflict { check } => (check as u64, Vec::new(), Err(conflict(check))),
         };
         if !version.is_null() {
             // SAFETY: non-null by the check above, and writable during this call by the table's contract.
@@ -233,6 +192,24 @@ unsafe fn give(sink: *const BytesSink, answer: &[u8]) {
     }
 }
 
+fn conflict(check: usize) -> Failure {
+    Failure::new(Status::CONFLICT, format!("check {check} of the write does not hold"))
+}
+
+/// The moment at which a call that may take this long is given up: at the request's deadline at the latest.
+fn until(timeout: Duration) -> Instant {
+    let until = Instant::now() + timeout;
+    call::deadline().map_or(until, |deadline| deadline.min(until))
+}
+
+/// How long a call may wait, by the boundary's number.
+fn patience(timeout_ns: u64) -> Duration {
+    match timeout_ns {
+        0 => TIMEOUT,
+        ns => Duration::from_nanos(ns).min(TIMEOUT),
+    }
+}
+
 /// Copies a write, and how long it may wait.
 ///
 /// # Safety
@@ -257,11 +234,7 @@ unsafe fn read(write: *const SafeWriteView) -> Result<(Write, Duration), Failure
         // SAFETY: the change's views are valid for this call, likewise.
         copied.push(unsafe { change(view) }?);
     }
-    let timeout = match view.timeout_ns {
-        0 => TIMEOUT,
-        ns => Duration::from_nanos(ns).min(TIMEOUT),
-    };
-    Ok((Write { checks, changes: copied }, timeout))
+    Ok((Write { checks, changes: copied }, patience(view.timeout_ns)))
 }
 
 /// # Safety
@@ -287,7 +260,7 @@ unsafe fn change(view: &SafeChangeView) -> Result<Change, Failure> {
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Failure {
         let status = match &error {
-            OpenError::Io { .. } | OpenError::InUse { .. } => Status::UNREACHABLE,
+            OpenError::Io { .. } | OpenError::InUse { .. } | OpenError::Server { .. } => Status::UNREACHABLE,
             OpenError::Corrupt { .. } => Status::CORRUPT,
             OpenError::Name(_) => Status::INVALID,
             OpenError::Closed => Status::CLOSED,

@@ -48,6 +48,7 @@ impl Home for Maker {
             plugin: Arc::clone(&self.plugin),
             generation: self.generation,
             route: Arc::clone(&self.route),
+            deadline: outer.as_ref().and_then(|outer| outer.deadline),
             request_id: outer.map_or_else(|| Arc::from(""), |outer| outer.request_id),
         };
         call::enter(current, || self.code.inside(body));

@@ -71,8 +71,8 @@ unsafe extern "C" fn handle_clone(ctx: HostCtx, handle: HandleId, out: *mut Hand
             unsafe { out.write(id) };
             Ok(())
         }
-        Some(Held::Connection(_) | Held::Transaction(_) | Held::Data(_)) => {
-            Err(Failure::invalid("a connection or a fresh value has one holder"))
+        Some(Held::Connection(_) | Held::Transaction(_) | Held::Data(_) | Held::Safe(_) | Held::Watch(_)) => {
+            Err(Failure::invalid("a connection, a fresh value, a safe or a watch has one holder"))
         }
         None => Err(Failure::new(Status::NOT_FOUND, "no such handle")),
     };

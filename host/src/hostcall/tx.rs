@@ -41,14 +41,6 @@ impl Target {
         }
     }
 
-    /// Closes a connection that is nobody else's, or ends the transaction of a lent one.
-    pub(super) fn close(&self) -> Result<(), Failure> {
-        match self {
-            Target::Connection(lease) => Ok(lease.close()?),
-            Target::Transaction(_) => Err(Failure::invalid("a request's transaction is ended by its answer")),
-        }
-    }
-
     /// Begins a transaction, or a savepoint inside one.
     pub(super) fn begin(&self) -> Result<(), Failure> {
         match self {

@@ -6,6 +6,7 @@
 //! - A route is dropped, and its generation unpinned, before the response is sent.
 //! - An inline handler costs no timer and no hand-off.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
@@ -26,6 +27,7 @@ use super::service::{Found, Incoming, Reply, Route, Service};
 use super::trouble::{Format, Trouble};
 use super::waiting::Waiting;
 use super::workers::{GivenUp, Refused, Workers};
+use crate::pins;
 use crate::share::Account;
 
 /// Seconds after which a client may try again where handlers hang.
@@ -154,15 +156,18 @@ impl<S: Service> Front<S> {
         let mut incoming =
             Incoming { id, method, uri, headers, body, remote: flight.0.remote, scope: None, deadline: None };
         if route.is_inline() {
-            let (reply, must_tell) = match run(&route, &incoming) {
-                reply @ (Reply::Failed { .. } | Reply::Unavailable { .. } | Reply::Panicked { .. }) => {
-                    (reply, true)
-                }
-                reply => (reply, is_traced || self.limits.development),
-            };
+            let reply = run(&route, &incoming);
+            let must_tell = is_traced
+                || self.limits.development
+                || !matches!(reply, Reply::Response(_) | Reply::HttpError(_));
             let origin = must_tell.then(|| Origin::of(&route));
             drop(route);
-            return conclude(reply, &incoming.method, &incoming.id, origin);
+            let deadline = Instant::now().checked_add(self.limits.handler_timeout);
+            return match (settled(reply, deadline).await, origin) {
+                (Some(reply), origin) => conclude(reply, &incoming.method, &incoming.id, origin),
+                (None, Some(origin)) => self.undecided(&incoming.id, origin),
+                (None, None) => unreachable!("a reply that waits has an origin"),
+            };
         }
         let began = Instant::now();
         incoming.deadline = began.checked_add(self.limits.handler_timeout);
@@ -184,10 +189,20 @@ impl<S: Service> Front<S> {
         incoming.scope = Some(waiting.scope());
         let (answers, mut answer) = oneshot::channel();
         let job = Box::new(move || {
-            let reply = run(&route, &incoming);
+            let answers = Cell::new(Some(answers));
+            let send = |reply| {
+                if let Some(answers) = answers.take() {
+                    // Nobody waits any more after the deadline.
+                    let _ = answers.send(reply);
+                }
+            };
+            let on_lost = |what: &str| {
+                route.lost();
+                send(Reply::Lost { message: format!("{what}; its thread is lost") });
+            };
+            let reply = pins::losable(&on_lost, || run(&route, &incoming));
             drop((route, incoming));
-            // Nobody waits any more after the deadline.
-            let _ = answers.send(reply);
+            send(reply);
         });
         let ticket = match self.workers.submit(&account, job) {
             Ok(ticket) => ticket,
@@ -204,7 +219,15 @@ impl<S: Service> Front<S> {
         let reply = reply.unwrap_or_else(|_| Reply::Panicked {
             message: "the host panicked while it ran the handler; see the log".to_owned(),
         });
-        conclude(reply, &method, &id, Some(origin))
+        if matches!(reply, Reply::Lost { .. }) {
+            // Another thread takes the place of the one that is lost, and nobody else would roll back.
+            self.workers.give_up(&ticket);
+            waiting.give_up();
+        }
+        match settled(reply, deadline).await {
+            Some(reply) => conclude(reply, &method, &id, Some(origin)),
+            None => self.undecided(&id, origin),
+        }
     }
 
     /// The answer where too much waits or hangs already.
@@ -265,6 +288,26 @@ impl<S: Service> Front<S> {
         Outcome { response: Err(trouble), origin: Some(origin) }
     }
 
+    /// The answer where a handler has answered, and what its answer waits for is not decided in time.
+    fn undecided(&self, id: &str, origin: Origin) -> Outcome {
+        let reason =
+            format!("what the answer waited for is not on disk after {:?}", self.limits.handler_timeout);
+        tracing::error!(
+            plugin = &*origin.plugin,
+            generation = origin.generation,
+            route = &*origin.pattern,
+            request_id = id,
+            reason,
+            "answer passed its deadline"
+        );
+        let mut trouble = Trouble::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "saving took too long; whether it was done is not known; the log has the reason",
+        );
+        trouble.reason = Some(reason);
+        Outcome { response: Err(trouble), origin: Some(origin) }
+    }
+
     fn unread(&self, error: &BodyError) -> Trouble {
         match error {
             BodyError::TooLarge => Trouble::new(
@@ -301,6 +344,16 @@ fn contain<T>(body: impl FnOnce() -> T) -> Result<T, String> {
         .map_err(|message| format!("the host panicked on the way to the handler: {message}"))
 }
 
+/// A reply whose waiting is over; `None` when the deadline comes first.
+async fn settled(reply: Reply, deadline: Option<Instant>) -> Option<Reply> {
+    match (reply, deadline) {
+        (reply @ Reply::Gated { .. }, Some(deadline)) => {
+            tokio::time::timeout_at(deadline.into(), reply.settled()).await.ok()
+        }
+        (reply, _) => Some(reply.settled().await),
+    }
+}
+
 /// Turns a reply into a response, and writes the reason of a failure to the log.
 fn conclude(reply: Reply, method: &Method, id: &str, origin: Option<Origin>) -> Outcome {
     let (what, message) = match reply {
@@ -314,7 +367,9 @@ fn conclude(reply: Reply, method: &Method, id: &str, origin: Option<Origin>) -> 
         }
         Reply::Failed { message } => ("handler failed", message),
         Reply::Unavailable { message } => ("handler lacks what it needs", message),
+        Reply::Lost { message } => ("handler ended its thread", message),
         Reply::Panicked { message } => ("handler panicked", message),
+        Reply::Gated { .. } => ("handler failed", "its answer was not waited for".to_owned()),
     };
     tracing::error!(
         plugin = origin.as_ref().map(|origin| &*origin.plugin),

@@ -40,7 +40,7 @@ pub use self::limits::Limits;
 pub use self::listen::{ListenError, Listener};
 pub use self::numbers::Numbers;
 pub use self::server::{Server, StartError};
-pub use self::service::{Found, Incoming, Reply, Route, Service};
+pub use self::service::{Found, Gate, Incoming, Reply, Route, Service};
 pub use self::workers::{WorkerLimits, WorkerNumbers, Workers};
 
 #[cfg(test)]

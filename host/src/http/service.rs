@@ -3,7 +3,9 @@
 //! The plugin room implements these traits; the tests of this room use a fake. Nothing here knows
 //! how a handler is loaded.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -88,6 +90,9 @@ pub trait Route: Send + 'static {
     /// Where its runs are booked: on its generation, and with it on its plugin.
     fn account(&self) -> &Arc<Account>;
 
+    /// Is told when the handler has ended its thread for good, in the place of the end of `invoke`.
+    fn lost(&self);
+
     /// Runs the handler on this thread. Never unwinds out of plugin code.
     fn invoke(&self, request: &Incoming) -> Reply;
 }
@@ -130,9 +135,50 @@ pub enum Reply {
         /// The error and its causes, for the log.
         message: String,
     },
+    /// The handler has ended its thread for good.
+    Lost {
+        /// What it did, for the log.
+        message: String,
+    },
     /// The handler panicked.
     Panicked {
         /// The panic's message and place, for the log.
         message: String,
     },
+    /// The handler has answered, and the answer waits for something it has begun.
+    Gated {
+        /// The answer.
+        reply: Box<Reply>,
+        /// What it waits for, on the I/O thread, within the request's deadline.
+        gate: Gate,
+    },
+}
+
+impl Reply {
+    /// The answer that can be sent.
+    pub(super) async fn settled(self) -> Reply {
+        match self {
+            Reply::Gated { reply, gate } => match gate.0.await {
+                Ok(()) => *reply,
+                Err(instead) => instead,
+            },
+            reply => reply,
+        }
+    }
+}
+
+/// What an answer waits for: that it may be sent, or what is to be said instead.
+pub struct Gate(Pin<Box<dyn Future<Output = Result<(), Reply>> + Send>>);
+
+impl Gate {
+    /// A gate that opens when `done` says so.
+    pub fn new(done: impl Future<Output = Result<(), Reply>> + Send + 'static) -> Gate {
+        Gate(Box::pin(done))
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").finish_non_exhaustive()
+    }
 }

@@ -14,7 +14,6 @@ use std::time::{Duration, SystemTime};
 
 use super::descriptor::{self, DescriptorError};
 use super::event::{Event, EventKind, Steps};
-use super::generation::Lease;
 use super::load::{Loaded, Prepared, Refused};
 use super::record::Waited;
 use super::router::Refusal;
@@ -272,8 +271,7 @@ impl Attempts {
     /// The pipeline behind the build.
     fn load(&mut self, mut steps: Steps, bytes: &[u8], build_id: BuildId) {
         if self.resumed.take() == Some(build_id) {
-            let serves = |lease: &Arc<Lease>| lease.generation().build_id == build_id;
-            if self.plugin.state.lock().current.as_ref().is_some_and(serves) {
+            if self.kept.current == Some(build_id) {
                 self.served.clone_from(&self.tried);
             }
             return;

@@ -21,7 +21,8 @@ use plugin_api::abi::{
 };
 
 use super::library::{Library, Route};
-use crate::hostcall::call::{self, Call};
+use crate::hostcall::Failure;
+use crate::hostcall::call::{self, Call, Gate};
 use crate::hostcall::view;
 use crate::pins::Running;
 
@@ -81,8 +82,8 @@ struct Reply {
     error: Option<(Status, String)>,
 }
 
-/// Calls the handler of `route`.
-pub fn handle(library: &Library, route: &Route, request: &Invocation<'_>) -> Outcome {
+/// Calls the handler of `route`; returns also what has to come true before a response may be sent.
+pub fn handle(library: &Library, route: &Route, request: &Invocation<'_>) -> (Outcome, Vec<Gate>) {
     let params: Vec<PairView> = request
         .params
         .iter()
@@ -123,14 +124,21 @@ pub fn handle(library: &Library, route: &Route, request: &Invocation<'_>) -> Out
         generation: caller.generation,
         route: Arc::clone(&route.name),
         request_id: Arc::clone(request.id),
+        deadline: request.deadline,
     };
     let running = Running { route: &route.name, request: request.id };
-    let status = call::enter(current, || {
+    let (status, gates) = call::enter_request(current, || {
         // SAFETY: the contract of `HandlerFn`: the library is mapped while `library` lives; request and
         // reply live on this frame until the call returns.
         library.code().inside_for(&running, || unsafe { (route.handler)(&view, &sink) })
     });
-    outcome(status, reply)
+    (outcome(status, reply), gates)
+}
+
+/// What a request comes to whose handler has answered, but begun something that failed.
+pub fn failed_gate(failure: Failure) -> Outcome {
+    let message = format!("what the response waited for was not done: {}", failure.message);
+    if is_passing(failure.status) { Outcome::Unavailable { message } } else { Outcome::Failed { message } }
 }
 
 fn outcome(status: Status, reply: Reply) -> Outcome {
@@ -236,6 +244,9 @@ pub enum HookError {
     /// It panicked; message and place.
     #[error("panicked: {0}")]
     Panicked(String),
+    /// It ended its thread for good; what it did.
+    #[error("never returns: {0}")]
+    Lost(String),
 }
 
 /// Runs `on_load` on this thread.
@@ -323,5 +334,6 @@ fn hook_call(library: &Library, hook: &str) -> Call {
         generation: caller.generation,
         route: hook.into(),
         request_id: "".into(),
+        deadline: None,
     }
 }

@@ -23,7 +23,7 @@ use super::router::{self, Entry, Router};
 use super::stage::BuildId;
 use super::{Shared, descriptor, vetting};
 use crate::hostcall::Caller;
-use crate::pins::{Code, DrainOnDrop, Label};
+use crate::pins::{self, Code, DrainOnDrop, Label};
 use crate::registry::Overlay;
 use crate::report::chain;
 use crate::share::Account;
@@ -217,6 +217,7 @@ impl Shared {
     pub(super) fn abandon(&self, generation: Arc<Generation>) {
         let caller = generation.library.caller();
         caller.registry.abandon(&caller.overlay);
+        caller.safe.cancel_watches();
         caller.handles.retire();
         self.parked.add(&generation);
         self.tell_reaper(Task::Refused(generation));
@@ -299,7 +300,9 @@ impl Shared {
             let _drain = DrainOnDrop;
             for (_, name, hook) in named {
                 let pin = of_thread.pin(format!("`{name}`, which is still running"));
-                let outcome = hook.run(&of_thread.library);
+                // Nobody listens any more when the deadline has passed.
+                let on_lost = |what: &str| drop(done.send(Err(HookError::Lost(what.to_owned()))));
+                let outcome = pins::losable(&on_lost, || hook.run(&of_thread.library));
                 drop(pin);
                 // Nobody listens any more when the deadline has passed: then the rest is not run either.
                 if outcome.is_err() | done.send(outcome).is_err() {
@@ -320,6 +323,7 @@ impl Shared {
                 Ok(Err(HookError::Panicked(reason))) => {
                     Err(Refused::new(step, format!("`{name}` panicked: {reason}")))
                 }
+                Ok(Err(error @ HookError::Lost(_))) => Err(Refused::new(step, format!("`{name}` {error}"))),
                 Err(_) => Err(Refused::new(step, format!("`{name}` is still running after {allowed:?}"))),
             })?;
         }
@@ -384,6 +388,8 @@ impl Shared {
     pub(super) fn end(&self, lease: &Lease, reason: u32) {
         let generation = lease.generation();
         *generation.unload_reason.lock() = Some(reason);
+        // Who waits for a change of the safe would keep it in use.
+        generation.library.caller().safe.cancel_watches();
         self.parked.add(generation);
     }
 

@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use plugin_api::abi::UNLOAD_SHUTDOWN;
 
 use super::event::{Event, EventKind, Step, ms};
+use super::invoke::HookError;
 use super::library::Mapped;
 use super::stage::Staged;
 use super::{Generation, Shared, invoke};
@@ -312,15 +313,18 @@ fn start_hook(
     let name = format!("unload {} g{}", generation.plugin, generation.number);
     let run = move || {
         let _drain = DrainOnDrop;
-        let outcome = invoke::on_unload(&of_thread.library, reason);
         let (plugin, generation) = (Arc::clone(&of_thread.plugin), of_thread.number);
+        let tell = |problem| {
+            // Nobody listens any more when the deadline has passed.
+            if let Some(way) = way.lock().take() {
+                let _ = way.send(Task::HookEnded { plugin: Arc::clone(&plugin), generation, problem });
+            }
+        };
+        let on_lost = |what: &str| tell(Some(format!("`on_unload` {}", HookError::Lost(what.to_owned()))));
+        let outcome = pins::losable(&on_lost, || invoke::on_unload(&of_thread.library, reason));
         drop(of_thread);
         drop(pin);
-        let problem = outcome.err().map(|error| format!("`on_unload` {error}"));
-        // Nobody listens any more when the deadline has passed.
-        if let Some(way) = way.lock().take() {
-            let _ = way.send(Task::HookEnded { plugin, generation, problem });
-        }
+        tell(outcome.err().map(|error| format!("`on_unload` {error}")));
     };
     std::thread::Builder::new().name(name).spawn(run).map(drop)
 }

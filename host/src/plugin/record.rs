@@ -253,13 +253,6 @@ impl Plugin {
         }
     }
 
-    /// Makes an idle worker look whether its thread has something to drain.
-    pub(super) fn come_to_drain(&self) {
-        // With the lock held, so that a worker which has just looked is waiting by now.
-        let _work = self.work.lock();
-        self.wake.notify_all();
-    }
-
     /// Has whoever waits look again at what is waited for.
     pub(super) fn ring(&self) {
         // Locked, so that a waiter between its look and its sleep cannot miss it.

@@ -47,8 +47,8 @@ impl Worker {
             std::thread::Builder::new().name(format!("plugin {}", plugin.name)).spawn(move || {
                 // A publish drops what an upgrade has left over: code of the plugin, on this thread.
                 let _drain = DrainOnDrop;
-                let of_record = Arc::clone(&of_thread);
-                pins::attend(move || of_record.come_to_drain());
+                let bell = Arc::clone(&of_thread);
+                pins::attend(move || bell.ring());
                 let settings = &shared.settings;
                 let is_resuming = settings.is_after_crash || shared.quarantine.concerns(&of_thread.name);
                 let source = of_thread.source.path();

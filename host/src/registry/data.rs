@@ -448,9 +448,8 @@ impl Tenure {
 /// An upgraded value that waits to be valid. Dropped, it is undone, and the old value is in use again.
 pub(super) struct Upgrade {
     old: Arc<Tenure>,
-    /// The type of the old value with the glue that the new code was given. Kept to the end, for another
-    /// generation may become the owner meanwhile.
-    _from: DataType,
+    /// Of the glue that the new code was given: another generation may become the owner meanwhile.
+    _glue: Keeper,
     ty: DataType,
     author: Author,
     view: Option<UpgradeView>,
@@ -490,7 +489,7 @@ impl Upgrade {
         let (before, _) = old.owner();
         let mut upgrade = Upgrade {
             old: Arc::clone(old),
-            _from: before.clone(),
+            _glue: Arc::clone(&before.keeper),
             ty: ty.clone(),
             author: author.clone(),
             view: None,

@@ -37,7 +37,7 @@ pub(super) struct Staged {
 #[derive(Debug)]
 enum Change {
     /// A new value for the old one.
-    Upgrade(Upgrade),
+    Upgrade(Box<Upgrade>),
     /// None: the next caller makes one.
     Restart(Arc<Tenure>),
 }
@@ -195,7 +195,7 @@ impl Registry {
         let reason = match Upgrade::build(&old, ty, author, deadline) {
             Ok(upgrade) => {
                 tracing::info!(key = %key, from = %owner, to = %author, "data upgraded: {}", found.difference(ty));
-                return Ok(Some(Staged { slot, what: Change::Upgrade(upgrade) }));
+                return Ok(Some(Staged { slot, what: Change::Upgrade(Box::new(upgrade)) }));
             }
             Err(UpgradeFailure::Gone) => return Ok(None),
             Err(UpgradeFailure::Taken) => {

@@ -2,25 +2,25 @@
 //!
 //! # Invariants
 //!
-//! - A write sees the writes before it in the batch, and its own checks and sums are settled before its
-//!   first change: one that fails leaves nothing behind and fails alone.
 //! - A batch that changes nothing does not touch the disk.
 //! - Every entry with an expiry has its row in the index, and no other row is there.
 
 use redb::{Database, ReadableTable as _, StorageError, Table};
 
+use super::backend::{Fault, Outcome};
+use super::decide::{self, Present, Rows};
 use super::envelope::{self, EntryRef};
 use super::error::{WriteError, printable};
-use super::number;
+use super::snapshot::verify_absence;
 use super::store::{ENTRIES, EXPIRIES, META, text};
-use super::write::{Change, Commit, Write};
+use super::write::Write;
 
 /// Most expired entries that a batch clears away beside its own work.
 const CLEARED: usize = 64;
 
 /// A batch that is on disk, or that had nothing to put there.
 pub(super) struct Applied {
-    pub(super) results: Vec<Result<Commit, WriteError>>,
+    pub(super) results: Vec<Outcome>,
     /// The number of the last write on disk.
     pub(super) sequence: u64,
 }
@@ -56,7 +56,7 @@ pub(super) fn apply(
     let mut last = sequence;
     let mut results = Vec::with_capacity(writes.len());
     for write in writes {
-        results.push(tables.write(write, &mut last).map_err(Failure::before)?);
+        results.push(decide::write(&mut tables, write, &mut last, now).map_err(Failure::before)?);
     }
     if last == sequence {
         drop(tables);
@@ -80,104 +80,25 @@ struct Tables<'t> {
     now: u64,
 }
 
-/// What is under a key at this point of the batch.
-struct Present {
-    version: u64,
-    expires_at: u64,
-    encoding: u8,
-    number: Option<i64>,
-}
+impl Rows for Tables<'_> {
+    type Error = StorageError;
 
-impl Tables<'_> {
-    /// Makes one write, or says why not. `last` is the number of the last write that changed something.
-    fn write(&mut self, write: &Write, last: &mut u64) -> Result<Result<Commit, WriteError>, StorageError> {
-        for (index, check) in write.checks.iter().enumerate() {
-            let version = match self.present(&check.key)? {
-                Ok(present) => present.map_or(0, |present| present.version),
-                Err(error) => return Ok(Err(error)),
-            };
-            if version != check.version {
-                return Ok(Ok(Commit::Conflict { check: index }));
-            }
-        }
-        let mut plans = Vec::with_capacity(write.changes.len());
-        for change in &write.changes {
-            match self.plan(change)? {
-                Ok(plan) => plans.push(plan),
-                Err(error) => return Ok(Err(error)),
-            }
-        }
-        let version = *last + 1;
-        let mut is_changed = false;
-        let mut results = Vec::with_capacity(plans.len());
-        for (change, plan) in write.changes.iter().zip(plans) {
-            results.push(plan.result);
-            is_changed |= self.change(change, plan, version)?;
-        }
-        if is_changed {
-            *last = version;
-        }
-        Ok(Ok(Commit::Done { version: *last, results }))
-    }
-
-    /// The entry of a key, if it is there and alive.
     fn present(&self, key: &[u8]) -> Result<Result<Option<Present>, WriteError>, StorageError> {
-        let Some(bytes) = self.entries.get(key)? else { return Ok(Ok(None)) };
+        let Some(bytes) = self.entries.get(key)? else {
+            return match verify_absence(&self.entries, key) {
+                Ok(()) => Ok(Ok(None)),
+                Err(Fault::Corrupt(key)) => Ok(Err(WriteError::Corrupt { key })),
+                Err(Fault::Engine(reason)) => Err(StorageError::Corrupted(reason)),
+            };
+        };
         let Some(entry) = envelope::open(key, bytes.value()) else {
             return Ok(Err(WriteError::Corrupt { key: printable(key) }));
         };
-        Ok(Ok(entry.is_alive(self.now).then(|| Present {
-            version: entry.version,
-            expires_at: entry.expires_at,
-            encoding: entry.encoding,
-            number: number::read(entry.value),
-        })))
+        Ok(Ok(entry.is_alive(self.now).then(|| Present::of(entry))))
     }
 
-    /// Settles what a change will do.
-    fn plan(&self, change: &Change) -> Result<Result<Plan, WriteError>, StorageError> {
-        let (key, delta, initial, encoding, expiry) = match change {
-            Change::Put { .. } => return Ok(Ok(Plan { result: 0, expires_at: 0, encoding: 0 })),
-            Change::Delete { key } => {
-                // A damaged entry may be deleted: that is how one gets rid of it.
-                let is_there = !matches!(self.present(key)?, Ok(None));
-                return Ok(Ok(Plan { result: i64::from(is_there), expires_at: 0, encoding: 0 }));
-            }
-            Change::Add { key, delta, initial, encoding, expiry } => (key, delta, initial, encoding, expiry),
-        };
-        let present = match self.present(key)? {
-            Ok(present) => present,
-            Err(error) => return Ok(Err(error)),
-        };
-        let (base, expires_at, encoding) = match present {
-            None => (*initial, expiry.at(self.now), *encoding),
-            Some(Present { number: Some(number), encoding: found, expires_at, .. }) if found == *encoding => {
-                (number, expires_at, found)
-            }
-            Some(_) => return Ok(Err(WriteError::NotANumber { key: printable(key) })),
-        };
-        Ok(match base.checked_add(*delta) {
-            Some(result) => Ok(Plan { result, expires_at, encoding }),
-            None => Err(WriteError::Overflow { key: printable(key) }),
-        })
-    }
-
-    /// Makes a planned change; tells whether anything is to be written.
-    fn change(&mut self, change: &Change, plan: Plan, version: u64) -> Result<bool, StorageError> {
-        match change {
-            Change::Put { key, encoding, value, expiry } => {
-                let expires_at = expiry.at(self.now);
-                self.put(key, EntryRef { version, expires_at, encoding: *encoding, value })?;
-                Ok(true)
-            }
-            Change::Add { key, .. } => {
-                let value = number::write(plan.result);
-                let Plan { expires_at, encoding, .. } = plan;
-                self.put(key, EntryRef { version, expires_at, encoding, value: &value })?;
-                Ok(true)
-            }
-            Change::Delete { key } => self.remove(key),
-        }
+    fn is_stored(&self, key: &[u8]) -> Result<bool, StorageError> {
+        Ok(self.entries.get(key)?.is_some())
     }
 
     fn put(&mut self, key: &[u8], entry: EntryRef<'_>) -> Result<(), StorageError> {
@@ -194,7 +115,9 @@ impl Tables<'_> {
         self.index(key, old, 0)?;
         Ok(true)
     }
+}
 
+impl Tables<'_> {
     /// Replaces an entry's row in the index of expiries.
     fn index(&mut self, key: &[u8], old: u64, new: u64) -> Result<(), StorageError> {
         if old != 0 && old != new {
@@ -227,16 +150,6 @@ impl Tables<'_> {
         }
         Ok(())
     }
-}
-
-/// What a change comes to, settled before the first change is made.
-struct Plan {
-    /// The change's result.
-    result: i64,
-    /// Of the entry that an addition leaves.
-    expires_at: u64,
-    /// Likewise.
-    encoding: u8,
 }
 
 /// The expiry in a wrapped value, whatever its checksum says: the entry is about to go.

@@ -1,70 +1,60 @@
-//! Going through a whole snapshot: verifying it, copying it.
+//! Going through a whole safe: copying it to a file, or from one backend to another.
 
+use std::ops::Bound;
 use std::path::Path;
 
-use redb::{Database, ReadableTable as _, ReadableTableMetadata as _};
+use redb::{Database, StorageError};
 
-use super::envelope;
-use super::error::printable;
-use super::store::{ENTRIES, EXPIRIES, FORMAT, Fault, META, Snapshot, text};
+use super::backend::{Fault, View};
+use super::envelope::{self, EntryRef};
+use super::store::{ENTRIES, EXPIRIES, FORMAT, META, text};
 
-/// What verifying found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Report {
-    /// Entries, expired ones that were not cleared away yet included.
-    pub(super) entries: u64,
-    /// Keys of entries whose checksum does not match, printable.
-    pub(super) damaged: Vec<String>,
-    /// Whether the index of expiries has the right rows.
-    pub(super) is_index_right: bool,
+/// Copies everything to a new file, made durable; returns how many entries. Damaged ones are refused.
+pub(super) fn to_file(view: &dyn View, path: &Path) -> Result<u64, Fault> {
+    let database = Database::create(path).map_err(engine)?;
+    fill(&database, view)
 }
 
-impl Snapshot {
-    /// Verifies every checksum.
-    pub(super) fn verify(&self) -> Result<Report, Fault> {
-        let mut report = Report { entries: 0, damaged: Vec::new(), is_index_right: true };
-        let mut with_expiry = 0;
-        for row in self.entries.iter()? {
-            let (key, bytes) = row?;
-            report.entries += 1;
-            match envelope::open(key.value(), bytes.value()) {
-                None => report.damaged.push(printable(key.value())),
-                Some(entry) if entry.expires_at != 0 => {
-                    with_expiry += 1;
-                    report.is_index_right &= self.expiries.get((entry.expires_at, key.value()))?.is_some();
-                }
-                Some(_) => {}
-            }
-        }
-        // A damaged entry may have a row or not.
-        let (rows, most) = (self.expiries.len()?, with_expiry + report.damaged.len() as u64);
-        report.is_index_right &= (with_expiry..=most).contains(&rows);
-        Ok(report)
-    }
+/// Shows `body` every entry, those that have expired and were not cleared away yet included.
+pub(super) fn everything(
+    view: &dyn View,
+    mut body: impl FnMut(&[u8], EntryRef<'_>) -> Result<(), Fault>,
+) -> Result<u64, Fault> {
+    let (mut count, mut failure) = (0, None);
+    view.scan((Bound::Unbounded, Bound::Unbounded), false, 0, &mut |key, entry| {
+        failure = body(key, entry).err();
+        count += u64::from(failure.is_none());
+        failure.is_none()
+    })?;
+    failure.map_or(Ok(count), Err)
+}
 
-    /// Copies everything to a new file, made durable; returns how many entries. Damaged ones are refused.
-    pub(super) fn copy_to(&self, path: &Path) -> Result<u64, String> {
-        let database = Database::create(path).map_err(text)?;
-        let write = database.begin_write().map_err(text)?;
-        let mut count = 0;
-        {
-            let mut entries = write.open_table(ENTRIES).map_err(text)?;
-            let mut expiries = write.open_table(EXPIRIES).map_err(text)?;
-            for row in self.entries.iter().map_err(text)? {
-                let (key, bytes) = row.map_err(text)?;
-                let entry = envelope::open(key.value(), bytes.value())
-                    .ok_or_else(|| format!("the value under {} is damaged", printable(key.value())))?;
-                entries.insert(key.value(), bytes.value()).map_err(text)?;
-                if entry.expires_at != 0 {
-                    expiries.insert((entry.expires_at, key.value()), ()).map_err(text)?;
-                }
-                count += 1;
+/// Puts all entries of another safe, as they are, into an empty database, by one commit.
+pub(super) fn fill(database: &Database, from: &dyn View) -> Result<u64, Fault> {
+    let write = database.begin_write().map_err(engine)?;
+    let count = {
+        let mut table = write.open_table(ENTRIES).map_err(engine)?;
+        let mut expiries = write.open_table(EXPIRIES).map_err(engine)?;
+        let mut buffer = Vec::new();
+        let mut insert = |key: &[u8], entry: EntryRef<'_>| -> Result<(), StorageError> {
+            envelope::seal(key, entry, &mut buffer);
+            table.insert(key, buffer.as_slice())?;
+            if entry.expires_at != 0 {
+                expiries.insert((entry.expires_at, key), ())?;
             }
-            let mut meta = write.open_table(META).map_err(text)?;
-            meta.insert("format", FORMAT).map_err(text)?;
-            meta.insert("sequence", self.sequence).map_err(text)?;
-        }
-        write.commit().map_err(text)?;
-        Ok(count)
-    }
+            Ok(())
+        };
+        everything(from, |key, entry| insert(key, entry).map_err(engine))?
+    };
+    let sequence = from.sequence()?;
+    let mut meta = write.open_table(META).map_err(engine)?;
+    meta.insert("format", FORMAT).map_err(engine)?;
+    meta.insert("sequence", sequence).map_err(engine)?;
+    drop(meta);
+    write.commit().map_err(engine)?;
+    Ok(count)
+}
+
+fn engine(error: impl std::fmt::Display) -> Fault {
+    Fault::Engine(text(error))
 }

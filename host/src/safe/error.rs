@@ -4,6 +4,8 @@
 
 use std::path::PathBuf;
 
+use super::backend::Fault;
+
 /// Why a safe was not opened. Nothing of it is changed; the next caller tries again.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum OpenError {
@@ -20,6 +22,14 @@ pub enum OpenError {
     InUse {
         /// The file.
         path: PathBuf,
+    },
+    /// The database server cannot be used.
+    #[error("cannot open the safe in {place}: {reason}")]
+    Server {
+        /// Its address, without secrets.
+        place: String,
+        /// The driver's words.
+        reason: String,
     },
     /// The file is not a safe, or is damaged beyond what a crash can do.
     #[error("the safe {} is damaged: {reason}; put a backup in its place, or move it away to begin anew", path.display())]
@@ -118,6 +128,15 @@ impl From<ReadError> for WriteError {
             ReadError::Corrupt { key } => WriteError::Corrupt { key },
             ReadError::Unavailable { reason } => WriteError::Unavailable { reason },
             ReadError::Closed => WriteError::Closed,
+        }
+    }
+}
+
+impl From<Fault> for WriteError {
+    fn from(fault: Fault) -> WriteError {
+        match fault {
+            Fault::Corrupt(key) => WriteError::Corrupt { key },
+            Fault::Engine(reason) => WriteError::Refused { reason },
         }
     }
 }

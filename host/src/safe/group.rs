@@ -13,6 +13,8 @@
 //! - At most one leader. Whoever may lead is waiting on its own ticket, so a lead is never handed to
 //!   somebody who does not look.
 //! - No lock of the queue is held during a commit.
+//! - A write that nobody waits for (its writer is told later, or never) is made by the safe's own thread,
+//!   which runs [`Group::serve`], unless somebody leads anyway.
 //! - A ticket gets one result, after the commit has returned.
 
 use std::collections::VecDeque;
@@ -21,8 +23,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::backend::Outcome;
 use super::error::WriteError;
-use super::write::{Commit, Write};
+use super::write::Write;
 
 /// Longest wait for others.
 const PATIENCE: Duration = Duration::from_micros(500);
@@ -33,7 +36,8 @@ const QUEUE_WRITES: usize = 16 << 10;
 /// Most that one commit takes.
 const BATCH_BYTES: usize = 16 << 20;
 
-type Outcome = Result<Commit, WriteError>;
+/// Is told what became of a write that nobody waits for. Runs on the thread that committed it.
+pub(super) type Tell = Box<dyn FnOnce(&Outcome) + Send>;
 
 /// The queue of one safe.
 #[derive(Debug, Default)]
@@ -41,6 +45,8 @@ pub(super) struct Group {
     queue: Mutex<Queue>,
     /// Signalled when as many wait as the leader expects.
     arrived: Condvar,
+    /// Signalled when there is something for the safe's own thread to do.
+    work: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +55,10 @@ struct Queue {
     /// Weight of `waiting`.
     bytes: usize,
     is_led: bool,
+    /// How many of `waiting` nobody waits for.
+    unattended: usize,
+    /// Whether the safe's own thread ends when it has nothing left to do.
+    is_stopping: bool,
     /// How many writers the leader waits for. Written by leaders.
     expected: usize,
     /// How long the last commit took. Written by leaders.
@@ -65,10 +75,17 @@ pub struct Numbers {
     pub writes: u64,
 }
 
-#[derive(Debug)]
 struct Pending {
     write: Write,
     ticket: Arc<Ticket>,
+    /// Of a write that nobody waits for.
+    tell: Option<Tell>,
+}
+
+impl std::fmt::Debug for Pending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pending").field("write", &self.write).finish_non_exhaustive()
+    }
 }
 
 /// A writer's place in the queue.
@@ -92,18 +109,57 @@ enum Turn {
 impl Group {
     /// Queues a write. It is made when somebody waits: for this one or for another.
     pub(super) fn submit(&self, write: Write) -> Result<Arc<Ticket>, WriteError> {
+        self.enqueue(write, None)
+    }
+
+    /// Queues a write that nobody waits for. It is made by [`serve`](Group::serve), if not by a leader.
+    pub(super) fn submit_unattended(&self, write: Write, tell: Tell) -> Result<(), WriteError> {
+        self.enqueue(write, Some(tell)).map(drop)
+    }
+
+    fn enqueue(&self, write: Write, tell: Option<Tell>) -> Result<Arc<Ticket>, WriteError> {
         let weight = write.weight();
         let mut queue = self.queue.lock();
         if queue.waiting.len() >= QUEUE_WRITES || queue.bytes + weight > QUEUE_BYTES {
             return Err(WriteError::Overloaded);
         }
+        if tell.is_some() && queue.is_stopping {
+            return Err(WriteError::Closed);
+        }
         let ticket = Arc::new(Ticket { turn: Mutex::new(Turn::Away), changed: Condvar::new() });
         queue.bytes += weight;
-        queue.waiting.push_back(Pending { write, ticket: Arc::clone(&ticket) });
+        queue.unattended += usize::from(tell.is_some());
+        queue.waiting.push_back(Pending { write, ticket: Arc::clone(&ticket), tell });
         if queue.is_led && queue.waiting.len() >= queue.expected {
             self.arrived.notify_one();
         }
+        if !queue.is_led && queue.unattended > 0 {
+            self.work.notify_one();
+        }
         Ok(ticket)
+    }
+
+    /// Makes the writes that nobody waits for, until told to stop and none is left.
+    pub(super) fn serve(&self, commit: impl Fn(&[&Write]) -> Vec<Outcome>) {
+        let mut queue = self.queue.lock();
+        loop {
+            if queue.unattended > 0 && !queue.is_led {
+                queue.is_led = true;
+                drop(queue);
+                self.lead(&commit);
+                queue = self.queue.lock();
+            } else if queue.unattended == 0 && queue.is_stopping {
+                return;
+            } else {
+                self.work.wait(&mut queue);
+            }
+        }
+    }
+
+    /// Lets [`serve`](Group::serve) return when it has nothing left to do.
+    pub(super) fn stop(&self) {
+        self.queue.lock().is_stopping = true;
+        self.work.notify_all();
     }
 
     /// Waits for a write's result, leading where nobody does. `commit` makes a batch.
@@ -179,7 +235,12 @@ impl Group {
             .unwrap_or_else(|reason| vec![Err(WriteError::Indeterminate { reason }); writes.len()]);
         let took = begun.elapsed();
         let size = batch.len();
-        for (pending, outcome) in batch.iter().zip(outcomes) {
+        for (pending, outcome) in batch.into_iter().zip(outcomes) {
+            if let Some(tell) = pending.tell {
+                // Whoever listens is none of ours; a panic of theirs must not take the lead along.
+                let _ = crate::panic::catch(|| tell(&outcome));
+                continue;
+            }
             *pending.ticket.turn.lock() = Turn::Done(outcome);
             pending.ticket.changed.notify_one();
         }
@@ -198,6 +259,12 @@ impl Group {
             is_waiting
         });
         queue.is_led = next.is_some();
+        if !queue.is_led && queue.unattended > 0 {
+            self.work.notify_one();
+        }
+        if queue.is_stopping {
+            self.work.notify_all();
+        }
     }
 
     /// Waits a little for others and takes what is queued.
@@ -219,6 +286,7 @@ impl Group {
         let batch: Vec<Pending> = queue.waiting.drain(..count).collect();
         let weight: usize = batch.iter().map(|pending| pending.write.weight()).sum();
         queue.bytes -= weight;
+        queue.unattended -= batch.iter().filter(|pending| pending.tell.is_some()).count();
         batch
     }
 

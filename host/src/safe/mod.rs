@@ -4,9 +4,11 @@
 //! each is atomic; writers that come together share one sync. Values are bytes here: what an author's
 //! types look like in them is the boundary's affair.
 //!
-//! Code map: [`Safe`] is what callers use. `group` decides who commits, `batch` makes many writes one
-//! transaction, `store` keeps the database and opens it anew after a failure, `envelope` is a value on
-//! disk, `disk` where the bytes lie; `operate` and `copy` are the operator's.
+//! Code map: [`Safe`] is what callers use, [`Safes`] finds it. `group` decides who commits, `decide` what a
+//! write comes to, `backend` is the seam below. Behind it is the file in `store` (`batch` makes many writes
+//! one transaction, `snapshot` is what readers share, `envelope` a value on disk, `disk` where the bytes
+//! lie), or a server in `postgres`. `watch` wakes those who wait for changes; `operate`, `copy` and
+//! `migrate` are the operator's.
 //!
 //! # Invariants
 //!
@@ -16,179 +18,118 @@
 //! - Nothing is visible from its expiry on, whether it has been cleared away or not.
 //! - This room does not know who calls: a safe is found by the name its caller gives.
 
+mod backend;
 mod batch;
 mod copy;
+mod decide;
 mod disk;
 mod envelope;
 mod error;
 mod group;
+mod migrate;
 mod number;
 mod operate;
+mod postgres;
+mod safes;
+mod snapshot;
 mod store;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod write;
 
-use std::collections::HashMap;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 
+use self::backend::{Backend, Outcome};
 use self::disk::{Disk, FileDisk};
 pub use self::envelope::EntryRef;
 pub use self::error::{OpenError, ReadError, WriteError};
 pub use self::group::Numbers;
 use self::group::{Group, Ticket};
 pub use self::operate::{OperateError, Order};
-use self::store::{Snapshot, Store};
+use self::postgres::{Server, ServerStore};
+pub use self::safes::{SafeSettings, Safes};
+use self::store::Store;
+use self::watch::Watches;
+pub use self::watch::{KeyRange, Watch, Woken};
 pub use self::write::{Change, Check, Commit, Expiry, MAX_CHANGES, MAX_KEY, MAX_VALUE, Write};
 
-/// Extension of a safe's file.
-const EXTENSION: &str = "redb";
-
-/// All safes of a host, opened at their first use.
-#[derive(Debug)]
-pub struct Safes {
-    directory: PathBuf,
-    /// Held while a slot is found, never while a file is opened.
-    slots: Mutex<HashMap<String, Arc<Slot>>>,
-}
-
-#[derive(Debug, Default)]
-struct Slot {
-    /// Held while the file is opened, so that it is opened once.
-    state: Mutex<SlotState>,
-}
-
-#[derive(Debug, Default)]
-struct SlotState {
-    safe: Option<Arc<Safe>>,
-    is_closed: bool,
-}
-
-impl Safes {
-    /// The safes whose files lie in `directory`, which is made when it is needed.
-    pub fn new(directory: PathBuf) -> Safes {
-        Safes { directory, slots: Mutex::default() }
-    }
-
-    /// The safe of a name, opened or made if this is the first use.
-    ///
-    /// # Errors
-    ///
-    /// [`OpenError`]; a failure is not remembered.
-    pub fn open(&self, name: &str) -> Result<Arc<Safe>, OpenError> {
-        let path = self.path(name)?;
-        let slot = Arc::clone(self.slots.lock().entry(name.to_owned()).or_default());
-        let mut state = slot.state.lock();
-        if state.is_closed {
-            return Err(OpenError::Closed);
-        }
-        if let Some(safe) = &state.safe {
-            return Ok(Arc::clone(safe));
-        }
-        let safe = Arc::new(Safe::open(name, &path)?);
-        state.safe = Some(Arc::clone(&safe));
-        Ok(safe)
-    }
-
-    /// As [`open`](Safes::open), but does not make a safe that is not there.
-    ///
-    /// # Errors
-    ///
-    /// As [`open`](Safes::open).
-    pub fn open_existing(&self, name: &str) -> Result<Option<Arc<Safe>>, OpenError> {
-        if self.path(name)?.exists() { self.open(name).map(Some) } else { Ok(None) }
-    }
-
-    /// The names of all safes that there are, sorted.
-    ///
-    /// # Errors
-    ///
-    /// What the system said.
-    pub fn names(&self) -> std::io::Result<Vec<String>> {
-        let files = match std::fs::read_dir(&self.directory) {
-            Ok(files) => files,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
-        let mut names = Vec::new();
-        for file in files {
-            let path = file?.path();
-            if path.extension().is_some_and(|extension| extension == EXTENSION)
-                && let Some(name) = path.file_stem().and_then(|name| name.to_str())
-            {
-                names.push(name.to_owned());
-            }
-        }
-        names.sort();
-        Ok(names)
-    }
-
-    /// The status of every safe that has been used, sorted by name. Opens none.
-    pub fn status(&self) -> Vec<SafeStatus> {
-        let slots: Vec<_> = self.slots.lock().values().cloned().collect();
-        // One that is just being opened is not waited for.
-        let safe = |slot: &Arc<Slot>| slot.state.try_lock()?.safe.clone();
-        let mut status: Vec<SafeStatus> = slots.iter().filter_map(safe).map(|safe| safe.status()).collect();
-        status.sort_by(|a, b| a.name.cmp(&b.name));
-        status
-    }
-
-    /// Closes every safe, cleanly. Later uses are errors.
-    pub fn close(&self) {
-        let slots: Vec<_> = self.slots.lock().values().cloned().collect();
-        for slot in slots {
-            let mut state = slot.state.lock();
-            state.is_closed = true;
-            if let Some(safe) = state.safe.take() {
-                safe.close();
-            }
-        }
-    }
-
-    fn path(&self, name: &str) -> Result<PathBuf, OpenError> {
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        if name.is_empty() || name.starts_with('.') || name.len() > 128 || !name.bytes().all(is_plain) {
-            return Err(OpenError::Name(name.to_owned()));
-        }
-        Ok(self.directory.join(format!("{name}.{EXTENSION}")))
-    }
-}
-
-/// One safe. Shared by all threads; every method may block on the disk.
+/// One safe. Shared by all threads; every method but [`submit`](Safe::submit) may block on the disk.
 #[derive(Debug)]
 pub struct Safe {
+    core: Arc<Core>,
+    /// Makes the writes that nobody waits for; started by the first of them.
+    service: Mutex<Service>,
+}
+
+/// What the safe's own thread shares.
+#[derive(Debug)]
+struct Core {
     name: String,
-    store: Store,
+    backend: Box<dyn Backend>,
     group: Group,
+    watches: Arc<Watches>,
     clock: Clock,
+}
+
+#[derive(Debug)]
+enum Service {
+    Unstarted,
+    Running(JoinHandle<()>),
+    Ended,
 }
 
 /// A write that is queued. Its changes are on disk when [`Safe::wait`] says so.
 #[derive(Debug)]
 pub struct Queued(Arc<Ticket>);
 
+impl Core {
+    fn now(&self) -> u64 {
+        self.clock.now(self.backend.skew_ms())
+    }
+
+    /// Makes a batch, and tells those who watch.
+    fn commit(&self, writes: &[&Write]) -> Vec<Outcome> {
+        let outcomes = self.backend.apply(writes, self.now());
+        self.watches.committed(writes.iter().copied().zip(&outcomes));
+        outcomes
+    }
+}
+
 impl Safe {
     fn open(name: &str, path: &Path) -> Result<Safe, OpenError> {
         if !path.exists() {
-            create(path)?;
+            store::create(path)?;
         }
         Safe::on(name, Box::new(FileDisk::open(path)?))
     }
 
     fn on(name: &str, disk: Box<dyn Disk>) -> Result<Safe, OpenError> {
-        let store = Store::open(disk)?;
-        Ok(Safe { name: name.to_owned(), store, group: Group::default(), clock: Clock::default() })
+        Ok(Safe::over(name, Box::new(Store::open(disk)?), Arc::default()))
+    }
+
+    fn on_server(name: &str, server: &Server) -> Result<Safe, OpenError> {
+        let watches = Arc::<Watches>::default();
+        let store = ServerStore::open(server, name, Arc::clone(&watches))?;
+        Ok(Safe::over(name, Box::new(store), watches))
+    }
+
+    fn over(name: &str, backend: Box<dyn Backend>, watches: Arc<Watches>) -> Safe {
+        let (group, clock) = (Group::default(), Clock::default());
+        let core = Core { name: name.to_owned(), backend, group, watches, clock };
+        Safe { core: Arc::new(core), service: Mutex::new(Service::Unstarted) }
     }
 
     /// The safe's name.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.core.name
     }
 
     /// Shows `body` the entry of a key; `None` if there is none.
@@ -197,8 +138,12 @@ impl Safe {
     ///
     /// [`ReadError`].
     pub fn get<R>(&self, key: &[u8], body: impl Fn(EntryRef<'_>) -> R) -> Result<Option<R>, ReadError> {
-        let now = self.clock.now();
-        self.store.read(|snapshot| snapshot.get(key, now, &body))
+        let (now, mut found) = (self.core.now(), None);
+        self.core.backend.read(&mut |view| {
+            found = None;
+            view.get(&[key], now, &mut |_, entry| found = Some(body(entry)))
+        })?;
+        Ok(found)
     }
 
     /// The entries of several keys, as one commit left them, in the order of `keys`.
@@ -211,8 +156,13 @@ impl Safe {
         keys: &[&[u8]],
         body: impl Fn(EntryRef<'_>) -> R,
     ) -> Result<Vec<Option<R>>, ReadError> {
-        let now = self.clock.now();
-        self.store.read(|snapshot| keys.iter().map(|key| snapshot.get(key, now, &body)).collect())
+        let (now, mut found) = (self.core.now(), Vec::new());
+        self.core.backend.read(&mut |view| {
+            found.clear();
+            found.resize_with(keys.len(), || None);
+            view.get(keys, now, &mut |index, entry| found[index] = Some(body(entry)))
+        })?;
+        Ok(found)
     }
 
     /// Collects the entries of a range in order of their keys, at most `limit`.
@@ -230,18 +180,18 @@ impl Safe {
         limit: usize,
         mut body: impl FnMut(&[u8], EntryRef<'_>) -> Option<R>,
     ) -> Result<(Vec<R>, bool), ReadError> {
-        let now = self.clock.now();
-        self.store.read(|snapshot: &Snapshot| {
-            let mut items = Vec::new();
-            let mut has_more = false;
-            snapshot.scan(range, is_reverse, now, &mut |key, entry| {
+        let (now, mut items, mut has_more) = (self.core.now(), Vec::new(), false);
+        self.core.backend.read(&mut |view| {
+            items.clear();
+            has_more = false;
+            view.scan(range, is_reverse, now, &mut |key, entry| {
                 let item = if items.len() < limit { body(key, entry) } else { None };
                 has_more = item.is_none();
                 items.extend(item);
                 !has_more
-            })?;
-            Ok((items, has_more))
-        })
+            })
+        })?;
+        Ok((items, has_more))
     }
 
     /// How many entries there are.
@@ -250,8 +200,12 @@ impl Safe {
     ///
     /// [`ReadError`].
     pub fn len(&self) -> Result<u64, ReadError> {
-        let now = self.clock.now();
-        self.store.read(|snapshot| snapshot.len(now))
+        let (now, mut count) = (self.core.now(), 0);
+        self.core.backend.read(&mut |view| {
+            count = view.len(now)?;
+            Ok(())
+        })?;
+        Ok(count)
     }
 
     /// Whether there is no entry.
@@ -280,7 +234,7 @@ impl Safe {
     /// [`WriteError::Invalid`], [`WriteError::Overloaded`].
     pub fn queue(&self, write: Write) -> Result<Queued, WriteError> {
         write.validate()?;
-        self.group.submit(write).map(Queued)
+        self.core.group.submit(write).map(Queued)
     }
 
     /// Waits until a queued write is on disk.
@@ -289,45 +243,113 @@ impl Safe {
     ///
     /// [`WriteError`].
     pub fn wait(&self, queued: &Queued, deadline: Instant) -> Result<Commit, WriteError> {
-        self.group.wait(&queued.0, deadline, |writes| self.store.apply(writes, self.clock.now()))
+        self.core.group.wait(&queued.0, deadline, |writes| self.core.commit(writes))
+    }
+
+    /// Queues a write that nobody waits for. The safe's own thread makes it; `tell` hears what became of it.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError::Invalid`], [`WriteError::Overloaded`], [`WriteError::Closed`]; `tell` hears nothing then.
+    pub fn submit(
+        &self,
+        write: Write,
+        tell: impl FnOnce(&Result<Commit, WriteError>) + Send + 'static,
+    ) -> Result<(), WriteError> {
+        write.validate()?;
+        self.serve()?;
+        self.core.group.submit_unattended(write, Box::new(tell))
+    }
+
+    /// Returns when every write that was queued before is decided: on disk, or refused.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError`], if the disk does not answer.
+    pub fn settle(&self, deadline: Instant) -> Result<(), WriteError> {
+        self.write(Write::default(), deadline).map(drop)
+    }
+
+    /// Watches a range of keys.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Unavailable`], where a server has to be asked to tell of changes.
+    pub fn watch(&self, range: KeyRange) -> Result<Arc<Watch>, ReadError> {
+        // Added first: a change between the two must not go unnoticed.
+        let watch = self.core.watches.add(range);
+        self.core.backend.listen()?;
+        Ok(watch)
+    }
+
+    /// Makes the safe's file smaller if it has much free room; tells by how many bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError`]; the safe goes on as it is.
+    pub fn compact(&self) -> Result<u64, WriteError> {
+        self.core.backend.compact()
     }
 
     /// What an operator wants to know. Reads the file's length and the number of entries.
     pub fn status(&self) -> SafeStatus {
-        let (waiting, group) = self.group.numbers();
-        let entries = self.len();
+        let (waiting, group) = self.core.group.numbers();
+        let (entries, facts) = (self.len(), self.core.backend.facts());
         SafeStatus {
-            name: self.name.clone(),
-            path: self.store.disk().path().to_owned(),
-            file_bytes: disk::len_of(self.store.disk().path()),
+            name: self.core.name.clone(),
+            path: facts.place,
+            file_bytes: facts.bytes,
             trouble: entries.as_ref().err().map(ToString::to_string),
             entries: entries.ok(),
             waiting,
             batches: group.batches,
             writes: group.writes,
-            syncs: self.store.disk().syncs(),
-            recoveries: self.store.recoveries(),
+            syncs: facts.syncs,
+            recoveries: facts.recoveries,
         }
     }
 
+    /// Starts the safe's own thread, once.
+    fn serve(&self) -> Result<(), WriteError> {
+        let mut service = self.service.lock();
+        match *service {
+            Service::Running(_) => return Ok(()),
+            Service::Ended => return Err(WriteError::Closed),
+            Service::Unstarted => {}
+        }
+        let core = Arc::clone(&self.core);
+        let body = move || core.group.serve(|writes| core.commit(writes));
+        match std::thread::Builder::new().name(format!("safe {}", self.core.name)).spawn(body) {
+            Ok(thread) => {
+                *service = Service::Running(thread);
+                Ok(())
+            }
+            Err(error) => Err(WriteError::Unavailable { reason: format!("no thread for it: {error}") }),
+        }
+    }
+
+    /// Makes what is queued, cancels watches and closes the file. Later uses are errors.
     fn close(&self) {
-        self.store.close();
+        self.core.watches.close();
+        self.core.group.stop();
+        let service = std::mem::replace(&mut *self.service.lock(), Service::Ended);
+        if let Service::Running(thread) = service {
+            // Its panics are caught batch by batch.
+            let _ = thread.join();
+        }
+        self.core.backend.close();
     }
 }
 
-/// Makes the file of an empty safe, whole or not at all.
-///
-/// The engine's first steps on an empty file do not survive a power cut, so they are made under another
-/// name.
-fn create(path: &Path) -> Result<(), OpenError> {
-    let fresh = path.with_extension("new");
-    let failed = |error: std::io::Error| OpenError::Io { path: path.to_owned(), reason: error.to_string() };
-    match std::fs::remove_file(&fresh) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
+impl Drop for Safe {
+    fn drop(&mut self) {
+        // The thread shares the file; it ends when it has made what is queued.
+        self.core.watches.close();
+        self.core.group.stop();
+        if let Service::Running(thread) = std::mem::replace(self.service.get_mut(), Service::Ended) {
+            let _ = thread.join();
+        }
     }
-    Store::open(Box::new(FileDisk::open(&fresh)?))?.close();
-    std::fs::rename(&fresh, path).map_err(failed)
 }
 
 /// A safe, for the status.
@@ -365,13 +387,14 @@ struct Clock {
 }
 
 impl Clock {
-    fn now(&self) -> u64 {
+    /// `skew_ms` is how far the clock that counts is ahead of this machine's.
+    fn now(&self, skew_ms: i64) -> u64 {
         #[cfg(test)]
         if let now @ 1.. = self.set.load(Ordering::SeqCst) {
             return now;
         }
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let now = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        let now = u64::try_from(since.as_millis()).unwrap_or(u64::MAX).saturating_add_signed(skew_ms);
         self.last.fetch_max(now, Ordering::Relaxed).max(now)
     }
 }

@@ -15,10 +15,12 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::backend::Report;
 use super::disk::FileDisk;
-use super::store::{self, Fault};
+use super::migrate::aside;
 use super::{
-    Change, Commit, EntryRef, Expiry, OpenError, ReadError, Safe, SafeStatus, Safes, Write, WriteError,
+    Change, Commit, EntryRef, Expiry, OpenError, ReadError, Safe, SafeStatus, Safes, Write, WriteError, copy,
+    store,
 };
 
 /// The boundary's number for MessagePack.
@@ -79,6 +81,20 @@ pub enum Order {
         /// The file, which must not be there.
         file: PathBuf,
     },
+    /// Makes the safe's file smaller, where it has much free room.
+    Compact {
+        /// Its name; `None`: all.
+        safe: Option<String>,
+    },
+    /// Copies a safe that nobody uses to another place, entries with their versions and expiries.
+    Migrate {
+        /// The safe's name.
+        safe: String,
+        /// `file`, or the URL of a server; `None`: where this host keeps safes.
+        from: Option<String>,
+        /// Likewise. Without entries of this safe.
+        to: Option<String>,
+    },
     /// Puts a backup in the place of a safe that nobody uses.
     Restore {
         /// The safe's name.
@@ -103,9 +119,6 @@ pub enum OperateError {
     /// The value cannot be encoded.
     #[error("the value cannot be put: {0}")]
     Value(String),
-    /// The directory of the safes cannot be read.
-    #[error("cannot list the safes: {0}")]
-    Directory(std::io::Error),
     /// The backup could not be made; no file is left.
     #[error("cannot back up to {}: {reason}", file.display())]
     Backup {
@@ -125,6 +138,22 @@ pub enum OperateError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The safe lies on a server.
+    #[error(
+        "the safe `{0}` lies on a database server; restore it to a file, with `[host] safe` left out, and `host safe migrate` it"
+    )]
+    NotAFile(String),
+    /// The safe could not be copied; where it came from it is as it was.
+    #[error("cannot migrate the safe `{safe}`: {reason}")]
+    Migrate {
+        /// Its name.
+        safe: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// There is no thread to do it on.
+    #[error("cannot start a thread for it: {0}")]
+    Thread(std::io::Error),
     /// The safe could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -143,6 +172,10 @@ impl Safes {
     ///
     /// [`OperateError`].
     pub fn operate(&self, order: &Order) -> Result<Value, OperateError> {
+        aside(|| self.carry_out(order)).map_err(OperateError::Thread)?
+    }
+
+    fn carry_out(&self, order: &Order) -> Result<Value, OperateError> {
         match order {
             Order::Stat { safe } => {
                 let status: Vec<SafeStatus> =
@@ -174,6 +207,21 @@ impl Safes {
                     .map_err(|reason| OperateError::Backup { file: file.clone(), reason })?;
                 Ok(json!({ "entries": entries, "file": file }))
             }
+            Order::Compact { safe } => {
+                let compact = |safe: &Arc<Safe>| -> Result<Value, OperateError> {
+                    let freed = safe.compact()?;
+                    let status = safe.status();
+                    Ok(json!({ "name": status.name, "freed_bytes": freed, "file_bytes": status.file_bytes }))
+                };
+                let safes: Result<Vec<Value>, _> = self.named(safe.as_deref())?.iter().map(compact).collect();
+                Ok(json!({ "safes": safes? }))
+            }
+            Order::Migrate { safe, from, to } => {
+                let entries =
+                    self.while_unused(safe, |_| self.migrate(safe, from.as_deref(), to.as_deref()))??;
+                Ok(json!({ "entries": entries }))
+            }
+            Order::Restore { safe, .. } if self.is_on_server() => Err(OperateError::NotAFile(safe.clone())),
             Order::Restore { safe, file } => {
                 let entries = self.while_unused(safe, |path| restore(file, path))??;
                 Ok(json!({ "entries": entries, "file": file }))
@@ -192,7 +240,7 @@ impl Safes {
         Ok(body(&path))
     }
 
-    fn one(&self, name: &str) -> Result<Arc<Safe>, OperateError> {
+    pub(super) fn one(&self, name: &str) -> Result<Arc<Safe>, OperateError> {
         self.open_existing(name)?.ok_or_else(|| OperateError::NoSafe(name.to_owned()))
     }
 
@@ -200,7 +248,7 @@ impl Safes {
         match name {
             Some(name) => Ok(vec![self.one(name)?]),
             None => {
-                let names = self.names().map_err(OperateError::Directory)?;
+                let names = self.names()?;
                 names.iter().map(|name| self.one(name)).collect()
             }
         }
@@ -284,13 +332,22 @@ fn change(safe: &Safe, change: Change) -> Result<(u64, i64), WriteError> {
     }
 }
 
+fn verify(safe: &Safe) -> Result<Report, ReadError> {
+    let mut report = None;
+    safe.core.backend.read(&mut |view| {
+        report = Some(view.verify()?);
+        Ok(())
+    })?;
+    Ok(report.expect("a read that succeeded has shown its view"))
+}
+
 fn check(safe: &Safe) -> Result<Value, OperateError> {
-    let report = safe.store.read(store::Snapshot::verify)?;
+    let report = verify(safe)?;
     Ok(json!({
         "name": safe.name(),
         "entries": report.entries,
         "damaged": report.damaged,
-        "is_sound": report.damaged.is_empty() && report.is_index_right,
+        "is_sound": report.damaged.is_empty() && report.is_structure_right,
     }))
 }
 
@@ -305,7 +362,7 @@ fn restore(file: &Path, path: &Path) -> Result<u64, OperateError> {
     let verified = Safe::on("restored", Box::new(FileDisk::open(&fresh)?))
         .map_err(|error| failed(error.to_string()))
         .and_then(|copy| {
-            let report = copy.store.read(store::Snapshot::verify)?;
+            let report = verify(&copy)?;
             copy.close();
             match report.damaged.first() {
                 None => Ok(report.entries),
@@ -328,8 +385,14 @@ fn backup(safe: &Safe, file: &Path) -> Result<u64, String> {
         return Err("there is such a file already".to_owned());
     }
     let fresh = file.with_extension("partial");
-    let copied = safe.store.read(|snapshot| snapshot.copy_to(&fresh).map_err(Fault::Engine));
-    let done = copied.map_err(|error| error.to_string()).and_then(|entries| {
+    let mut entries = 0;
+    let copied = safe.core.backend.read(&mut |view| {
+        // What an attempt before this one may have left.
+        let _ = std::fs::remove_file(&fresh);
+        entries = copy::to_file(view, &fresh)?;
+        Ok(())
+    });
+    let done = copied.map_err(|error| error.to_string()).and_then(|()| {
         std::fs::rename(&fresh, file).map_err(store::text)?;
         let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
         File::open(directory.unwrap_or(Path::new(".")))

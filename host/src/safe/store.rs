@@ -10,7 +10,7 @@
 //!   holds in memory is not trusted, what is on disk is.
 //! - `sequence` is part of every commit, so the disk itself tells whether a commit that failed was made.
 
-use std::ops::Bound;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -18,15 +18,16 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use redb::{
-    Builder, Database, DatabaseError, ReadOnlyTable, ReadableDatabase as _, ReadableTableMetadata as _,
-    StorageError, TableDefinition,
+    Builder, CompactionError, Database, DatabaseError, ReadableDatabase as _, StorageError, TableDefinition,
 };
 
+use super::backend::{Backend, Facts, Fault, Outcome, View};
 use super::batch;
-use super::disk::Disk;
-use super::envelope::{self, EntryRef};
-use super::error::{OpenError, ReadError, WriteError, printable};
-use super::write::{Commit, Write};
+use super::copy;
+use super::disk::{self, Disk, FileDisk};
+use super::error::{OpenError, ReadError, WriteError};
+use super::snapshot::Snapshot;
+use super::write::Write;
 
 pub(super) const ENTRIES: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("entries");
 /// When an entry expires, and its key.
@@ -40,6 +41,9 @@ pub(super) const FORMAT: u64 = 1;
 const CACHE: usize = 64 << 20;
 /// How long a database that could not be opened is left alone.
 const BACK_OFF: Duration = Duration::from_millis(100);
+/// How often compacting waits for a reader that is still at it, and how long each time.
+const COMPACT_TRIES: usize = 100;
+const COMPACT_REST: Duration = Duration::from_millis(5);
 
 /// The database of one safe.
 #[derive(Debug)]
@@ -64,102 +68,6 @@ struct Writer {
     is_closed: bool,
 }
 
-/// The safe as one commit left it.
-pub(super) struct Snapshot {
-    pub(super) entries: ReadOnlyTable<&'static [u8], &'static [u8]>,
-    pub(super) expiries: ReadOnlyTable<(u64, &'static [u8]), ()>,
-    /// The number of its last write.
-    pub(super) sequence: u64,
-}
-
-impl std::fmt::Debug for Snapshot {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Snapshot").finish_non_exhaustive()
-    }
-}
-
-/// Why a reader got no answer.
-pub(super) enum Fault {
-    /// The bytes under this key are wrong.
-    Corrupt(String),
-    /// The engine failed; it may do better after it was opened anew.
-    Engine(String),
-}
-
-impl From<StorageError> for Fault {
-    fn from(error: StorageError) -> Fault {
-        Fault::Engine(error.to_string())
-    }
-}
-
-impl Snapshot {
-    fn of(database: &Database) -> Result<Snapshot, String> {
-        let read = database.begin_read().map_err(text)?;
-        let meta = read.open_table(META).map_err(text)?;
-        Ok(Snapshot {
-            sequence: meta.get("sequence").map_err(text)?.map_or(0, |number| number.value()),
-            entries: read.open_table(ENTRIES).map_err(text)?,
-            expiries: read.open_table(EXPIRIES).map_err(text)?,
-        })
-    }
-
-    /// Shows `body` the entry of a key, if there is one at `now`.
-    pub(super) fn get<R>(
-        &self,
-        key: &[u8],
-        now: u64,
-        body: impl FnOnce(EntryRef<'_>) -> R,
-    ) -> Result<Option<R>, Fault> {
-        let Some(bytes) = self.entries.get(key)? else { return Ok(None) };
-        let entry = envelope::open(key, bytes.value()).ok_or_else(|| Fault::Corrupt(printable(key)))?;
-        Ok(entry.is_alive(now).then(|| body(entry)))
-    }
-
-    /// Shows `body` the entries of a range in order, until it says `false`.
-    pub(super) fn scan(
-        &self,
-        range: (Bound<&[u8]>, Bound<&[u8]>),
-        is_reverse: bool,
-        now: u64,
-        body: &mut dyn FnMut(&[u8], EntryRef<'_>) -> bool,
-    ) -> Result<(), Fault> {
-        if is_empty(range) {
-            return Ok(());
-        }
-        let mut rows = self.entries.range::<&[u8]>(range)?;
-        while let Some(row) = if is_reverse { rows.next_back() } else { rows.next() } {
-            let (key, bytes) = row?;
-            let key = key.value();
-            let entry = envelope::open(key, bytes.value()).ok_or_else(|| Fault::Corrupt(printable(key)))?;
-            if entry.is_alive(now) && !body(key, entry) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// How many entries there are at `now`.
-    pub(super) fn len(&self, now: u64) -> Result<u64, Fault> {
-        let mut expired = 0;
-        for row in self.expiries.range(..=(now, [0xff; super::write::MAX_KEY + 1].as_slice()))? {
-            row?;
-            expired += 1;
-        }
-        Ok(self.entries.len()?.saturating_sub(expired))
-    }
-}
-
-/// Whether nothing can lie between these bounds; the engine wants to be spared the question.
-fn is_empty((start, end): (Bound<&[u8]>, Bound<&[u8]>)) -> bool {
-    match (start, end) {
-        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
-        (Bound::Included(start), Bound::Included(end)) => start > end,
-        (Bound::Included(start) | Bound::Excluded(start), Bound::Included(end) | Bound::Excluded(end)) => {
-            start >= end
-        }
-    }
-}
-
 impl Store {
     /// Opens the database on `disk`, repairing what a crash left.
     pub(super) fn open(disk: Box<dyn Disk>) -> Result<Store, OpenError> {
@@ -179,26 +87,6 @@ impl Store {
         })
     }
 
-    /// Reads from the last commit. A failure of the engine is answered by opening anew, once.
-    pub(super) fn read<R>(
-        &self,
-        mut body: impl FnMut(&Snapshot) -> Result<R, Fault>,
-    ) -> Result<R, ReadError> {
-        let mut last = None;
-        for _ in 0..2 {
-            let snapshot = self.snapshot.load();
-            if let Some(snapshot) = &*snapshot {
-                match crate::panic::catch(|| body(snapshot)) {
-                    Ok(Ok(answer)) => return Ok(answer),
-                    Ok(Err(Fault::Corrupt(key))) => return Err(ReadError::Corrupt { key }),
-                    Ok(Err(Fault::Engine(reason))) | Err(reason) => last = Some(reason),
-                }
-            }
-            self.heal(snapshot.as_ref())?;
-        }
-        Err(ReadError::Unavailable { reason: last.unwrap_or_else(|| "it was opened anew".to_owned()) })
-    }
-
     /// Opens the database anew unless somebody did since `failed` was read.
     fn heal(&self, failed: Option<&Arc<Snapshot>>) -> Result<(), ReadError> {
         let mut writer = self.writer.lock();
@@ -212,33 +100,6 @@ impl Store {
             self.reopen(&mut writer)?;
         }
         Ok(())
-    }
-
-    /// Makes all writes of a batch that can be made, in order, and forces them to the disk together.
-    ///
-    /// Each write has its own result; `now` is the moment of all of them.
-    pub(super) fn apply(&self, writes: &[&Write], now: u64) -> Vec<Result<Commit, WriteError>> {
-        let mut writer = self.writer.lock();
-        if writer.database.is_none()
-            && let Err(error) = self.reopen(&mut writer)
-        {
-            return vec![Err(error.into()); writes.len()];
-        }
-        let before = writer.sequence;
-        let database = writer.database.as_ref().expect("opened above, or open before");
-        let applied = crate::panic::catch(|| batch::apply(database, before, writes, now));
-        let failure = match applied {
-            Ok(Ok(applied)) => {
-                if applied.sequence != before {
-                    self.snapshot.store(Snapshot::of(database).ok().map(Arc::new));
-                }
-                writer.sequence = applied.sequence;
-                return applied.results;
-            }
-            Ok(Err(failure)) => failure,
-            Err(reason) => batch::Failure { reason, is_committing: true },
-        };
-        vec![Err(self.verdict(&mut writer, before, failure)); writes.len()]
     }
 
     /// Opens anew after a failed commit and says what became of it.
@@ -282,9 +143,102 @@ impl Store {
             }
         }
     }
+}
 
-    /// Gives the file up, cleanly. Later uses are errors.
-    pub(super) fn close(&self) {
+impl Backend for Store {
+    /// A failure of the engine is answered by opening anew, once.
+    fn read(&self, body: &mut dyn FnMut(&dyn View) -> Result<(), Fault>) -> Result<(), ReadError> {
+        let mut last = None;
+        for _ in 0..2 {
+            let snapshot = self.snapshot.load();
+            if let Some(snapshot) = &*snapshot {
+                match crate::panic::catch(|| body(&**snapshot)) {
+                    Ok(Ok(())) => return Ok(()),
+                    Ok(Err(Fault::Corrupt(key))) => return Err(ReadError::Corrupt { key }),
+                    Ok(Err(Fault::Engine(reason))) | Err(reason) => last = Some(reason),
+                }
+            }
+            self.heal(snapshot.as_ref())?;
+        }
+        Err(ReadError::Unavailable { reason: last.unwrap_or_else(|| "it was opened anew".to_owned()) })
+    }
+
+    fn apply(&self, writes: &[&Write], now: u64) -> Vec<Outcome> {
+        let mut writer = self.writer.lock();
+        if writer.database.is_none()
+            && let Err(error) = self.reopen(&mut writer)
+        {
+            return vec![Err(error.into()); writes.len()];
+        }
+        let before = writer.sequence;
+        let database = writer.database.as_ref().expect("opened above, or open before");
+        let applied = crate::panic::catch(|| batch::apply(database, before, writes, now));
+        let failure = match applied {
+            Ok(Ok(applied)) => {
+                if applied.sequence != before {
+                    self.snapshot.store(Snapshot::of(database).ok().map(Arc::new));
+                }
+                writer.sequence = applied.sequence;
+                return applied.results;
+            }
+            Ok(Err(failure)) => failure,
+            Err(reason) => batch::Failure { reason, is_committing: true },
+        };
+        vec![Err(self.verdict(&mut writer, before, failure)); writes.len()]
+    }
+
+    fn import(&self, from: &dyn View) -> Result<u64, WriteError> {
+        let mut writer = self.writer.lock();
+        let Some(database) = &writer.database else { return Err(WriteError::Closed) };
+        let count = copy::fill(database, from)?;
+        let snapshot = Snapshot::of(database).map_err(|reason| WriteError::Unavailable { reason })?;
+        writer.sequence = snapshot.sequence;
+        self.snapshot.store(Some(Arc::new(snapshot)));
+        Ok(count)
+    }
+
+    fn compact(&self) -> Result<u64, WriteError> {
+        let mut writer = self.writer.lock();
+        if writer.database.is_none() {
+            self.reopen(&mut writer)?;
+        }
+        let before = disk::len_of(self.disk.path());
+        // Readers wait for the new snapshot; those that have the old one are soon done.
+        self.snapshot.store(None);
+        let database = writer.database.as_mut().expect("opened above, or open before");
+        let mut compacted = crate::panic::catch(|| database.compact());
+        for _ in 0..COMPACT_TRIES {
+            if !matches!(compacted, Ok(Err(CompactionError::TransactionInProgress))) {
+                break;
+            }
+            std::thread::sleep(COMPACT_REST);
+            compacted = crate::panic::catch(|| database.compact());
+        }
+        let reason = match compacted {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(text(error)),
+            Err(panic) => Some(panic),
+        };
+        match Snapshot::of(database) {
+            Ok(snapshot) if reason.is_none() => self.snapshot.store(Some(Arc::new(snapshot))),
+            _ => self.reopen(&mut writer)?,
+        }
+        match reason {
+            None => Ok(before.saturating_sub(disk::len_of(self.disk.path()))),
+            Some(reason) => Err(WriteError::Refused { reason }),
+        }
+    }
+
+    fn facts(&self) -> Facts {
+        Facts {
+            place: self.disk.path().to_owned(),
+            bytes: disk::len_of(self.disk.path()),
+            syncs: self.disk.syncs(),
+            recoveries: self.recoveries.load(Ordering::Relaxed),
+        }
+    }
+
+    fn close(&self) {
         let mut writer = self.writer.lock();
         writer.is_closed = true;
         self.snapshot.store(None);
@@ -292,21 +246,25 @@ impl Store {
         self.disk.close();
     }
 
-    /// How often a failure made it open anew.
-    pub(super) fn recoveries(&self) -> u64 {
-        self.recoveries.load(Ordering::Relaxed)
-    }
-
-    /// Keeps every commit waiting until it is dropped.
     #[cfg(test)]
-    pub(super) fn hold(&self) -> impl Sized + '_ {
-        self.writer.lock()
+    fn hold(&self) -> Box<dyn std::fmt::Debug + '_> {
+        Box::new(self.writer.lock())
     }
+}
 
-    /// The disk.
-    pub(super) fn disk(&self) -> &dyn Disk {
-        &*self.disk
+/// Makes the file of an empty safe, whole or not at all.
+///
+/// The engine's first steps on an empty file do not survive a power cut, so they are made under another
+/// name.
+pub(super) fn create(path: &Path) -> Result<(), OpenError> {
+    let fresh = path.with_extension("new");
+    let failed = |error: std::io::Error| OpenError::Io { path: path.to_owned(), reason: error.to_string() };
+    match std::fs::remove_file(&fresh) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
     }
+    Store::open(Box::new(FileDisk::open(&fresh)?))?.close();
+    std::fs::rename(&fresh, path).map_err(failed)
 }
 
 /// Opens the database of a disk, made ready if it is new, and reads its sequence.

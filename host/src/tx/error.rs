@@ -44,7 +44,7 @@ pub enum CommitError {
         /// How many other transactions of the request had been committed before.
         committed: usize,
         /// The database's words.
-        source: QueryError,
+        source: Box<QueryError>,
     },
     /// The connection was lost before the commit was sent.
     #[error("the connection to {address} was lost in the transaction, which the database rolls back{}", earlier(*committed))]
@@ -62,7 +62,7 @@ pub enum CommitError {
         /// How many other transactions of the request had been committed before.
         committed: usize,
         /// What broke.
-        source: QueryError,
+        source: Box<QueryError>,
     },
     /// Nobody waited for the answer any more.
     #[error("{reason}, so what it did was rolled back")]

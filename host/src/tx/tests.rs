@@ -120,11 +120,8 @@ fn the_first_commit_that_fails_rolls_back_the_rest() {
     joined[1].run(|lease| lease.execute("INSERT INTO checked VALUES (7)", &[])).unwrap();
     insert(&joined[0], 3).unwrap();
     let error = scope.conclude(OK).unwrap_err();
-    let CommitError::Refused { address, committed: 1, source: QueryError::Database { sqlstate, .. } } =
-        &error
-    else {
-        panic!("{error}")
-    };
+    let CommitError::Refused { address, committed: 1, source } = &error else { panic!("{error}") };
+    let QueryError::Database { sqlstate, .. } = &**source else { panic!("{source}") };
     assert!(address.ends_with("second.db"), "{address}");
     assert_eq!(sqlstate, "23503");
     assert!(!error.is_nothing_kept() && !error.is_passing());

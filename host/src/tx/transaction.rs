@@ -120,7 +120,7 @@ impl Transaction {
             open.savepoints.iter().try_for_each(|_| open.lease.rollback()).and_then(|()| open.lease.commit());
         outcome.map_err(|source| match source {
             QueryError::Lost { .. } | QueryError::OutcomeUnknown { .. } => {
-                CommitError::Unknown { address: address(), committed, source }
+                CommitError::Unknown { address: address(), committed, source: source.into() }
             }
             QueryError::NotCommitted { .. } | QueryError::TransactionLost => {
                 CommitError::Lost { address: address(), committed }
@@ -129,7 +129,7 @@ impl Transaction {
                 if is_serialisation_failure(&source) {
                     self.was_serialisation_failure.store(true, Ordering::Relaxed);
                 }
-                CommitError::Refused { address: address(), committed, source }
+                CommitError::Refused { address: address(), committed, source: source.into() }
             }
         })
     }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::abi::{ENCODING_BYTES, SAFE_FOR_EVER};
+use crate::abi::{ENCODING_BYTES, HandleId, SAFE_FOR_EVER};
+#[cfg(feature = "serde")]
+use crate::safe::Queue;
 use crate::safe::call::{self, Made};
 use crate::safe::{Entry, Key, ToKey, WriteError};
 
@@ -65,16 +67,17 @@ impl Outcome {
 #[derive(Debug)]
 #[must_use = "`commit` makes it"]
 pub struct Atomic {
-    checks: Vec<Check>,
-    changes: Vec<Change>,
+    safe: HandleId,
+    pub(super) checks: Vec<Check>,
+    pub(super) changes: Vec<Change>,
     expires_in_ms: u64,
     /// The first value that could not be encoded.
-    failed: Option<WriteError>,
+    pub(super) failed: Option<WriteError>,
 }
 
 impl Atomic {
-    pub(super) fn new(expires_in_ms: u64) -> Atomic {
-        Atomic { checks: Vec::new(), changes: Vec::new(), expires_in_ms, failed: None }
+    pub(super) fn new(safe: HandleId, expires_in_ms: u64) -> Atomic {
+        Atomic { safe, checks: Vec::new(), changes: Vec::new(), expires_in_ms, failed: None }
     }
 
     /// Holds if the entry is still the one that was read.
@@ -134,6 +137,16 @@ impl Atomic {
         self
     }
 
+    /// Puts a job into a queue of this safe, with the other changes or not at all.
+    #[cfg(feature = "serde")]
+    pub fn push<T: serde::Serialize + ?Sized>(mut self, queue: &Queue, value: &T) -> Atomic {
+        match queue.job(value) {
+            Ok(job) => self.changes.push(job),
+            Err(error) => self.failed = self.failed.or(Some(error)),
+        }
+        self
+    }
+
     /// Entries that the *following* changes make cease to be after this time.
     pub fn expires_in(mut self, time: Duration) -> Atomic {
         self.expires_in_ms = milliseconds(time);
@@ -149,7 +162,7 @@ impl Atomic {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        match call::commit(&self.checks, &self.changes)? {
+        match call::commit(self.safe, &self.checks, &self.changes)? {
             Made::Done(version, results) => {
                 let is_sum = |change: &Change| matches!(change, Change::Add { .. });
                 let sums = self.changes.iter().zip(results).filter(|(change, _)| is_sum(change));

@@ -11,9 +11,9 @@ use std::mem::offset_of;
 use crate::abi::{
     BytesView, CHANGE_ADD, CHANGE_DELETE, CHANGE_PUT, ENCODING_MESSAGEPACK, HandleId, HostTable,
     SAFE_AFTER_START, SAFE_FOR_EVER, SAFE_NO_VALUES, SAFE_REVERSE, SafeChangeView, SafeCheckView,
-    SafeRangeView, SafeTable, SafeWriteView, Status,
+    SafeRangeView, SafeTable, SafeWriteView, Status, StrView,
 };
-use crate::host::{CallError, call, collect, table};
+use crate::host::{CallError, Owned, call, collect, table};
 use crate::safe::atomic::{Change, Check};
 use crate::safe::{Key, Range};
 
@@ -29,8 +29,17 @@ fn safe() -> Result<(&'static HostTable, &'static SafeTable), CallError> {
     safe.map(|safe| (host, safe)).ok_or_else(none)
 }
 
+/// As [`safe`], if the host's table has the function at `offset`, which early hosts did not.
+fn grown(offset: usize) -> Result<(&'static HostTable, &'static SafeTable), CallError> {
+    let (host, safe) = safe()?;
+    if safe.size < offset + size_of::<usize>() {
+        return Err(CallError::new(Status::CLOSED, "this host is too old for it"));
+    }
+    Ok((host, safe))
+}
+
 /// The entries of keys as a block.
-pub(super) fn get(keys: &[Key], with_values: bool) -> Result<Vec<u8>, CallError> {
+pub(super) fn get(safe_id: HandleId, keys: &[Key], with_values: bool) -> Result<Vec<u8>, CallError> {
     let (host, safe) = safe()?;
     let views: Vec<BytesView> = keys.iter().map(|key| BytesView::new(key.as_bytes())).collect();
     let flags = if with_values { 0 } else { SAFE_NO_VALUES };
@@ -38,38 +47,32 @@ pub(super) fn get(keys: &[Key], with_values: bool) -> Result<Vec<u8>, CallError>
     collect(&mut block, |entries, error| {
         // SAFETY: the table's own `ctx`; the views borrow from `keys`; `entries` and `error` are valid
         // during the call.
-        unsafe { (safe.get)(host.ctx, HandleId::NONE, views.as_ptr(), views.len(), flags, entries, error) }
+        unsafe { (safe.get)(host.ctx, safe_id, views.as_ptr(), views.len(), flags, entries, error) }
     })?;
     Ok(block)
 }
 
 /// A page of a range as a block.
-pub(super) fn list(range: &Range) -> Result<Vec<u8>, CallError> {
+pub(super) fn list(safe_id: HandleId, range: &Range) -> Result<Vec<u8>, CallError> {
     let (host, safe) = safe()?;
     let reverse = if range.is_reverse { SAFE_REVERSE } else { 0 };
-    let after = if range.is_start_left_out { SAFE_AFTER_START } else { 0 };
-    let view = SafeRangeView {
-        size: size_of::<SafeRangeView>(),
-        start: BytesView::new(&range.start),
-        end: BytesView::new(&range.end),
-        flags: reverse + after,
-        limit: range.limit,
-    };
+    let view = bounds(range);
+    let view = SafeRangeView { flags: view.flags + reverse, ..view };
     let mut block = Vec::new();
     collect(&mut block, |entries, error| {
         // SAFETY: as in `get`; `view` borrows from `range`.
-        unsafe { (safe.list)(host.ctx, HandleId::NONE, &view, entries, error) }
+        unsafe { (safe.list)(host.ctx, safe_id, &view, entries, error) }
     })?;
     Ok(block)
 }
 
 /// How many entries there are.
-pub(super) fn len() -> Result<u64, CallError> {
+pub(super) fn len(safe_id: HandleId) -> Result<u64, CallError> {
     let (host, safe) = safe()?;
     let mut count = 0;
     call(|error| {
         // SAFETY: the table's own `ctx`; `count` is writable and `error` valid during the call.
-        unsafe { (safe.len)(host.ctx, HandleId::NONE, &mut count, error) }
+        unsafe { (safe.len)(host.ctx, safe_id, &mut count, error) }
     })?;
     Ok(count)
 }
@@ -80,26 +83,15 @@ pub(super) enum Made {
     Conflict(usize),
 }
 
-pub(super) fn commit(checks: &[Check], changes: &[Change]) -> Result<Made, CallError> {
+pub(super) fn commit(safe_id: HandleId, checks: &[Check], changes: &[Change]) -> Result<Made, CallError> {
     let (host, safe) = safe()?;
-    let checks: Vec<SafeCheckView> = checks
-        .iter()
-        .map(|check| SafeCheckView { key: BytesView::new(check.key.as_bytes()), version: check.version })
-        .collect();
-    let changes: Vec<SafeChangeView> = changes.iter().map(view).collect();
-    let write = SafeWriteView {
-        size: size_of::<SafeWriteView>(),
-        checks: checks.as_ptr(),
-        check_count: checks.len(),
-        changes: changes.as_ptr(),
-        change_count: changes.len(),
-        timeout_ns: 0,
-    };
+    let (checks, changes) = views(checks, changes);
+    let write = write(&checks, &changes);
     let (mut version, mut results) = (0, vec![0; changes.len()]);
     let made = call(|error| {
         // SAFETY: the table's own `ctx`; the views borrow from the arguments; `version` and `results`,
         // with room for one number per change, are writable and `error` is valid during the call.
-        unsafe { (safe.commit)(host.ctx, HandleId::NONE, &write, &mut version, results.as_mut_ptr(), error) }
+        unsafe { (safe.commit)(host.ctx, safe_id, &write, &mut version, results.as_mut_ptr(), error) }
     });
     match made {
         Ok(()) => Ok(Made::Done(version, results)),
@@ -107,6 +99,89 @@ pub(super) fn commit(checks: &[Check], changes: &[Change]) -> Result<Made, CallE
             Ok(Made::Conflict(usize::try_from(version).unwrap_or(usize::MAX)))
         }
         Err(error) => Err(error),
+    }
+}
+
+/// Queues a write; `mode` is one of the boundary's.
+pub(super) fn submit(
+    safe_id: HandleId,
+    checks: &[Check],
+    changes: &[Change],
+    mode: u32,
+) -> Result<(), CallError> {
+    let (host, safe) = grown(offset_of!(SafeTable, submit))?;
+    let (checks, changes) = views(checks, changes);
+    let write = write(&checks, &changes);
+    call(|error| {
+        // SAFETY: the table's own `ctx`; the views borrow from the arguments; `error` is valid during the call.
+        unsafe { (safe.submit)(host.ctx, safe_id, &write, mode, error) }
+    })
+}
+
+/// Waits until what was queued is decided.
+pub(super) fn settle(safe_id: HandleId) -> Result<(), CallError> {
+    let (host, safe) = grown(offset_of!(SafeTable, settle))?;
+    // SAFETY: the table's own `ctx`; `error` is valid during the call.
+    call(|error| unsafe { (safe.settle)(host.ctx, safe_id, 0, error) })
+}
+
+/// Watches a range.
+pub(super) fn watch(safe_id: HandleId, range: &Range) -> Result<Owned, CallError> {
+    let (host, safe) = grown(offset_of!(SafeTable, watch))?;
+    let view = bounds(range);
+    let mut id = HandleId::NONE;
+    call(|error| {
+        // SAFETY: the table's own `ctx`; `view` borrows from `range`; `id` is writable and `error` valid during
+        // the call.
+        unsafe { (safe.watch)(host.ctx, safe_id, &view, &mut id, error) }
+    })?;
+    Ok(Owned::new(id))
+}
+
+/// Waits for a change.
+pub(super) fn watch_next(watch: &Owned, timeout_ns: u64) -> Result<(), CallError> {
+    let (host, safe) = grown(offset_of!(SafeTable, watch_next))?;
+    // SAFETY: the table's own `ctx`; `error` is valid during the call.
+    call(|error| unsafe { (safe.watch_next)(host.ctx, watch.id(), timeout_ns, error) })
+}
+
+/// Opens a shared safe.
+pub(super) fn open_shared(name: &str) -> Result<HandleId, CallError> {
+    let (host, safe) = grown(offset_of!(SafeTable, open_shared))?;
+    let mut id = HandleId::NONE;
+    call(|error| {
+        // SAFETY: the table's own `ctx`; the view borrows from `name`; `id` is writable and `error` valid during
+        // the call.
+        unsafe { (safe.open_shared)(host.ctx, StrView::new(name), &mut id, error) }
+    })?;
+    Ok(id)
+}
+
+fn views(checks: &[Check], changes: &[Change]) -> (Vec<SafeCheckView>, Vec<SafeChangeView>) {
+    let check =
+        |check: &Check| SafeCheckView { key: BytesView::new(check.key.as_bytes()), version: check.version };
+    (checks.iter().map(check).collect(), changes.iter().map(view).collect())
+}
+
+/// A write of these views, which it points to.
+fn write(checks: &[SafeCheckView], changes: &[SafeChangeView]) -> SafeWriteView {
+    SafeWriteView {
+        size: size_of::<SafeWriteView>(),
+        checks: checks.as_ptr(),
+        check_count: checks.len(),
+        changes: changes.as_ptr(),
+        change_count: changes.len(),
+        timeout_ns: 0,
+    }
+}
+
+fn bounds(range: &Range) -> SafeRangeView {
+    SafeRangeView {
+        size: size_of::<SafeRangeView>(),
+        start: BytesView::new(&range.start),
+        end: BytesView::new(&range.end),
+        flags: if range.is_start_left_out { SAFE_AFTER_START } else { 0 },
+        limit: range.limit,
     }
 }
 

@@ -25,6 +25,11 @@ pub enum ReadError {
         /// The host's words.
         message: String,
     },
+    /// The operator has not granted this shared safe to this plugin.
+    Denied {
+        /// What to write into `host.toml`.
+        message: String,
+    },
     /// Called where blocking is forbidden, or with a key that cannot be one, or there is no host.
     Host {
         /// The host's words.
@@ -39,6 +44,7 @@ impl ReadError {
             ReadError::Decode { .. } => Status::WRONG_TYPE,
             ReadError::Corrupt { .. } => Status::CORRUPT,
             ReadError::Unavailable { .. } => Status::UNREACHABLE,
+            ReadError::Denied { .. } => Status::DENIED,
             ReadError::Host { .. } => Status::FAILED,
         }
     }
@@ -50,6 +56,7 @@ impl From<CallError> for ReadError {
         match error.status {
             Status::CORRUPT => ReadError::Corrupt { message },
             Status::UNREACHABLE => ReadError::Unavailable { message },
+            Status::DENIED => ReadError::Denied { message },
             _ => ReadError::Host { message },
         }
     }
@@ -61,6 +68,7 @@ impl fmt::Display for ReadError {
             ReadError::Decode { message }
             | ReadError::Corrupt { message }
             | ReadError::Unavailable { message }
+            | ReadError::Denied { message }
             | ReadError::Host { message } => f.write_str(message),
         }
     }
@@ -93,7 +101,12 @@ pub enum WriteError {
         /// Which key.
         message: String,
     },
-    /// An `update` was overtaken again and again.
+    /// A check of a gated or relaxed write did not hold.
+    Conflict {
+        /// Which.
+        message: String,
+    },
+    /// An `update` was overtaken again and again, or a claim was lost to somebody else.
     Contended {
         /// Which key, how often.
         message: String,
@@ -129,6 +142,7 @@ impl WriteError {
             WriteError::Encode { .. } | WriteError::Invalid { .. } => Status::INVALID,
             WriteError::NotANumber { .. } => Status::WRONG_TYPE,
             WriteError::Overflow { .. } => Status::OUT_OF_RANGE,
+            WriteError::Conflict { .. } => Status::CONFLICT,
             WriteError::Contended { .. } | WriteError::Overloaded { .. } => Status::EXHAUSTED,
             WriteError::Unavailable { .. } => Status::UNREACHABLE,
             WriteError::Indeterminate { .. } => Status::INDETERMINATE,
@@ -148,6 +162,7 @@ impl From<CallError> for WriteError {
             Status::EXHAUSTED | Status::TIMED_OUT => WriteError::Overloaded { message },
             Status::UNREACHABLE => WriteError::Unavailable { message },
             Status::INDETERMINATE => WriteError::Indeterminate { message },
+            Status::CONFLICT => WriteError::Conflict { message },
             Status::CORRUPT => WriteError::Read(ReadError::Corrupt { message }),
             _ => WriteError::Host { message },
         }
@@ -167,6 +182,7 @@ impl fmt::Display for WriteError {
             | WriteError::Invalid { message }
             | WriteError::NotANumber { message }
             | WriteError::Overflow { message }
+            | WriteError::Conflict { message }
             | WriteError::Contended { message }
             | WriteError::Overloaded { message }
             | WriteError::Unavailable { message }

@@ -30,8 +30,9 @@
 //! or lose one, across a reload. What does not fit any more is [`ReadError::Decode`]; its bytes are
 //! still there, by [`Safe::entry`].
 //!
-//! The calls block; a route that uses them must not be `inline`. What `on_load` puts stays, also when
-//! the generation is refused in the end.
+//! The calls block; a route that uses them must not be `inline`. Gated and relaxed writes do not block once
+//! the safe is open, so an `inline` route may make them if `on_load` has touched the safe. What `on_load` puts
+//! stays, also when the generation is refused in the end.
 //!
 //! # Invariants
 //!
@@ -40,40 +41,62 @@
 mod atomic;
 pub mod block;
 mod call;
+mod deferred;
 mod entry;
 mod error;
 mod key;
+mod queue;
 mod range;
 #[cfg(test)]
 mod tests;
 #[cfg(feature = "serde")]
 mod value;
+mod watch;
 
 use std::time::Duration;
 
 pub use self::atomic::{Atomic, Outcome};
 use self::atomic::{Change, milliseconds};
 use self::call::Made;
+pub use self::deferred::Deferred;
 pub use self::entry::{Entry, Page};
 pub use self::error::{ReadError, WriteError};
 pub use self::key::{FromPart, FromParts, Key, KeyPart, ToKey};
+pub use self::queue::{Claim, Claims, DeadJob, Queue};
 pub use self::range::Range;
-use crate::abi::{ENCODING_BYTES, SAFE_FOR_EVER};
+pub use self::watch::{Watch, Woken};
+use crate::abi::{ENCODING_BYTES, HandleId, SAFE_FOR_EVER, SAFE_GATED, SAFE_RELAXED};
 
 /// How often [`Safe::update`] tries before it says that it was overtaken.
 #[cfg(feature = "serde")]
 const UPDATES: usize = 1000;
 
-/// The plugin's own safe. Costs nothing to make; all of them are the same store.
+/// The plugin's own safe, or one that it shares. Costs nothing to copy; copies are the same store.
 #[derive(Clone, Copy, Debug)]
 pub struct Safe {
+    /// [`HandleId::NONE`]: the plugin's own.
+    handle: HandleId,
     /// Of what is put through this value.
     expires_in_ms: u64,
 }
 
 /// The plugin's own safe.
 pub fn open() -> Safe {
-    Safe { expires_in_ms: SAFE_FOR_EVER }
+    Safe { handle: HandleId::NONE, expires_in_ms: SAFE_FOR_EVER }
+}
+
+/// A safe that plugins share, if the operator has granted it to this one.
+///
+/// ```toml
+/// [safe.shared]
+/// rates = ["billing", "shop"]
+/// ```
+///
+/// # Errors
+///
+/// [`ReadError::Denied`] where `host.toml` does not say so; the others as for reading.
+pub fn open_shared(name: &str) -> Result<Safe, ReadError> {
+    Ok(Safe { handle: call::open_shared(name)?, expires_in_ms: SAFE_FOR_EVER })
 }
 
 impl Safe {
@@ -88,7 +111,7 @@ impl Safe {
     /// # }
     /// ```
     pub fn expires_in(self, time: Duration) -> Safe {
-        Safe { expires_in_ms: milliseconds(time) }
+        Safe { expires_in_ms: milliseconds(time), ..self }
     }
 
     /// The value of a key.
@@ -142,7 +165,7 @@ impl Safe {
         keys: impl IntoIterator<Item = K>,
     ) -> Result<Vec<Option<Entry>>, ReadError> {
         let keys: Vec<Key> = keys.into_iter().map(|key| key.to_key().into_owned()).collect();
-        entry::read_keys(&keys, &call::get(&keys, true)?)
+        entry::read_keys(&keys, &call::get(self.handle, &keys, true)?)
     }
 
     /// Whether there is an entry of this key.
@@ -152,7 +175,7 @@ impl Safe {
     /// [`ReadError`].
     pub fn contains(&self, key: impl ToKey) -> Result<bool, ReadError> {
         let keys = [key.to_key().into_owned()];
-        Ok(entry::read_keys(&keys, &call::get(&keys, false)?)?.iter().any(Option::is_some))
+        Ok(entry::read_keys(&keys, &call::get(self.handle, &keys, false)?)?.iter().any(Option::is_some))
     }
 
     /// How many entries there are.
@@ -161,7 +184,7 @@ impl Safe {
     ///
     /// [`ReadError`].
     pub fn len(&self) -> Result<u64, ReadError> {
-        Ok(call::len()?)
+        Ok(call::len(self.handle)?)
     }
 
     /// Whether there is no entry at all.
@@ -194,7 +217,7 @@ impl Safe {
     ///
     /// [`ReadError`].
     pub fn list(&self, range: &Range) -> Result<Page, ReadError> {
-        entry::read_page(range, &call::list(range)?)
+        entry::read_page(range, &call::list(self.handle, range)?)
     }
 
     /// Puts a value under a key, whatever was there; returns its version, once it is on disk.
@@ -220,7 +243,7 @@ impl Safe {
 
     fn put_encoded(&self, key: Key, encoding: u32, value: Vec<u8>) -> Result<u64, WriteError> {
         let change = Change::Put { key, encoding, value, expires_in_ms: self.expires_in_ms };
-        Ok(one(change)?.0)
+        Ok(self.one(change)?.0)
     }
 
     /// Removes an entry; tells whether there was one.
@@ -229,7 +252,7 @@ impl Safe {
     ///
     /// [`WriteError`].
     pub fn delete(&self, key: impl ToKey) -> Result<bool, WriteError> {
-        Ok(one(Change::Delete { key: key.to_key().into_owned() })?.1 != 0)
+        Ok(self.one(Change::Delete { key: key.to_key().into_owned() })?.1 != 0)
     }
 
     /// Adds to an integer and returns the sum; where there is no entry, adds to 0.
@@ -251,7 +274,7 @@ impl Safe {
     /// [`WriteError`].
     pub fn incr_from(&self, key: impl ToKey, delta: i64, initial: i64) -> Result<i64, WriteError> {
         let key = key.to_key().into_owned();
-        Ok(one(Change::Add { key, delta, initial, expires_in_ms: self.expires_in_ms })?.1)
+        Ok(self.one(Change::Add { key, delta, initial, expires_in_ms: self.expires_in_ms })?.1)
     }
 
     /// Replaces the value of a key by what `change` makes of it, whoever else is at it; returns the new one.
@@ -288,16 +311,75 @@ impl Safe {
 
     /// Begins a write of several changes, with checks.
     pub fn atomic(&self) -> Atomic {
-        Atomic::new(self.expires_in_ms)
+        Atomic::new(self.handle, self.expires_in_ms)
     }
-}
 
-/// Makes one change without a check; its version and result.
-fn one(change: Change) -> Result<(u64, i64), WriteError> {
-    match call::commit(&[], &[change])? {
-        Made::Done(version, results) => Ok((version, results.first().copied().unwrap_or_default())),
-        Made::Conflict(_) => {
-            Err(WriteError::Host { message: "the host names a check that was not made".to_owned() })
+    /// Writes that this handler does not wait for, but its *response* does: it is sent when they are on disk,
+    /// and is a failure (503, or 500 if nobody can know) if they are not.
+    ///
+    /// ```no_run
+    /// # use plugin_api::prelude::*;
+    /// fn visit(req: &Request) -> Result<&'static str> {
+    ///     req.safe().gated().incr("visits", 1)?;
+    ///     Ok("counted")   // The client reads this once the count is on disk.
+    /// }
+    /// ```
+    ///
+    /// No worker thread waits meanwhile, so few threads serve many writers. Until it is on disk nobody sees the
+    /// change, this handler included. Outside of a request the call itself waits.
+    pub fn gated(&self) -> Deferred {
+        Deferred::new(*self, SAFE_GATED)
+    }
+
+    /// Writes that nobody waits for. They are on disk soon, in order; a crash may lose the last of them.
+    ///
+    /// [`flush`](Safe::flush) waits for them.
+    pub fn relaxed(&self) -> Deferred {
+        Deferred::new(*self, SAFE_RELAXED)
+    }
+
+    /// Returns when everything that this plugin has written so far is on disk.
+    ///
+    /// # Errors
+    ///
+    /// The first failure of a [`relaxed`](Safe::relaxed) write since the last `flush`; the others may be on disk.
+    pub fn flush(&self) -> Result<(), WriteError> {
+        Ok(call::settle(self.handle)?)
+    }
+
+    /// Watches one key.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`].
+    pub fn watch(&self, key: impl ToKey) -> Result<Watch, ReadError> {
+        let key = key.to_key().into_owned();
+        let mut end = key.as_bytes().to_vec();
+        end.push(0);
+        Watch::new(self.handle, &Range { end, ..Range::all().from(key) })
+    }
+
+    /// Watches all keys that begin so.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`].
+    pub fn watch_prefix(&self, prefix: impl ToKey) -> Result<Watch, ReadError> {
+        Watch::new(self.handle, &Range::prefix(prefix))
+    }
+
+    /// The durable queue of a name.
+    pub fn queue(&self, name: &str) -> Queue {
+        Queue::new(Safe { expires_in_ms: SAFE_FOR_EVER, ..*self }, name)
+    }
+
+    /// Makes one change without a check; its version and result.
+    fn one(&self, change: Change) -> Result<(u64, i64), WriteError> {
+        match call::commit(self.handle, &[], &[change])? {
+            Made::Done(version, results) => Ok((version, results.first().copied().unwrap_or_default())),
+            Made::Conflict(_) => {
+                Err(WriteError::Host { message: "the host names a check that was not made".to_owned() })
+            }
         }
     }
 }

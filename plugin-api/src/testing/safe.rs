@@ -9,12 +9,23 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::abi::{
     BytesSink, BytesView, CHANGE_ADD, CHANGE_DELETE, CHANGE_PUT, ENCODING_MESSAGEPACK, ErrorSink, HandleId,
     HostCtx, SAFE_AFTER_START, SAFE_FOR_EVER, SAFE_NO_VALUES, SAFE_REVERSE, SafeChangeView, SafeRangeView,
-    SafeTable, SafeWriteView, Status,
+    SafeTable, SafeWriteView, Status, StrView,
 };
 use crate::entry::report;
 use crate::safe::block;
 
-pub(super) static TABLE: SafeTable = SafeTable { size: size_of::<SafeTable>(), get, list, len, commit };
+pub(super) static TABLE: SafeTable = SafeTable {
+    size: size_of::<SafeTable>(),
+    get,
+    list,
+    len,
+    commit,
+    submit,
+    settle,
+    watch,
+    watch_next,
+    open_shared,
+};
 
 /// Most entries of one answer to `list`.
 const PAGE: u64 = 1000;
@@ -117,6 +128,54 @@ unsafe extern "C" fn len(_: HostCtx, _: HandleId, count: *mut u64, _: *const Err
     // SAFETY: `count` is writable during this call.
     unsafe { count.write(store().entries.len() as u64) };
     Status::OK
+}
+
+/// Done at once, in whatever mode: there is no disk to wait for.
+unsafe extern "C" fn submit(
+    ctx: HostCtx,
+    safe: HandleId,
+    write: *const SafeWriteView,
+    _: u32,
+    error: *const ErrorSink,
+) -> Status {
+    // SAFETY: the plugin passes a write that is valid for this call.
+    let changes = unsafe { (*write).change_count };
+    let (mut version, mut results) = (0, vec![0; changes]);
+    // SAFETY: as above; there is room for a version and one result per change.
+    unsafe { commit(ctx, safe, write, &mut version, results.as_mut_ptr(), error) }
+}
+
+unsafe extern "C" fn settle(_: HostCtx, _: HandleId, _: u64, _: *const ErrorSink) -> Status {
+    Status::OK
+}
+
+unsafe extern "C" fn watch(
+    _: HostCtx,
+    _: HandleId,
+    _: *const SafeRangeView,
+    _: *mut HandleId,
+    error: *const ErrorSink,
+) -> Status {
+    without(error, "nothing that watches a safe")
+}
+
+unsafe extern "C" fn watch_next(_: HostCtx, _: HandleId, _: u64, error: *const ErrorSink) -> Status {
+    without(error, "nothing that watches a safe")
+}
+
+unsafe extern "C" fn open_shared(
+    _: HostCtx,
+    _: StrView,
+    _: *mut HandleId,
+    error: *const ErrorSink,
+) -> Status {
+    without(error, "no safes that plugins share")
+}
+
+fn without(error: *const ErrorSink, what: &str) -> Status {
+    let words = format!("`plugin_api::testing` has {what}; test this with `host run`");
+    // SAFETY: the plugin passes a sink that is null or valid for its call, which has not ended.
+    unsafe { report(error, Status::INVALID, &words) }
 }
 
 unsafe extern "C" fn commit(

@@ -5,19 +5,24 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tests::stress::{Outcome, Plan, run};
+use tests::stress::{Outcome, Plan, run, run_state};
 
 const USAGE: &str =
-    "usage: ./tests/stress [--seconds N] [--reloads N] [--clients N] [--lingerers N] [--json]";
+    "usage: ./tests/stress [--seconds N] [--reloads N] [--clients N] [--lingerers N] [--state] [--json]";
 
 fn main() -> ExitCode {
     let mut plan = Plan { duration: Duration::from_secs(60), reloads: u64::MAX, clients: 6, lingerers: 0 };
     let mut json = false;
     let mut is_timed = false;
+    let mut with_state = false;
     let mut args = std::env::args().skip(1);
     while let Some(flag) = args.next() {
         if flag == "--json" {
             json = true;
+            continue;
+        }
+        if flag == "--state" {
+            with_state = true;
             continue;
         }
         let Some(number) = args.next().and_then(|value| value.parse::<u64>().ok()) else {
@@ -37,7 +42,10 @@ fn main() -> ExitCode {
     if plan.lingerers > 0 && plan.reloads == u64::MAX {
         return usage("--lingerers needs --reloads, to spread them over");
     }
-    let outcome = run(plan);
+    if with_state && plan.reloads == u64::MAX {
+        return usage("--state needs --reloads");
+    }
+    let outcome = if with_state { run_state(plan.reloads, plan.clients) } else { run(plan) };
     if json {
         println!("{}", serde_json::to_string(&outcome).expect("numbers and texts are JSON"));
     } else {

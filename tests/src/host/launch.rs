@@ -166,7 +166,7 @@ impl Launch {
 
     /// The binary in a shell's environment, free of what cargo told the test.
     fn command(&self) -> Command {
-        self.command_from(Command::new(binary()))
+        self.command_from(under_tool(&env::var("TESTS_UNDER").unwrap_or_default()))
     }
 
     fn command_from(&self, mut command: Command) -> Command {
@@ -177,6 +177,19 @@ impl Launch {
         }
         command.current_dir(self.guard.dir()).env("NO_COLOR", "1").envs(self.env.iter().cloned());
         command
+    }
+}
+
+/// The binary, run by the tool whose command line is `tool`, if it is one: `./tests/memcheck` sets it.
+fn under_tool(tool: &str) -> Command {
+    let mut words = tool.split_ascii_whitespace();
+    match words.next() {
+        None => Command::new(binary()),
+        Some(program) => {
+            let mut command = Command::new(program);
+            command.args(words).arg(binary());
+            command
+        }
     }
 }
 

@@ -11,12 +11,14 @@
 
 mod clients;
 mod memory;
+mod state;
 
 use std::fs;
 use std::time::{Duration, Instant};
 
 use self::clients::Clients;
 use self::memory::Memory;
+pub use self::state::run_state;
 use crate::fixture;
 use crate::host::{Launch, PluginStatus, TestHost};
 use crate::http::Client;

@@ -23,7 +23,7 @@ use crate::db::clock::Moment;
 use crate::db::{ConnectError, Order, PoolConfig, Steady};
 
 /// How long a newcomer may pass the one who waits. A fraction of the scheduler's turn.
-const FAIR_AFTER: Duration = Duration::from_millis(1);
+pub(super) const FAIR_AFTER: Duration = Duration::from_millis(1);
 
 /// A connection in its seat, of which the pool has as many as connections.
 pub(super) struct Physical {

@@ -1,5 +1,9 @@
 //! Tests of the pool, on a driver that does what the test says and writes down what it was asked.
 
+mod limits;
+mod sharing;
+mod upkeep;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
@@ -8,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::Pool;
 use crate::db::fake::{Script, Scripted};
-use crate::db::{CheckoutError, ConnectError, OpenError, PoolConfig, QueryError, SteadyConfig};
+use crate::db::{CheckoutError, ConnectError, Lease, OpenError, PoolConfig, QueryError, SteadyConfig};
 
 /// Longer than any of these tests may take; reached only by one that fails.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -17,6 +21,17 @@ fn pool(max_size: u32) -> (Pool, Arc<Script>) {
     let script = Arc::new(Script::default());
     let config = PoolConfig { max_size, checkout_timeout: PATIENCE, ..PoolConfig::default() };
     (Pool::with_driver(Box::new(Scripted(script.clone())), config).unwrap(), script)
+}
+
+/// A pool with these settings, and nothing asked or reported by the clock.
+fn pool_with(config: PoolConfig) -> (Pool, Arc<Script>) {
+    let script = Arc::new(Script::default());
+    (Pool::with_driver(Box::new(Scripted(script.clone())), config).unwrap(), script)
+}
+
+/// The number of a lease's connection.
+fn backend(lease: &Lease) -> u64 {
+    lease.backend_id().unwrap().unwrap()
 }
 
 /// Waits until the pool's status is as wanted.

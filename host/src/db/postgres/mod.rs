@@ -128,6 +128,11 @@ impl Driver for Postgres {
         &self.address
     }
 
+    fn close_may_block(&self) -> bool {
+        // The driver says goodbye only after the answers to all it has asked.
+        true
+    }
+
     fn connect(&self) -> Result<Box<dyn Connection>, ConnectError> {
         let unreachable = |reason: String, sqlstate: Option<String>| ConnectError::Unreachable {
             address: self.address.clone(),

@@ -316,8 +316,9 @@ impl Steady {
 
     /// Gives the connection up. The next use makes another one.
     fn lose(&mut self, error: &QueryError) {
-        self.made = None;
+        // In this order: a connection of a server that went away is closed without waiting for it.
         self.source.lost(error);
+        self.made = None;
     }
 }
 

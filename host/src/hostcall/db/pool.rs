@@ -9,7 +9,6 @@ use std::time::Duration;
 use plugin_api::abi::{DEFAULT_NS, ErrorSink, HandleId, HostCtx, PoolConfigView, Status};
 
 use super::super::call::{self, Call};
-use super::super::tx::Target;
 use super::super::view::text;
 use super::super::{Caller, Failure, Held, guard};
 use super::{give, may_block};
@@ -154,8 +153,16 @@ pub(super) unsafe extern "C" fn checkout_shared(
 }
 
 pub(super) unsafe extern "C" fn close(ctx: HostCtx, conn: HandleId, error: *const ErrorSink) -> Status {
+    let body = |caller: &Caller| {
+        may_block()?;
+        // A request's transaction is not among them: it is the host's to end.
+        let Some(Held::Connection(lease)) = caller.handles.get(conn) else {
+            return Err(Failure::new(Status::NOT_FOUND, "this handle names no connection"));
+        };
+        Ok(lease.close()?)
+    };
     // SAFETY: `ctx` and `error` by the table's contract.
-    unsafe { guard(ctx, error, |caller| Target::of(caller, conn)?.close()) }
+    unsafe { guard(ctx, error, body) }
 }
 
 /// How long a checkout waits; nothing: as the pool says.

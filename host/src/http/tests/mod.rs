@@ -17,7 +17,7 @@ use bytes::Bytes;
 use http::{Method, Response};
 use parking_lot::Mutex;
 
-use super::{Found, Incoming, Limits, Listener, Reply, Route, Server, Service};
+use super::{Found, Gate, Incoming, Limits, Listener, Reply, Route, Server, Service};
 use crate::share::{Account, Shares};
 
 /// Longer than anything here takes; a test that waits for it has failed.
@@ -118,6 +118,10 @@ impl Service for Fake {
 }
 
 impl Route for FakeRoute {
+    fn lost(&self) {
+        unreachable!("nothing of the fake ends its thread")
+    }
+
     fn is_inline(&self) -> bool {
         self.is_inline
     }

@@ -290,3 +290,63 @@ fn http2_with_prior_knowledge_is_answered() {
         }
     }
 }
+
+/// A reply that is sent when the sender says so, or is replaced by what it says.
+fn gated(body: &'static str) -> (tokio::sync::oneshot::Sender<Result<(), Reply>>, Reply) {
+    let (open, gate) = tokio::sync::oneshot::channel();
+    let gate = Gate::new(async move {
+        match gate.await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(failed("lost")),
+        }
+    });
+    (open, Reply::Gated { reply: Box::new(ok(body)), gate })
+}
+
+fn failed(message: &str) -> Reply {
+    Reply::Unavailable { message: message.to_owned() }
+}
+
+/// The only worker goes on to the next request while a response waits.
+#[test]
+fn gated_response_waits_without_a_worker() {
+    let (gates, opened) = mpsc::channel();
+    let handler = move |_: &Incoming| {
+        let (open, reply) = gated("done");
+        gates.send(open).unwrap();
+        reply
+    };
+    let limits = Limits { max_workers: NonZeroUsize::new(1), ..one_thread() };
+    let server = Fake::default().blocking("/write", handler).blocking("/read", |_| ok("read")).start(limits);
+    let mut writers: Vec<Client> = (0..3).map(|_| Client::connect(server.address())).collect();
+    for writer in &mut writers {
+        writer.send("GET /write HTTP/1.1\r\nhost: test\r\n\r\n");
+    }
+    let gates: Vec<_> = (0..3).map(|_| opened.recv_timeout(PATIENCE).unwrap()).collect();
+    assert_eq!(Client::connect(server.address()).get("/read").body, "read");
+    // Told in any order: each response goes to its own client.
+    for (index, open) in gates.into_iter().enumerate().rev() {
+        open.send(if index == 1 { Err(failed("the disk is full")) } else { Ok(()) }).unwrap();
+    }
+    let mut statuses: Vec<u16> = writers.iter_mut().map(|writer| writer.answer(false).status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 503]);
+}
+
+#[test]
+fn gate_that_stays_shut_is_a_504_at_the_deadline() {
+    let (gates, opened) = mpsc::channel();
+    let handler = move |_: &Incoming| {
+        let (open, reply) = gated("never");
+        gates.send(open).unwrap();
+        reply
+    };
+    let limits = Limits { handler_timeout: Duration::from_millis(20), ..one_thread() };
+    let again = handler.clone();
+    let server = Fake::default().blocking("/worker", handler).inline("/inline", again).start(limits);
+    for path in ["/worker", "/inline"] {
+        let answer = Client::connect(server.address()).get(path);
+        assert_eq!(answer.status, 504, "{path}: {answer:?}");
+        drop(opened.recv_timeout(PATIENCE).unwrap());
+    }
+}

@@ -114,18 +114,18 @@ fn lists_are_in_order_and_paged() {
 fn expired_entry_is_not_there_by_any_question() {
     let disk = FakeDisk::new();
     let safe = disk.safe();
-    safe.clock.set.store(1_000, Ordering::SeqCst);
+    safe.core.clock.set.store(1_000, Ordering::SeqCst);
     version(safe.write(changes([put_for("short", b"1", 10), put_for("long", b"2", 1_000)]), soon()));
     let short = safe.get(b"short", |entry| (entry.version, entry.expires_at)).unwrap();
     assert_eq!(short, Some((1, 1_010)));
-    safe.clock.set.store(1_009, Ordering::SeqCst);
+    safe.core.clock.set.store(1_009, Ordering::SeqCst);
     assert_eq!((value(&safe, "short"), safe.len().unwrap()), (Some(b"1".to_vec()), 2));
-    safe.clock.set.store(1_010, Ordering::SeqCst);
+    safe.core.clock.set.store(1_010, Ordering::SeqCst);
     assert_eq!((value(&safe, "short"), safe.len().unwrap(), contents(&safe).len()), (None, 1, 1));
     let absent = Write { checks: vec![check("short", 0)], changes: vec![add("short", 3)] };
     assert_eq!(results(safe.write(absent, soon())), [3]);
     assert_eq!((value(&safe, "short"), safe.len().unwrap()), (Some(number::write(3).to_vec()), 2));
-    safe.clock.set.store(5_000, Ordering::SeqCst);
+    safe.core.clock.set.store(5_000, Ordering::SeqCst);
     assert_eq!((value(&safe, "long"), safe.len().unwrap()), (None, 1));
     // A later write clears it away; what was overwritten keeps its own expiry.
     version(safe.write(changes([put("x", b"")]), soon()));
@@ -135,14 +135,14 @@ fn expired_entry_is_not_there_by_any_question() {
 #[test]
 fn addition_keeps_the_expiry_of_the_first() {
     let safe = FakeDisk::new().safe();
-    safe.clock.set.store(1_000, Ordering::SeqCst);
+    safe.core.clock.set.store(1_000, Ordering::SeqCst);
     let hit = || {
         changes([Change::Add { key: "n".into(), delta: 1, initial: 0, encoding: 1, expiry: Expiry::In(100) }])
     };
     assert_eq!(results(safe.write(hit(), soon())), [1]);
-    safe.clock.set.store(1_099, Ordering::SeqCst);
+    safe.core.clock.set.store(1_099, Ordering::SeqCst);
     assert_eq!(results(safe.write(hit(), soon())), [2]);
-    safe.clock.set.store(1_100, Ordering::SeqCst);
+    safe.core.clock.set.store(1_100, Ordering::SeqCst);
     assert_eq!(results(safe.write(hit(), soon())), [1]);
 }
 

@@ -1,12 +1,13 @@
 //! Many writers: exact sums, shared syncs, deadlines.
 
-use std::sync::Barrier;
+use std::ops::Bound;
+use std::sync::{Barrier, mpsc};
 use std::thread;
 use std::time::Instant;
 
 use super::fake::FakeDisk;
-use super::{add, changes, check, put, soon, value, version};
-use crate::safe::{Commit, Safe, Write, WriteError, number};
+use super::{add, changes, check, delete, put, soon, value, version};
+use crate::safe::{Commit, Safe, Woken, Write, WriteError, number};
 
 fn number_at(safe: &Safe, key: &str) -> Option<i64> {
     number::read(&value(safe, key)?)
@@ -95,10 +96,10 @@ fn write_that_fails_in_a_batch_fails_alone() {
 fn write_without_a_turn_at_its_deadline_is_taken_back() {
     let safe = FakeDisk::new().safe();
     // Whoever holds this lock commits; so the leader below does not come to its end.
-    let held = safe.store.hold();
+    let held = safe.core.backend.hold();
     thread::scope(|scope| {
         let leader = scope.spawn(|| safe.write(changes([put("first", b"1")]), soon()));
-        while safe.group.numbers().0 > 0 || !safe.group.is_led() {
+        while safe.core.group.numbers().0 > 0 || !safe.core.group.is_led() {
             thread::yield_now();
         }
         let late = safe.write(changes([put("late", b"2")]), Instant::now());
@@ -120,4 +121,62 @@ fn queue_is_bounded() {
         version(safe.wait(queued, soon()));
     }
     version(safe.write(big(), soon()));
+}
+
+#[test]
+fn writes_that_nobody_waits_for_are_made_and_told() {
+    let safe = FakeDisk::new().safe();
+    let (tell, told) = mpsc::channel();
+    for _ in 0..100 {
+        let tell = tell.clone();
+        safe.submit(changes([add("n", 1)]), move |outcome| tell.send(outcome.clone()).unwrap()).unwrap();
+    }
+    safe.settle(soon()).unwrap();
+    assert_eq!(number_at(&safe, "n"), Some(100));
+    let conflict = Write { checks: vec![check("n", 1)], changes: vec![put("never", b"")] };
+    safe.submit(conflict, move |outcome| tell.send(outcome.clone()).unwrap()).unwrap();
+    let outcomes: Vec<_> = told.iter().collect();
+    assert_eq!((outcomes.len(), &outcomes[100]), (101, &Ok(Commit::Conflict { check: 0 })));
+    assert!(outcomes[..100].iter().all(Result::is_ok));
+}
+
+/// Closing makes what is queued, and refuses what comes later.
+#[test]
+fn close_makes_what_nobody_waits_for() {
+    let disk = FakeDisk::new();
+    let safe = disk.safe();
+    let held = safe.core.backend.hold();
+    for _ in 0..10 {
+        safe.submit(changes([add("n", 1)]), |_| ()).unwrap();
+    }
+    drop(held);
+    safe.close();
+    assert!(matches!(safe.submit(changes([add("n", 1)]), |_| ()), Err(WriteError::Closed)));
+    assert_eq!(number_at(&disk.safe(), "n"), Some(10));
+}
+
+#[test]
+fn watch_wakes_for_real_changes_of_its_range_only() {
+    let safe = FakeDisk::new().safe();
+    let watch = safe.watch((Bound::Included(b"b".to_vec()), Bound::Excluded(b"c".to_vec()))).unwrap();
+    let asks = || watch.next(Instant::now());
+    version(safe.write(changes([put("a", b""), put("c", b""), delete("b")]), soon()));
+    let conflict = Write { checks: vec![check("b", 9)], changes: vec![put("b", b"")] };
+    assert_eq!(safe.write(conflict, soon()), Ok(Commit::Conflict { check: 0 }));
+    assert_eq!(asks(), Woken::TimedOut);
+    for _ in 0..3 {
+        version(safe.write(changes([add("b", 1)]), soon()));
+    }
+    assert_eq!((asks(), asks()), (Woken::Changed, Woken::TimedOut));
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| watch.next(soon()));
+        version(safe.write(changes([delete("b")]), soon()));
+        assert_eq!(waiting.join().unwrap(), Woken::Changed);
+        let waiting = scope.spawn(|| watch.next(soon()));
+        watch.cancel();
+        assert_eq!((waiting.join().unwrap(), asks()), (Woken::Cancelled, Woken::Cancelled));
+    });
+    safe.close();
+    let late = safe.watch((Bound::Unbounded, Bound::Unbounded)).unwrap();
+    assert_eq!(late.next(soon()), Woken::Cancelled);
 }

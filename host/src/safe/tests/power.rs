@@ -74,8 +74,8 @@ fn cut(seed: u64, syncs_work: bool, operations: u64) -> Damage {
     if let Ok(safe) = Safe::on("tested", Box::new(disk.clone())) {
         // The same writes on a disk that never fails say what each commit leaves.
         let model = FakeDisk::new().safe();
-        safe.clock.set.store(1, std::sync::atomic::Ordering::SeqCst);
-        model.clock.set.store(1, std::sync::atomic::Ordering::SeqCst);
+        safe.core.clock.set.store(1, std::sync::atomic::Ordering::SeqCst);
+        model.core.clock.set.store(1, std::sync::atomic::Ordering::SeqCst);
         for _ in 0..BATCHES {
             let writes = batch(&mut chance);
             assert!(commit(&model, writes.clone()));
@@ -93,7 +93,7 @@ fn cut(seed: u64, syncs_work: bool, operations: u64) -> Damage {
             Damage::NoOpen
         }
         Ok(safe) => {
-            safe.clock.set.store(1, std::sync::atomic::Ordering::SeqCst);
+            safe.core.clock.set.store(1, std::sync::atomic::Ordering::SeqCst);
             let left = contents(&safe);
             let is_right = left == acknowledged || left == under_way;
             // It must also work on.
