@@ -137,6 +137,8 @@ typedef int32_t Status;
 
 /* The key holds a service of the expected name with other methods. */
 #define STATUS_INTERFACE ((Status)27)
+/* Another plugin has made the value of the key from another configuration. */
+#define STATUS_MISCONFIGURED ((Status)30)
 
 /* A check of a write did not hold; nothing is changed. */
 #define STATUS_CONFLICT ((Status)24)
@@ -244,6 +246,11 @@ typedef struct HostTable {
     const StreamTable *stream;
     /* Subscriptions. LIFETIME: as this table. */
     const ListenTable *listen;
+    /* How often a value has left its key in the registry, for whatever reason. Who remembers a handle with the
+     * number from before it was found may use it, without asking, as long as the number is the same.
+     *
+     * Written by the host, atomically. LIFETIME: as this table. */
+    const uint64_t *registry_epoch;
 } HostTable;
 
 /* What a library offers the host. Static data of the library. */
@@ -483,7 +490,18 @@ typedef struct InitView {
     Status (*call)(void *data, HandleId *out, const ErrorSink *error);
     /* Nanoseconds a caller waits for the init, its own or another's; 0: the host's default. */
     uint64_t timeout_ns;
+    /* The `PLUGIN_INIT_*` flags, added up. */
+    uint32_t flags;
+    /* With `PLUGIN_INIT_CONFIGURED`: what the value is made from, as JSON in one form for equal configurations. Shown
+     * to operators, less what looks like a secret. */
+    StrView config;
 } InitView;
+
+/* A generation does not use a value that an earlier generation of its plugin has made, but makes a new one. */
+#define PLUGIN_INIT_RESTARTS 1
+
+/* A value that was made from another configuration, or from none, is not used; a new one is made. */
+#define PLUGIN_INIT_CONFIGURED 2
 
 /* The registry's functions. */
 typedef struct RegistryTable {

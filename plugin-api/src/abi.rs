@@ -109,6 +109,8 @@ impl Status {
     pub const OUTDATED: Status = Status(17);
     /// The key holds a service of the expected name with other methods.
     pub const INTERFACE: Status = Status(27);
+    /// Another plugin has made the value of the key from another configuration.
+    pub const MISCONFIGURED: Status = Status(30);
     /// A check of a write did not hold; nothing is changed.
     pub const CONFLICT: Status = Status(24);
     /// The disk failed during a write, which may or may not have been made.
@@ -225,6 +227,11 @@ pub struct HostTable {
     pub stream: *const StreamTable,
     /// Subscriptions. LIFETIME: as this table.
     pub listen: *const ListenTable,
+    /// How often a value has left its key in the registry, for whatever reason. Who remembers a handle with the
+    /// number from before it was found may use it, without asking, as long as the number is the same.
+    ///
+    /// Written by the host, atomically. LIFETIME: as this table.
+    pub registry_epoch: *const AtomicU64,
 }
 
 /// What a library offers the host. Static data of the library.
@@ -483,7 +490,17 @@ pub struct InitView {
     pub call: unsafe extern "C" fn(data: *mut c_void, out: *mut HandleId, error: *const ErrorSink) -> Status,
     /// Nanoseconds a caller waits for the init, its own or another's; 0: the host's default.
     pub timeout_ns: u64,
+    /// The `INIT_*` flags, added up.
+    pub flags: u32,
+    /// With `INIT_CONFIGURED`: what the value is made from, as JSON in one form for equal configurations. Shown
+    /// to operators, less what looks like a secret.
+    pub config: StrView,
 }
+
+/// A generation does not use a value that an earlier generation of its plugin has made, but makes a new one.
+pub const INIT_RESTARTS: u32 = 1;
+/// A value that was made from another configuration, or from none, is not used; a new one is made.
+pub const INIT_CONFIGURED: u32 = 2;
 
 /// The registry's functions.
 #[repr(C)]
@@ -1392,7 +1409,7 @@ const _: () = {
     assert!(size_of::<PanicView>() == 64);
     assert!(size_of::<KeyView>() == 40);
     assert!(size_of::<TypeView>() == 32);
-    assert!(size_of::<InitView>() == 32);
+    assert!(size_of::<InitView>() == 56);
     assert!(size_of::<PoolConfigView>() == 40);
     assert!(size_of::<StatementView>() == 48);
     assert!(size_of::<ValueView>() == 32);

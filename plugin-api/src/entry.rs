@@ -179,7 +179,10 @@ pub fn on_unload(reason: u32, hook: impl FnOnce(UnloadReason)) -> Status {
         UNLOAD_SHUTDOWN => UnloadReason::Shutdown,
         _ => UnloadReason::Reloaded,
     };
-    guard(|| hook(reason)).map_or(Status::PANICKED, |()| Status::OK)
+    let outcome = guard(|| hook(reason));
+    // No request comes any more.
+    crate::registry::forget_all();
+    outcome.map_or(Status::PANICKED, |()| Status::OK)
 }
 
 /// Runs the author's code and stops its panics, including one in the `Drop` of the payload.

@@ -45,6 +45,7 @@ mod response;
 pub mod safe;
 pub mod service;
 pub mod sync;
+pub mod testing;
 mod view;
 
 /// So that the derive's paths hold here as well.

@@ -92,6 +92,18 @@ pub const NO_MOUNT: StrView = StrView::EMPTY;
 /// }
 /// ```
 ///
+/// It sets the global allocator, which all plugins have to share; a crate cannot have another one:
+///
+/// ```compile_fail
+/// use plugin_api::prelude::*;
+///
+/// plugin! { routes: {} }
+///
+/// #[global_allocator]
+/// static ALLOCATOR: std::alloc::System = std::alloc::System;
+/// # fn main() {}
+/// ```
+///
 /// All parts are optional, in any order:
 ///
 /// - `mount: "/shop"`: where the plugin answers; without it, under its name. The operator's

@@ -22,15 +22,19 @@
 #![expect(unsafe_code, reason = "calls the host through the C ABI")]
 
 mod data;
+mod entry;
 mod error;
 mod handles;
 mod lazy;
+mod memory;
 mod services;
 
 use std::ffi::c_void;
 use std::fmt;
 use std::ops::Deref;
 
+pub(crate) use self::entry::Wishes;
+pub use self::entry::{Config, Entry};
 pub use self::error::RegistryError;
 pub use self::lazy::Lazy;
 #[doc(hidden)]
@@ -74,6 +78,7 @@ impl<T: sealed::Keep<Made = T>> IntoKept for T {
 }
 
 pub(crate) mod sealed {
+    use super::memory::Memory;
     use super::{Key, RegistryError};
     use crate::abi::InitView;
     use crate::host::Owned;
@@ -107,6 +112,24 @@ pub(crate) mod sealed {
         fn into_owned(made: Self::Made) -> Result<Owned, String>;
         /// Finds the value, or makes it if there is an `init`.
         fn find(key: Key<'_>, init: Option<&InitView>) -> Result<Self::Held, RegistryError>;
+        /// What the generation remembers of the key, if it is still that.
+        fn recall(_memory: &'static Memory) -> Option<Self::Held> {
+            None
+        }
+        /// As `find`, and remembers it.
+        fn find_to_recall(
+            _memory: &'static Memory,
+            key: Key<'_>,
+            init: &InitView,
+        ) -> Result<Self::Held, RegistryError> {
+            Self::find(key, Some(init))
+        }
+        /// Remembers it no more.
+        fn forget(_memory: &Memory) {}
+        /// What the cache remembers, if it does and the value is still that.
+        fn remembered(_cache: &Self::Cache) -> Option<Self::Lent<'_>> {
+            None
+        }
         /// As `find`, by way of what the cache remembers.
         fn lend<'a>(
             cache: &'a Self::Cache,
@@ -123,14 +146,32 @@ macro_rules! host_handle {
     ($of:ty) => {
         impl $crate::registry::sealed::Keep for $of {
             type Made = $of;
-            type Held = $of;
+            type Held = $crate::registry::Held<$of>;
             type Cache = ::once_cell::sync::OnceCell<$crate::registry::Handle<$of>>;
             type Lent<'a> = &'a $crate::registry::Handle<$of>;
             #[expect(clippy::declare_interior_mutable_const, reason = "each `Lazy` begins with its own")]
             const EMPTY: Self::Cache = ::once_cell::sync::OnceCell::new();
 
-            fn target(held: &$of) -> &$of {
+            #[inline]
+            fn target(held: &Self::Held) -> &$of {
                 held
+            }
+
+            #[inline]
+            fn recall(memory: &'static $crate::registry::Memory) -> Option<Self::Held> {
+                $crate::registry::recall_host_handle(memory)
+            }
+
+            fn find_to_recall(
+                memory: &'static $crate::registry::Memory,
+                key: $crate::registry::Key<'_>,
+                init: &$crate::abi::InitView,
+            ) -> ::std::result::Result<Self::Held, $crate::registry::RegistryError> {
+                $crate::registry::find_host_handle_to_recall(memory, key, init)
+            }
+
+            fn forget(memory: &$crate::registry::Memory) {
+                $crate::registry::forget_host_handle::<$of>(memory)
             }
 
             fn into_owned(made: $of) -> ::std::result::Result<$crate::host::Owned, String> {
@@ -140,8 +181,13 @@ macro_rules! host_handle {
             fn find(
                 key: $crate::registry::Key<'_>,
                 init: Option<&$crate::abi::InitView>,
-            ) -> ::std::result::Result<$of, $crate::registry::RegistryError> {
-                $crate::registry::find_host_handle(key, init)
+            ) -> ::std::result::Result<Self::Held, $crate::registry::RegistryError> {
+                $crate::registry::find_host_handle(key, init).map($crate::registry::Held::Own)
+            }
+
+            #[inline]
+            fn remembered(cache: &Self::Cache) -> Option<&$crate::registry::Handle<$of>> {
+                cache.get()
             }
 
             fn lend<'a>(
@@ -165,7 +211,12 @@ macro_rules! host_handle {
 }
 pub(crate) use host_handle;
 
-pub(crate) use self::handles::{find_host_handle, lend_host_handle};
+pub use self::handles::Held;
+pub(crate) use self::handles::{
+    find_host_handle, find_host_handle_to_recall, forget_host_handle, lend_host_handle, recall_host_handle,
+};
+pub use self::memory::Memory;
+pub(crate) use self::memory::forget_all;
 
 /// A value of the registry. Derefs to it; dropping it does not close the value.
 ///
@@ -219,6 +270,9 @@ impl Key<'_> {
 /// again: at once after the first failure, after 50 ms to 5 s of back-off from then on. A value made
 /// in `on_load` becomes visible to others when the generation is published.
 ///
+/// A generation remembers what it found, until a value leaves its key somewhere in the registry; so asking
+/// again costs no call of the host. What is remembered counts as held until the generation next asks.
+///
 /// # Errors
 ///
 /// [`RegistryError`].
@@ -245,6 +299,24 @@ pub fn get<T: ?Sized + Keep>(key: &str) -> Result<Handle<T>, RegistryError> {
 /// [`RegistryError::NotFound`] if there was no value.
 pub fn remove(key: &str) -> Result<(), RegistryError> {
     module("").remove(key)
+}
+
+/// A key with wishes: a configuration to follow, a restart with each reload, a deadline.
+///
+/// ```no_run
+/// use plugin_api::prelude::*;
+///
+/// fn connect(url: &str) -> Result<db::Pool> {
+///     Ok(db::Pool::open(url)?)
+/// }
+///
+/// fn pool() -> Result<registry::Handle<db::Pool>> {
+///     let url: String = env_or("SHOP_DATABASE", "sqlite:shop.db")?;
+///     Ok(registry::entry("db").config(&url).get_or_init(|| connect(&url))?)
+/// }
+/// ```
+pub fn entry(key: &str) -> Entry<'_> {
+    Entry::new(Key { module: "", name: key, on_change: ON_CHANGE_KEEP })
 }
 
 /// Puts a service in the place of the one under `key`, or there where there is none.
@@ -291,10 +363,24 @@ impl Module<'_> {
         key: &str,
         init: impl FnOnce() -> Result<M, E>,
     ) -> Result<Handle<M::Kept>, RegistryError> {
+        let key = self.key(key);
+        let memory = memory::of::<M::Kept>(&key, <M::Kept as sealed::Keep>::forget);
+        if let Some(held) = memory.and_then(<M::Kept as sealed::Keep>::recall) {
+            return Ok(Handle(held));
+        }
         let mut init = Some(init);
-        // `init` lives until `find` returns, and the host runs it within, at most once.
-        <M::Kept as sealed::Keep>::find(self.key(key), Some(&init_view::<M::Kept, E, _>(&mut init)))
-            .map(Handle)
+        // `init` lives until these return, and the host runs it within, at most once.
+        let view = init_view::<M::Kept, E, _>(&mut init, &Wishes::default());
+        let found = match memory {
+            Some(memory) => <M::Kept as sealed::Keep>::find_to_recall(memory, key, &view),
+            None => <M::Kept as sealed::Keep>::find(key, Some(&view)),
+        };
+        found.map(Handle)
+    }
+
+    /// As [`entry`], in this module.
+    pub fn entry<'k>(&'k self, key: &'k str) -> Entry<'k> {
+        Entry::new(self.key(key))
     }
 
     /// As [`get`](fn@get), in this module.
@@ -338,12 +424,20 @@ impl Module<'_> {
 
 type InitFn = unsafe extern "C" fn(*mut c_void, *mut HandleId, *const ErrorSink) -> Status;
 
-/// What the host needs to run `init`, which has to live as long as the view is used.
+/// What the host needs to run `init`, which has to live as long as the view is used, and `wishes` too.
 fn init_view<T: ?Sized + Keep, E: Into<Error>, F: FnOnce() -> Result<T::Made, E>>(
     init: &mut Option<F>,
+    wishes: &Wishes,
 ) -> InitView {
     let call: InitFn = run::<T, E, F>;
-    InitView { size: size_of::<InitView>(), data: (&raw mut *init).cast(), call, timeout_ns: 0 }
+    InitView {
+        size: size_of::<InitView>(),
+        data: (&raw mut *init).cast(),
+        call,
+        timeout_ns: wishes.timeout_ns(),
+        flags: wishes.flags(),
+        config: StrView::new(wishes.config()),
+    }
 }
 
 /// Runs the author's init, in the guard.

@@ -33,7 +33,7 @@ fn layouts() -> Vec<Layout> {
         ErrorSink { data, report }
         BytesSink { data, write }
         HostTable { size, abi_version, generation, ctx, log, panicked, handle_clone, handle_drop, registry, db,
-                    data, safe, services, tx, pool, stream, listen }
+                    data, safe, services, tx, pool, stream, listen, registry_epoch }
         PluginTable { size, abi_version, descriptor, mount, routes, route_count, route_size, on_load, on_unload,
                       upgrade, check, memory, memory_stripes }
         PreviousView { size, generation, version }
@@ -47,7 +47,7 @@ fn layouts() -> Vec<Layout> {
         PanicView { size, message, file, line, column, thread }
         KeyView { size, module, key }
         TypeView { size, kind, name }
-        InitView { size, data, call, timeout_ns }
+        InitView { size, data, call, timeout_ns, flags, config }
         RegistryTable { size, get_or_init, get, remove }
         PoolConfigView { size, url, max_size, checkout_timeout_ns }
         StatementView { size, sql, params, param_count, flags }

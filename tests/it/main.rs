@@ -32,6 +32,8 @@ mod harness;
 mod lifecycle;
 // What works behind pgbouncer, and what is refused there.
 mod pgbouncer;
+// Keys that keep their value, restart it, or follow a configuration.
+mod policies;
 // One init per key, whatever happens in it.
 mod registry;
 // New code goes live, bad code changes nothing.

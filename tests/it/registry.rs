@@ -71,7 +71,6 @@ fn cold_key_asked_by_64_clients_has_one_init() {
     assert_eq!(probe.inits("cold"), 1);
     let slot = probe.host.slot("cold");
     assert_eq!((slot.created_by(), slot.failures()), (("probe".to_owned(), 1), 0), "{slot}");
-    assert!(slot.hits() >= 63, "{slot}");
 }
 
 /// Every client gets the init's error, or that the next try is not due; the next try succeeds.

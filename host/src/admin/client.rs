@@ -88,6 +88,16 @@ impl Client {
         self.ask("POST", "/api/safes", &body)
     }
 
+    /// Has an order about the registry carried out.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub fn registry(&self, order: &Value) -> Result<Value, ClientError> {
+        let body = serde_json::to_vec(order).expect("a `Value` always serialises");
+        self.ask("POST", "/api/registry", &body)
+    }
+
     fn ask(&self, method: &str, path: &str, body: &[u8]) -> Result<Value, ClientError> {
         let socket = self.state_dir.join(CONTROL_SOCKET);
         let answer = self.exchange(&socket, method, path, body).map_err(|source| match source.kind() {

@@ -9,6 +9,7 @@
 //! | `GET /api/host` | addresses, process, counts |
 //! | `GET /api/plugins` | every plugin: state, generation, routes, last outcome, parked generations |
 //! | `GET /api/registry` | every slot |
+//! | `POST /api/registry` | lets go of a value: `{"remove": {"module": "", "key": "db"}}`; control socket only |
 //! | `GET /api/db` | every pool of database connections; the texts of statements on the control socket only |
 //! | `GET /api/events` | what happened, the newest first |
 //! | `POST /api/plugins/NAME/rollback` | takes the plugin back, to `{"generation": N}` if it says so; control socket only |
@@ -43,7 +44,7 @@ use crate::host::Shared;
 use crate::http::Server;
 use crate::http::side::Handler;
 use crate::plugin::Plugins;
-use crate::registry::{Registry, unix_ms};
+use crate::registry::{Key, Overlay, Registry, unix_ms};
 use crate::safe::{Order, Safes};
 
 /// Name of the control socket in the state directory.
@@ -89,6 +90,10 @@ impl Admin {
         let is_order = *request.method() == Method::POST && request.uri().path() == "/api/safes";
         if is_order && trust == Trust::ControlSocket {
             return self.order(request.body());
+        }
+        let is_order = *request.method() == Method::POST && request.uri().path() == "/api/registry";
+        if is_order && trust == Trust::ControlSocket {
+            return self.registry_order(request.body());
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here");
@@ -141,6 +146,25 @@ impl Admin {
         match outcome {
             Ok(event) => json(&serde_json::to_value(&event).expect("an event is text and numbers")),
             Err(error) => text(StatusCode::UNPROCESSABLE_ENTITY, &crate::report::chain(&error)),
+        }
+    }
+
+    /// Lets go of a value of the registry.
+    fn registry_order(&self, body: &Bytes) -> Response<Bytes> {
+        match serde_json::from_slice::<RegistryOrder>(body) {
+            Err(error) => {
+                let words = format!(
+                    "the body must be as {{\"remove\": {{\"module\": \"\", \"key\": \"db\"}}}}: {error}"
+                );
+                text(StatusCode::BAD_REQUEST, &words)
+            }
+            Ok(RegistryOrder { remove: SlotName { module, key } }) => {
+                let key = Key::new(&module, &key);
+                match self.registry.remove(&Overlay::committed(), &key) {
+                    Ok(()) => json(&json!({ "removed": key.to_string() })),
+                    Err(error) => text(StatusCode::UNPROCESSABLE_ENTITY, &crate::report::chain(&error)),
+                }
+            }
         }
     }
 
@@ -245,6 +269,22 @@ struct RollbackDetails {
     /// Whose code is wanted; without it, that of the one before.
     #[serde(default)]
     generation: Option<u64>,
+}
+
+/// What can be done to the registry.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RegistryOrder {
+    remove: SlotName,
+}
+
+/// Names a slot.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SlotName {
+    #[serde(default)]
+    module: String,
+    key: String,
 }
 
 /// The plugin and the order in a path such as `/api/plugins/hello/rollback`.

@@ -50,7 +50,7 @@ pub enum Command {
     /// Shows a running host and its plugins
     Status(AskArgs),
     /// Shows what outlives the plugins' code
-    Registry(AskArgs),
+    Registry(RegistryArgs),
     /// Shows the pools of database connections
     Db(AskArgs),
     /// Shows what happened to plugins, the newest first
@@ -180,6 +180,45 @@ pub struct AskArgs {
     /// Which host.
     #[command(flatten)]
     pub place: PlaceArgs,
+}
+
+/// `host registry`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct RegistryArgs {
+    /// What to do; without it, `ls`.
+    #[command(subcommand)]
+    pub command: Option<RegistryCommand>,
+    /// How to answer, and of which host.
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+/// What can be done with the registry. Keys are written as `ls` prints them.
+#[derive(Debug, Subcommand)]
+pub enum RegistryCommand {
+    /// Lists every key
+    Ls {
+        /// How to answer, and of which host.
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Shows all that is known of one key
+    Show {
+        /// The key: `KEY`, or `MODULE/KEY`
+        key: String,
+        /// How to answer, and of which host.
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Lets go of a value: who holds it keeps it, who asks next makes a new one
+    Rm {
+        /// The key: `KEY`, or `MODULE/KEY`
+        key: String,
+        /// How to answer, and of which host.
+        #[command(flatten)]
+        ask: AskArgs,
+    },
 }
 
 /// `host rollback`.

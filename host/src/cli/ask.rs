@@ -1,4 +1,4 @@
-//! Commands that ask a running host: `status`, `registry`, `events`, `routes`.
+//! Commands that ask a running host: `status`, `events`, `routes`.
 //!
 //! Shows what the control socket answers and knows nothing else; `--json` passes it on as it is.
 
@@ -27,12 +27,6 @@ pub(super) fn status(args: &AskArgs) -> Result<ExitCode, CliError> {
         );
     }
     print(&status_text(&host, list(&plugins["plugins"]), now_ms()))
-}
-
-/// `host registry`.
-pub(super) fn registry(args: &AskArgs) -> Result<ExitCode, CliError> {
-    let answer = Client::new(&state_dir(&args.place)?).get("/api/registry")?;
-    if args.json { print_json(&answer) } else { print(&registry_text(list(&answer["slots"]), now_ms())) }
 }
 
 /// `host events`.
@@ -159,63 +153,6 @@ fn troubles(plugin: &Value) -> String {
     text
 }
 
-/// A table of slots, and below it the last failures.
-pub(super) fn registry_text(slots: &[Value], now: u64) -> String {
-    if slots.is_empty() {
-        return "nothing in the registry yet; it holds what plugins open with `registry::get_or_init`\n"
-            .to_owned();
-    }
-    let mut table = Table::new(&[
-        "KEY",
-        "STATE",
-        "TYPE",
-        "CREATED BY",
-        "AGE",
-        "HITS",
-        "FAILURES",
-        "RELOADS SURVIVED",
-        "USED BY",
-    ]);
-    let mut below = String::new();
-    for slot in slots {
-        let key = match slot["module"].as_str() {
-            Some(module) if !module.is_empty() => format!("{module}/{}", word(&slot["key"])),
-            _ => word(&slot["key"]),
-        };
-        let age = slot["created_at_ms"].as_u64().map(|at| lasted(now.saturating_sub(at)));
-        let used_by: Vec<String> = list(&slot["used_by"]).iter().map(word).collect();
-        table.row([
-            key.clone(),
-            word(&slot["state"]),
-            word(&slot["type"]),
-            author(&slot["created_by"]),
-            age.unwrap_or_default(),
-            word(&slot["hits"]),
-            word(&slot["failures"]),
-            word(&slot["reloads_survived"]),
-            used_by.join(", "),
-        ]);
-        let error = &slot["last_error"];
-        if let Some(message) = error["message"].as_str() {
-            let age = lasted(now.saturating_sub(error["at_ms"].as_u64().unwrap_or(now)));
-            // Writing to a `String` cannot fail.
-            let _ =
-                writeln!(below, "\n{key}: {} failed {age} ago: {}", author(&error["by"]), harmless(message));
-        }
-        if !slot["value"].is_null() {
-            let _ = writeln!(below, "\n{key}: {}", slot["value"]);
-        }
-    }
-    table.render("") + &below
-}
-
-fn author(author: &Value) -> String {
-    match author["plugin"].as_str() {
-        Some(plugin) => format!("{} g{}", harmless(plugin), author["generation"]),
-        None => String::new(),
-    }
-}
-
 /// A table of events.
 pub(super) fn events_text(events: &[Value]) -> String {
     if events.is_empty() {
@@ -242,12 +179,12 @@ pub(super) fn events_text(events: &[Value]) -> String {
     table.render("")
 }
 
-fn list(value: &Value) -> &[Value] {
+pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
 /// A value as a word: a text without its quotes, nothing for null.
-fn word(value: &Value) -> String {
+pub(super) fn word(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => harmless(text),
@@ -259,7 +196,7 @@ fn index(value: &Value) -> usize {
     value.as_u64().and_then(|number| usize::try_from(number).ok()).unwrap_or_default()
 }
 
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

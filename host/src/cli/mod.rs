@@ -26,6 +26,7 @@ mod log;
 mod new;
 mod order;
 mod ready;
+mod registry;
 mod run;
 mod safe;
 mod screen;
@@ -75,6 +76,14 @@ pub enum CliError {
     /// An order about a safe was not carried out.
     #[error(transparent)]
     Safe(#[from] OperateError),
+    /// The registry has no such key.
+    #[error("there is no key `{key}`; there {}", if known.is_empty() { "are none".to_owned() } else { format!("is {known}") })]
+    NoKey {
+        /// What was asked for.
+        key: String,
+        /// The keys there are.
+        known: String,
+    },
     /// The system refused something.
     #[error("cannot {doing}")]
     System {
@@ -106,6 +115,7 @@ impl CliError {
             | CliError::Handover(_)
             | CliError::Client(_)
             | CliError::Safe(_)
+            | CliError::NoKey { .. }
             | CliError::System { .. } => 1,
         }
     }
@@ -121,7 +131,7 @@ pub fn main() -> ExitCode {
         Command::New(args) => new::new(&args),
         Command::Check(args) => check::check(&args),
         Command::Status(args) => ask::status(&args),
-        Command::Registry(args) => ask::registry(&args),
+        Command::Registry(args) => registry::registry(args),
         Command::Events(args) => ask::events(&args),
         Command::Db(args) => db::db(&args),
         Command::Routes(args) => ask::routes(&args),

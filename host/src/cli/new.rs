@@ -244,4 +244,14 @@ fn greet(req: &Request) -> Result<String> {
     let name: String = req.param("name")?;
     Ok(format!("hello, {name}\n"))
 }
+
+// `cargo test` here runs handlers without a host.
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn greets_by_name() {
+        let app = plugin_api::testing::app!();
+        assert_eq!(app.get("/mars").text(), "hello, mars\n");
+    }
+}
 "#;

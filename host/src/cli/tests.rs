@@ -8,12 +8,13 @@ use serde_json::json;
 use tracing::Level;
 
 use super::args::{Cli, Command, RunArgs};
-use super::ask::{events_text, registry_text, status_text};
+use super::ask::{events_text, status_text};
 use super::check::{Finding, Refusal, complaint, details, table};
 use super::db::db_text;
 use super::log::{Fields, Format};
 use super::new::{Surroundings, check_name, covers, render_manifest, source};
 use super::ready::{Outcome, ReadyFile};
+use super::registry::{registry_text, slot_text};
 use super::screen::{Builds, sentence};
 use super::settings::RunSettings;
 use super::text::{harmless, lasted, took, url, utc};
@@ -412,6 +413,26 @@ fn registry_and_events_are_tables() {
 db   ready  db::Pool  shop g1     5 s  9     1         47                shop, bill
 
 db: bill g2 failed 2 s ago: refused
+"
+    );
+    let slot = json!({
+        "module": "bill", "key": "rates", "state": "ready", "type": "db::Pool", "kind": "host handle",
+        "created_at_ms": 1_795_262_462_000_u64, "hits": 9, "created_by": { "plugin": "shop", "generation": 1 },
+        "failures": 0, "made": 1, "reloads_survived": 47, "used_by": ["shop"], "policy": "configuration",
+        "config": { "url": "postgres://bob:***@db/shop" }, "value": null, "last_error": null, "is_orphan": true,
+    });
+    assert_eq!(
+        slot_text(&slot, 1_795_262_467_000),
+        "bill/rates: connected once, survived 47 reloads, 5 s old
+  type      db::Pool, host handle
+  made      by shop g1 at 2026-11-21 12:01:02 UTC
+  reloads   kept as long as its configuration is the same
+  config    {\"url\":\"postgres://bob:***@db/shop\"}
+  asked     9 answered by the host (what a generation remembers is not counted)
+  failures  0
+  used by   shop
+
+an orphan: nobody has asked for it since those who used it were reloaded or deleted; `host registry rm` lets go of it
 "
     );
     let event = json!({

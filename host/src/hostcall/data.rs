@@ -10,11 +10,11 @@ use plugin_api::abi::{
     ON_CHANGE_RESTART, Status,
 };
 
-use super::registry::{author, read_key, ready, run_init};
+use super::registry::{author, read_init, read_key, read_policy, ready, run_init};
 use super::{Caller, Failure, Held, guard, view};
 use crate::db::blocking;
 use crate::registry::data::{self, Begun, DataType, Tenure};
-use crate::registry::{DEFAULT_INIT_TIMEOUT, Value};
+use crate::registry::{DEFAULT_INIT_TIMEOUT, Expected, Value};
 
 /// The functions, for [`super::HostApi`].
 pub(super) static TABLE: DataTable =
@@ -55,7 +55,12 @@ unsafe extern "C" fn find(
 ) -> Status {
     let body = |caller: &Caller| {
         // SAFETY: the plugin passes views that are valid for this call.
-        let (key, ty, init) = unsafe { (read_key(key)?, read_type(caller, expected)?, init.as_ref()) };
+        let (key, ty) = unsafe { (read_key(key)?, read_type(caller, expected)?) };
+        // SAFETY: as above.
+        let init = if init.is_null() { None } else { Some(unsafe { read_init(init)? }) };
+        let init = init.as_ref();
+        // SAFETY: as above.
+        let policy = init.map(|init| unsafe { read_policy(init) }).transpose()?.unwrap_or_default();
         // On a thread that must not block: what is there and free, or an error.
         let is_hasty = blocking::is_forbidden();
         let timeout = if is_hasty { Duration::ZERO } else { timeout_of(init) };
@@ -63,7 +68,7 @@ unsafe extern "C" fn find(
         loop {
             let author = author(caller);
             let tenure = match init {
-                _ if is_hasty => match ready(caller, &key, &ty)? {
+                _ if is_hasty => match ready(caller, &key, Expected::from(&ty).with(policy))? {
                     Value::Data(tenure) => tenure,
                     Value::Host(_) | Value::Service(_) => {
                         return Err(Failure::invalid("the key holds something that is not data"));
@@ -72,9 +77,16 @@ unsafe extern "C" fn find(
                 Some(init) => {
                     // SAFETY: `init` belongs to the caller, who is inside this call and keeps it alive.
                     let mut run = || unsafe { run_init(caller, init) };
-                    caller.registry.data(&author, &caller.overlay, &key, &ty, timeout, Some(&mut run))?
+                    caller.registry.data(
+                        &author,
+                        &caller.overlay,
+                        &key,
+                        (&ty, policy),
+                        timeout,
+                        Some(&mut run),
+                    )?
                 }
-                None => caller.registry.data(&author, &caller.overlay, &key, &ty, timeout, None)?,
+                None => caller.registry.data(&author, &caller.overlay, &key, (&ty, policy), timeout, None)?,
             };
             // Waiting for the end of an upgrade must not keep the old value in its slot's place.
             let data = Arc::clone(tenure.data());
@@ -111,12 +123,21 @@ unsafe extern "C" fn prepare(
 ) -> Status {
     let body = |caller: &Caller| {
         // SAFETY: the plugin passes views that are valid for this call.
-        let (key, ty, init) = unsafe { (read_key(key)?, read_type(caller, expected)?, init.as_ref()) };
-        let Some(init) = init else { return Err(Failure::invalid("there is no init")) };
+        let (key, ty, init) = unsafe { (read_key(key)?, read_type(caller, expected)?, read_init(init)?) };
+        // SAFETY: as above.
+        let policy = unsafe { read_policy(&init)? };
+        let init = &init;
         // SAFETY: `init` belongs to the caller, who is inside this call and keeps it alive.
         let mut run = || unsafe { run_init(caller, init) };
         let author = author(caller);
-        Ok(caller.registry.prepare(&author, &caller.overlay, &key, &ty, timeout_of(Some(init)), &mut run)?)
+        Ok(caller.registry.prepare(
+            &author,
+            &caller.overlay,
+            &key,
+            (&ty, policy),
+            timeout_of(Some(init)),
+            &mut run,
+        )?)
     };
     // SAFETY: `ctx` and `error` come from the plugin under the table's contract.
     unsafe { guard(ctx, error, body) }

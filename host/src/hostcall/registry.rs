@@ -1,16 +1,19 @@
 //! The registry's functions in the host's table.
 #![expect(unsafe_code, reason = "reads the arguments of host calls")]
 
+use std::mem::offset_of;
 use std::time::Duration;
 
 use plugin_api::abi::{
-    ErrorSink, ErrorView, HandleId, HostCtx, InitView, KIND_HOST_HANDLE, KeyView, RegistryTable, Status,
-    TypeView,
+    ErrorSink, ErrorView, HandleId, HostCtx, INIT_CONFIGURED, INIT_RESTARTS, InitView, KIND_HOST_HANDLE,
+    KeyView, RegistryTable, Status, StrView, TypeView,
 };
 
 use super::{Caller, Failure, Held, guard, view};
 use crate::db::blocking;
-use crate::registry::{Author, DEFAULT_INIT_TIMEOUT, Expected, InitFailure, Key, RegistryError, Value};
+use crate::registry::{
+    Author, DEFAULT_INIT_TIMEOUT, Expected, InitFailure, Key, Policy, RegistryError, Value,
+};
 
 /// The functions, for [`super::HostApi`].
 pub(super) static TABLE: RegistryTable =
@@ -26,13 +29,16 @@ unsafe extern "C" fn get_or_init(
 ) -> Status {
     let body = |caller: &Caller| {
         // SAFETY: the plugin passes views that are valid for this call (contract of `RegistryTable`).
-        let (key, expected, init) = unsafe { (read_key(key)?, read_type(expected)?, *init) };
+        let (key, expected, init) = unsafe { (read_key(key)?, read_type(expected)?, read_init(init)?) };
+        // SAFETY: as above.
+        let policy = unsafe { read_policy(&init)? };
+        let expected = Expected::from(&expected).with(policy);
         let timeout = match init.timeout_ns {
             0 => DEFAULT_INIT_TIMEOUT,
             ns => Duration::from_nanos(ns),
         };
         if blocking::is_forbidden() {
-            let id = hand_out(caller, ready(caller, &key, &expected)?);
+            let id = hand_out(caller, ready(caller, &key, expected)?);
             // SAFETY: `out` is writable during this call.
             unsafe { out.write(id) };
             return Ok(());
@@ -41,7 +47,7 @@ unsafe extern "C" fn get_or_init(
             &author(caller),
             &caller.overlay,
             &key,
-            &expected,
+            expected,
             timeout,
             // SAFETY: `init` belongs to the caller, who is inside this call and keeps it alive.
             || unsafe { run_init(caller, &init) },
@@ -147,6 +153,49 @@ unsafe fn read_type(expected: *const TypeView) -> Result<String, Failure> {
     Ok(unsafe { view::text(expected.name, "the type's name")? }.to_owned())
 }
 
+/// Copies as much of an init as the plugin and this host both know; the rest is nought.
+///
+/// # Safety
+///
+/// `init` is null or points to an init of as many bytes as it says, which is valid for this call.
+pub(super) unsafe fn read_init(init: *const InitView) -> Result<InitView, Failure> {
+    if init.is_null() {
+        return Err(Failure::invalid("there is no init"));
+    }
+    // SAFETY: this function's contract: every init begins with its size.
+    let size = unsafe { (&raw const (*init).size).read() };
+    if size < INIT_V1 {
+        return Err(Failure::invalid(format!("the init has {size} bytes, version 1 has {INIT_V1}")));
+    }
+    // SAFETY: this function's contract: the first fields are there.
+    let first = unsafe { ((*init).data, (*init).call, (*init).timeout_ns) };
+    let (data, call, timeout_ns) = first;
+    let mut copy = InitView { size, data, call, timeout_ns, flags: 0, config: StrView::EMPTY };
+    if size >= size_of::<InitView>() {
+        // SAFETY: this function's contract: an init of this size has them.
+        (copy.flags, copy.config) = unsafe { ((*init).flags, (*init).config) };
+    }
+    Ok(copy)
+}
+
+/// Where the first form of an init ended.
+const INIT_V1: usize = offset_of!(InitView, timeout_ns) + size_of::<u64>();
+
+/// What an init says of when its value makes room for another.
+///
+/// # Safety
+///
+/// The text in `init` is valid as long as the result is used.
+pub(super) unsafe fn read_policy<'a>(init: &InitView) -> Result<Policy<'a>, Failure> {
+    let config = if init.flags & INIT_CONFIGURED == 0 {
+        None
+    } else {
+        // SAFETY: this function's contract.
+        Some(unsafe { view::text(init.config, "the configuration")? })
+    };
+    Ok(Policy { restarts: init.flags & INIT_RESTARTS != 0, config })
+}
+
 /// Lets the plugin make a value.
 ///
 /// # Safety
@@ -193,6 +242,7 @@ impl From<RegistryError> for Failure {
             RegistryError::Recursive { .. } => Status::RECURSIVE,
             RegistryError::WrongType { .. } => Status::WRONG_TYPE,
             RegistryError::Outdated { .. } => Status::OUTDATED,
+            RegistryError::Misconfigured { .. } => Status::MISCONFIGURED,
             RegistryError::Interface { .. } => Status::INTERFACE,
             RegistryError::Abandoned { .. } => Status::CLOSED,
             RegistryError::NotFound { .. } => Status::NOT_FOUND,

@@ -18,12 +18,12 @@ use plugin_api::abi::{
 
 use super::call::{self, Call};
 use super::handles::{Handles, Held};
-use super::registry::{author, read_key, ready, run_init};
+use super::registry::{author, read_init, read_key, read_policy, ready, run_init};
 use super::{Caller, Failure, guard, view};
 use crate::db::blocking;
 use crate::pins::{Code, Pin};
 use crate::registry::service::{Home, Interface, Service};
-use crate::registry::{DEFAULT_INIT_TIMEOUT, Value, Wanted};
+use crate::registry::{DEFAULT_INIT_TIMEOUT, Expected, Value, Wanted};
 
 /// The functions, for [`super::HostApi`].
 pub(super) static TABLE: ServiceTable =
@@ -117,9 +117,14 @@ unsafe extern "C" fn find(
 ) -> Status {
     let body = |caller: &Caller| {
         // SAFETY: the plugin passes views that are valid for this call.
-        let (key, wanted, init) = unsafe { (read_key(key)?, read_type(expected)?, init.as_ref()) };
+        let (key, wanted) = unsafe { (read_key(key)?, read_type(expected)?) };
+        // SAFETY: as above.
+        let init = if init.is_null() { None } else { Some(unsafe { read_init(init)? }) };
+        let init = init.as_ref();
+        // SAFETY: as above.
+        let policy = init.map(|init| unsafe { read_policy(init) }).transpose()?.unwrap_or_default();
         let service = if blocking::is_forbidden() {
-            match ready(caller, &key, &wanted.interface)? {
+            match ready(caller, &key, Expected::from(&wanted.interface).with(policy))? {
                 Value::Service(service) => service,
                 Value::Host(_) | Value::Data(_) => {
                     return Err(Failure::invalid("the key holds something that is not a service"));
@@ -145,7 +150,14 @@ unsafe extern "C" fn find(
                     Some(&mut run)
                 }
             };
-            caller.registry.service(&author(caller), &caller.overlay, &key, &wanted, timeout, init)?
+            caller.registry.service(
+                &author(caller),
+                &caller.overlay,
+                &key,
+                (&wanted, policy),
+                timeout,
+                init,
+            )?
         };
         let id = caller.handles.insert(Held::Service(service));
         // SAFETY: `out` is writable during this call.

@@ -48,6 +48,8 @@ impl HostApi {
             pool: &db::POOL_TABLE,
             stream: &db_stream::STREAM_TABLE,
             listen: &db_listen::LISTEN_TABLE,
+            // Of the registry that the caller holds.
+            registry_epoch: caller.registry.epoch(),
         });
         HostApi { table, caller }
     }

@@ -369,10 +369,10 @@ impl Shared {
             })
             .collect();
         drop(states);
-        for ((plugin, _), previous) in members.iter().zip(&previous) {
+        for ((plugin, generation), previous) in members.iter().zip(&previous) {
             if let Some(previous) = previous {
                 self.end(previous, UNLOAD_RELOADED);
-                self.registry.note_reload(&plugin.name);
+                self.registry.note_reload(&plugin.name, generation.number);
             }
             plugin.refusal.store(None);
         }

@@ -172,6 +172,7 @@ impl Shared {
         if let Some(lease) = &lease {
             self.end(lease, UNLOAD_REMOVED);
         }
+        self.registry.note_gone(&plugin.name);
         self.publish_without_code(plugin);
         drop(lease);
         self.record(

@@ -89,6 +89,17 @@ pub enum RegistryError {
         /// Who made the value.
         author: Author,
     },
+    /// Another plugin has made the value, from another configuration; it is as it was.
+    #[error(
+        "`{key}` was made by {author} from another configuration than this caller's; give both the same one, or each \
+         its own key or module: `registry::module(\"...\")`"
+    )]
+    Misconfigured {
+        /// The slot.
+        key: Key,
+        /// Who made the value.
+        author: Author,
+    },
     /// The slot holds the caller's type with another layout, and the value was not upgraded; it is as it was.
     #[error(
         "`{key}` holds a `{type_name}` as {author} lays it out, which cannot become this code's: {reason}"

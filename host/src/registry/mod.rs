@@ -19,6 +19,8 @@
 pub mod data;
 mod error;
 mod overlay;
+mod policy;
+mod redact;
 mod replace;
 pub mod service;
 mod slot;
@@ -35,12 +37,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use self::data::{DataType, Tenure};
 pub use self::error::{InitFailure, RegistryError};
 pub use self::overlay::Overlay;
 use self::overlay::Place;
+use self::policy::Fit;
+pub use self::policy::Policy;
 pub use self::replace::Wanted;
 use self::service::{Interface, Service};
 use self::slot::{Slot, Turn};
@@ -109,7 +113,14 @@ impl Value {
 
 /// What type a caller expects.
 #[derive(Clone, Copy, Debug)]
-pub enum Expected<'a> {
+pub struct Expected<'a> {
+    what: What<'a>,
+    policy: Policy<'a>,
+}
+
+/// A type, as a caller names it.
+#[derive(Clone, Copy, Debug)]
+enum What<'a> {
     /// A host handle, by the name of its type.
     Host(&'a str),
     /// Data, all of it.
@@ -120,43 +131,49 @@ pub enum Expected<'a> {
 
 impl<'a> From<&'a str> for Expected<'a> {
     fn from(name: &'a str) -> Expected<'a> {
-        Expected::Host(name)
+        Expected { what: What::Host(name), policy: Policy::default() }
     }
 }
 
 impl<'a> From<&'a String> for Expected<'a> {
     fn from(name: &'a String) -> Expected<'a> {
-        Expected::Host(name)
+        name.as_str().into()
     }
 }
 
 impl<'a> From<&'a DataType> for Expected<'a> {
     fn from(ty: &'a DataType) -> Expected<'a> {
-        Expected::Data(ty)
+        Expected { what: What::Data(ty), policy: Policy::default() }
     }
 }
 
 impl<'a> From<&'a Interface> for Expected<'a> {
     fn from(interface: &'a Interface) -> Expected<'a> {
-        Expected::Service(interface)
+        Expected { what: What::Service(interface), policy: Policy::default() }
     }
 }
 
-impl Expected<'_> {
+impl<'a> Expected<'a> {
+    /// The same, of a value that is made by these rules.
+    pub fn with(mut self, policy: Policy<'a>) -> Expected<'a> {
+        self.policy = policy;
+        self
+    }
+
     /// The type's name for humans.
     fn name(&self) -> String {
-        match self {
-            Expected::Host(name) => (*name).to_owned(),
-            Expected::Data(ty) => ty.name().to_owned(),
-            Expected::Service(interface) => interface.type_name(),
+        match self.what {
+            What::Host(name) => name.to_owned(),
+            What::Data(ty) => ty.name().to_owned(),
+            What::Service(interface) => interface.type_name(),
         }
     }
 
     fn accepts(&self, value: &Value) -> bool {
-        match (value, self) {
-            (Value::Host(resource), Expected::Host(name)) => resource.type_name() == *name,
-            (Value::Data(tenure), Expected::Data(ty)) => tenure.owner().0.is_same(ty),
-            (Value::Service(service), Expected::Service(interface)) => service.interface() == *interface,
+        match (value, self.what) {
+            (Value::Host(resource), What::Host(name)) => resource.type_name() == name,
+            (Value::Data(tenure), What::Data(ty)) => tenure.owner().0.is_same(ty),
+            (Value::Service(service), What::Service(interface)) => service.interface() == interface,
             _ => false,
         }
     }
@@ -213,9 +230,17 @@ pub struct Registry {
     slots: RwLock<HashMap<Key, Arc<Slot>>>,
     /// Which thread waits for which slot.
     waits: Graph,
+    /// Slots that are to take the place of others as soon as they hold a value. Lock order: `slots`, this.
+    successors: Mutex<HashMap<Key, Arc<Slot>>>,
     /// Order of creation, so that shutdown can reverse it.
     serial: AtomicU64,
+    /// How often a value has left its key. Who remembers a value with the number from before looking it up may
+    /// use it as long as the number is the same.
+    epoch: AtomicU64,
 }
+
+/// How often a look-up begins anew when what it found has just been removed or replaced.
+const TRIES: u32 = 64;
 
 impl Registry {
     /// An empty registry.
@@ -241,18 +266,28 @@ impl Registry {
         init: impl FnOnce() -> Result<Value, InitFailure>,
     ) -> Result<Value, RegistryError> {
         let expected = expected.into();
-        let value = loop {
-            match self.slot(overlay, key)?.turn(author, expected, timeout, &self.waits)? {
-                Turn::Ready(value) => break value,
-                Turn::Init(attempt) => {
-                    let outcome = attempt.run(init);
-                    break attempt.finish(outcome, expected, self.serial.fetch_add(1, Ordering::Relaxed))?;
+        let mut init = Some(init);
+        for _ in 0..TRIES {
+            let slot = self.slot(overlay, key, author, expected)?;
+            let value = match slot.turn(author, expected, timeout, &self.waits)? {
+                Turn::Gone => continue,
+                Turn::Ready(value) if slot.suits(author, expected) => value,
+                Turn::Ready(_) => {
+                    // Made for another configuration while this caller waited.
+                    self.put_in_place(&slot);
+                    continue;
                 }
-                Turn::Gone => {}
-            }
-        };
-        note_user(&value, expected, author, overlay);
-        Ok(value)
+                Turn::Init(attempt) => {
+                    let Some(init) = init.take() else { break };
+                    let outcome = attempt.run(init);
+                    attempt.finish(outcome, expected, self.serial.fetch_add(1, Ordering::Relaxed))?
+                }
+            };
+            self.put_in_place(&slot);
+            note_user(&value, expected, author, overlay);
+            return Ok(value);
+        }
+        Err(RegistryError::NotFound { key: key.clone() })
     }
 
     /// The value of `key`, if there is one. Never waits.
@@ -270,7 +305,12 @@ impl Registry {
         let expected = expected.into();
         let published = self.slots.read().get(key).cloned();
         let staged = overlay.get(key);
-        for slot in [overlay.over(key), published, staged].into_iter().flatten() {
+        for slot in [overlay.over(key), staged, published].into_iter().flatten() {
+            match slot.fit(author, expected) {
+                Fit::Use => {}
+                Fit::Replace => continue,
+                Fit::Refuse(error) => return Err(error),
+            }
             if let Some(found) = slot.peek(author, expected) {
                 let value = found?;
                 note_user(&value, expected, author, overlay);
@@ -295,10 +335,13 @@ impl Registry {
             left.flatten()
         };
         let staged = overlay.take(key);
-        let is_empty = published.is_none() && staged.is_none();
-        // Dropped here, after both locks: the last reference to a pool closes connections.
+        if published.is_none() && staged.is_none() {
+            return Err(RegistryError::NotFound { key: key.clone() });
+        }
+        self.changed();
+        // Dropped here, after all locks: the last reference to a pool closes connections.
         drop((published, staged));
-        if is_empty { Err(RegistryError::NotFound { key: key.clone() }) } else { Ok(()) }
+        Ok(())
     }
 
     /// Publishes what a generation registered while it was loading. Where another filled a key in the
@@ -314,10 +357,14 @@ impl Registry {
         }
         let replaced = self.commit_over(over);
         let mut lost = Vec::new();
+        let mut old = Vec::new();
         {
             let mut slots = self.slots.write();
             for slot in staged {
                 match slots.get(slot.key()) {
+                    Some(there) if slot.succeeds(there) => {
+                        old.extend(slots.insert(slot.key().clone(), slot));
+                    }
                     Some(there) if !there.leave_if_empty() => lost.push(slot),
                     _ => {
                         slots.insert(slot.key().clone(), slot);
@@ -325,8 +372,12 @@ impl Registry {
                 }
             }
         }
-        // Dropped without the lock.
-        drop((lost, replaced));
+        // Dropped without the lock, and after their successors can be found.
+        let old: Vec<_> = old.iter().filter_map(|slot| slot.leave().flatten()).collect();
+        if !old.is_empty() {
+            self.changed();
+        }
+        drop((lost, replaced, old));
     }
 
     /// Undoes what a generation registered while it was loading, newest first.
@@ -338,17 +389,35 @@ impl Registry {
         close_all(slots);
     }
 
-    /// Counts a reload for every value that `plugin` has used.
-    pub fn note_reload(&self, plugin: &str) {
+    /// Counts a reload for every value that `plugin` has used; it is at this generation now.
+    pub fn note_reload(&self, plugin: &str, generation: u64) {
         for slot in self.slots.read().values() {
-            slot.note_reload(plugin);
+            slot.note_reload(plugin, generation);
         }
+    }
+
+    /// Says that there is no such plugin any more: nobody will ask for what it alone has used.
+    pub fn note_gone(&self, plugin: &str) {
+        for slot in self.slots.read().values() {
+            slot.note_gone(plugin);
+        }
+    }
+
+    /// See the field. Lives as long as the registry.
+    pub fn epoch(&self) -> &AtomicU64 {
+        &self.epoch
+    }
+
+    /// Says that a value has left its key. After it has: who reads the new number finds what there is now.
+    fn changed(&self) {
+        self.epoch.fetch_add(1, Ordering::Release);
     }
 
     /// Closes and drops every value, the newest first.
     pub fn shutdown(&self) {
         let slots = std::mem::take(&mut *self.slots.write());
-        close_all(slots.into_values().collect());
+        let successors = std::mem::take(&mut *self.successors.lock());
+        close_all(slots.into_values().chain(successors.into_values()).collect());
     }
 
     /// Every slot that holds a value, is making one or failed to, sorted by key.
@@ -359,21 +428,42 @@ impl Registry {
         infos
     }
 
-    /// The slot to use for `key`: the published one if it is in use, else the loading generation's own.
-    fn slot(&self, overlay: &Overlay, key: &Key) -> Result<Arc<Slot>, RegistryError> {
+    /// The slot to use for `key`: the published one if it is in use and suits, else the loading generation's own.
+    fn slot(
+        &self,
+        overlay: &Overlay,
+        key: &Key,
+        author: &Author,
+        expected: Expected<'_>,
+    ) -> Result<Arc<Slot>, RegistryError> {
         if let Some(slot) = overlay.over(key) {
             return Ok(slot);
         }
         let published = self.slots.read().get(key).cloned();
-        if let Some(slot) = &published
-            && (slot.is_taken() || !overlay.is_open())
-        {
-            return Ok(Arc::clone(slot));
+        let mut old = None;
+        if let Some(slot) = published {
+            match slot.fit(author, expected) {
+                Fit::Use if slot.is_taken() || !overlay.is_open() => return Ok(slot),
+                Fit::Use => {}
+                Fit::Replace => old = Some(slot),
+                Fit::Refuse(error) => return Err(error),
+            }
         }
-        match overlay.place(key) {
+        match overlay.place(key, old.as_ref()) {
+            Place::Staged(slot) if matches!(slot.fit(author, expected), Fit::Replace) => {
+                // Nobody but this generation has seen it.
+                drop(overlay.take(key));
+                match overlay.place(key, old.as_ref()) {
+                    Place::Staged(slot) => Ok(slot),
+                    Place::Refused | Place::Published => Err(RegistryError::Abandoned { key: key.clone() }),
+                }
+            }
             Place::Staged(slot) => Ok(slot),
             Place::Refused => Err(RegistryError::Abandoned { key: key.clone() }),
-            Place::Published => Ok(self.published_slot(key)),
+            Place::Published => Ok(match old {
+                Some(old) => self.successor(key, &old),
+                None => self.published_slot(key),
+            }),
         }
     }
 
@@ -400,7 +490,7 @@ impl fmt::Debug for Registry {
 
 /// Lets a generation take over the data that it has found: at once, or when it is published.
 fn note_user(value: &Value, expected: Expected<'_>, author: &Author, overlay: &Overlay) {
-    if let (Value::Data(tenure), Expected::Data(ty)) = (value, expected)
+    if let (Value::Data(tenure), What::Data(ty)) = (value, expected.what)
         && !overlay.saw(tenure, ty, author)
     {
         tenure.note_user(ty, author);

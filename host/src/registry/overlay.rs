@@ -94,11 +94,14 @@ impl Overlay {
         matches!(*self.0.lock(), Stage::Open(_))
     }
 
-    /// Where `key` is to be registered. A staged slot is made if there is none.
-    pub(super) fn place(&self, key: &Key) -> Place {
+    /// Where `key` is to be registered. A staged slot is made if there is none: to take the place of `old`, if
+    /// that is something.
+    pub(super) fn place(&self, key: &Key, old: Option<&Arc<Slot>>) -> Place {
         match &mut *self.0.lock() {
             Stage::Open(open) => {
-                let slot = open.slots.entry(key.clone()).or_insert_with(|| Arc::new(Slot::new(key.clone())));
+                let slot = open.slots.entry(key.clone()).or_insert_with(|| {
+                    Arc::new(old.map_or_else(|| Slot::new(key.clone()), Slot::succeeding))
+                });
                 Place::Staged(Arc::clone(slot))
             }
             Stage::Committed => Place::Published,

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::overlay::Place;
 use super::service::{Interface, Service};
-use super::{Author, InitFailure, Key, Overlay, Registry, RegistryError, Value};
+use super::{Author, Expected, InitFailure, Key, Overlay, Policy, Registry, RegistryError, Value};
 
 /// What a key wants of its service.
 #[derive(Clone, Debug)]
@@ -34,13 +34,14 @@ impl Registry {
         author: &Author,
         overlay: &Overlay,
         key: &Key,
-        wanted: &Wanted,
+        (wanted, policy): (&Wanted, Policy<'_>),
         timeout: Duration,
         mut init: Option<&mut dyn FnMut() -> Result<Value, InitFailure>>,
     ) -> Result<Arc<Service>, RegistryError> {
+        let expected = Expected::from(&wanted.interface).with(policy);
         let mut find = || match &mut init {
-            Some(init) => self.get_or_init(author, overlay, key, &wanted.interface, timeout, init),
-            None => self.get(author, overlay, key, &wanted.interface),
+            Some(init) => self.get_or_init(author, overlay, key, expected, timeout, init),
+            None => self.get(author, overlay, key, expected),
         };
         let found = match find() {
             Err(RegistryError::Interface { author: maker, .. })
@@ -83,12 +84,13 @@ impl Registry {
             let slot = overlay.place_over(key);
             let slot = slot.ok_or_else(|| RegistryError::Abandoned { key: key.clone() })?;
             slot.put(value, author.clone(), serial)
-        } else if matches!(overlay.place(key), Place::Published) {
+        } else if matches!(overlay.place(key, None), Place::Published) {
             self.put_published(key, value, author.clone(), serial)
         } else {
             return Err(RegistryError::Abandoned { key: key.clone() });
         };
         note_replaced(old.as_ref(), key);
+        self.changed();
         // Dropped here, without a lock.
         drop(old);
         Ok(())
@@ -103,6 +105,7 @@ impl Registry {
         let slot = self.slots.read().get(key).cloned();
         let old = slot.and_then(|slot| slot.take_of(maker));
         note_replaced(old.as_ref(), key);
+        self.changed();
     }
 
     /// Publishes the services that a generation staged over others; what they replaced is returned, to be dropped
@@ -114,6 +117,9 @@ impl Registry {
             let replaced = self.put_published(staged.key(), value, author, serial);
             note_replaced(replaced.as_ref(), staged.key());
             old.extend(replaced);
+        }
+        if !old.is_empty() {
+            self.changed();
         }
         old
     }

@@ -8,17 +8,18 @@
 //! - The state's lock is held for a few assignments, never while an init runs or a value is dropped.
 //! - Every way out of an attempt (value, error, panic, given up) wakes all who wait for it.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::data::Tenure;
+use super::policy::{self, Fit, MadeWith, Policy};
 use super::service::Interface;
 use super::wait::{Graph, ThreadToken};
-use super::{Author, Expected, InitFailure, Key, RegistryError, Value, unix_ms};
+use super::{Author, Expected, InitFailure, Key, RegistryError, Value, What, redact, unix_ms};
 
 /// Back-off after the second failure in a row; it doubles from there.
 const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
@@ -29,6 +30,8 @@ const LONGEST_BACK_OFF: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Slot {
     key: Key,
+    /// The slot whose place it is to take.
+    old: Option<Weak<Slot>>,
     state: Mutex<State>,
     /// Signalled whenever an attempt ends.
     changed: Condvar,
@@ -43,6 +46,8 @@ struct State {
     content: Content,
     /// Set once, when the slot leaves the registry. It is empty then.
     is_gone: bool,
+    /// Values made under the key, in this slot and those whose place it took.
+    made: u64,
     /// Number of the last attempt that began.
     attempts: u64,
     /// The last failure, until a value is made.
@@ -64,9 +69,37 @@ struct Ready {
     author: Author,
     at: SystemTime,
     serial: u64,
+    made_with: MadeWith,
     /// Plugins that have used the value.
-    users: BTreeSet<Arc<str>>,
+    users: BTreeMap<Arc<str>, User>,
     reloads_survived: u64,
+}
+
+/// What is known of a plugin that has used a value.
+#[derive(Clone, Copy, Debug)]
+struct User {
+    /// The newest generation that has asked for it.
+    asked: u64,
+    /// The generation that the plugin is at; `None` once it is gone.
+    current: Option<u64>,
+}
+
+impl Ready {
+    /// Whether nobody has asked for the value since those who know it were reloaded.
+    fn is_orphan(&self) -> bool {
+        self.users.values().all(|user| user.current.is_none_or(|current| user.asked < current))
+    }
+
+    fn note_user(&mut self, author: &Author) {
+        if let Some(user) = self.users.get_mut(&author.plugin) {
+            user.asked = user.asked.max(author.generation);
+            // One of this name is back.
+            user.current = Some(user.current.unwrap_or(author.generation));
+        } else {
+            let user = User { asked: author.generation, current: Some(author.generation) };
+            self.users.insert(Arc::clone(&author.plugin), user);
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -121,10 +154,20 @@ pub struct SlotInfo {
     pub hits: u64,
     /// Failed attempts since the slot exists.
     pub failures: u64,
+    /// Values made under the key: 1 says that it was connected once.
+    pub made: u64,
     /// Reloads, of plugins that use it, since the value was made.
     pub reloads_survived: u64,
     /// Plugins that have used the value.
     pub used_by: Vec<String>,
+    /// Whether nobody has asked for the value since those plugins were reloaded, or they are gone.
+    pub is_orphan: bool,
+    /// When it makes room for a new one: `keep`, `restart` with each reload, `configuration`.
+    pub policy: Option<&'static str>,
+    /// The configuration it was made from, without secrets.
+    pub config: Option<serde_json::Value>,
+    /// Milliseconds since the init that is running began.
+    pub opening_ms: Option<u64>,
     /// The last failure, if there ever was one.
     pub last_error: Option<FailureInfo>,
     /// What the value says of itself.
@@ -179,9 +222,11 @@ impl Slot {
     pub(super) fn new(key: Key) -> Slot {
         Slot {
             key,
+            old: None,
             state: Mutex::new(State {
                 content: Content::Empty,
                 is_gone: false,
+                made: 0,
                 attempts: 0,
                 failed: None,
                 last_failure: None,
@@ -190,6 +235,18 @@ impl Slot {
             hits: AtomicU64::new(0),
             failures: AtomicU64::new(0),
         }
+    }
+
+    /// A slot that is to take the place of `old`.
+    pub(super) fn succeeding(old: &Arc<Slot>) -> Slot {
+        let slot = Slot { old: Some(Arc::downgrade(old)), ..Slot::new(old.key.clone()) };
+        slot.state.lock().made = old.state.lock().made;
+        slot
+    }
+
+    /// Whether it is to take the place of `old`.
+    pub(super) fn succeeds(&self, old: &Arc<Slot>) -> bool {
+        self.old.as_ref().is_some_and(|of| std::ptr::eq(of.as_ptr(), Arc::as_ptr(old)))
     }
 
     pub(super) fn key(&self) -> &Key {
@@ -273,6 +330,21 @@ impl Slot {
         }
     }
 
+    /// What the value is to a caller, by the rules of its key. An empty slot suits everybody.
+    pub(super) fn fit(&self, author: &Author, expected: Expected<'_>) -> Fit {
+        match &self.state.lock().content {
+            Content::Ready(ready) => {
+                policy::fit(&self.key, &ready.made_with, &ready.author, author, expected)
+            }
+            _ => Fit::Use,
+        }
+    }
+
+    /// Whether a caller may use what it was just given.
+    pub(super) fn suits(&self, author: &Author, expected: Expected<'_>) -> bool {
+        !matches!(self.fit(author, expected), Fit::Replace)
+    }
+
     /// Takes the value out, with its number in the order of creation.
     pub(super) fn take(&self) -> Option<(u64, Value)> {
         self.take_with_author().map(|(serial, value, _)| (serial, value))
@@ -324,17 +396,22 @@ impl Slot {
         let mut state = self.state.lock();
         state.attempts += 1;
         state.failed = None;
-        let mut users = BTreeSet::from([Arc::clone(&author.plugin)]);
-        let fresh = |users| {
-            Content::Ready(Ready { value, author, at: SystemTime::now(), serial, users, reloads_survived: 0 })
+        state.made += 1;
+        let mut fresh = Ready {
+            value,
+            author: author.clone(),
+            at: SystemTime::now(),
+            serial,
+            made_with: Policy::default().into(),
+            users: BTreeMap::new(),
+            reloads_survived: 0,
         };
-        let old = match &mut state.content {
-            Content::Ready(ready) => {
-                users.append(&mut ready.users);
-                std::mem::replace(&mut state.content, fresh(users))
-            }
-            content => std::mem::replace(content, fresh(users)),
-        };
+        if let Content::Ready(ready) = &mut state.content {
+            // Who used the old one will ask for the new one.
+            fresh.users.append(&mut ready.users);
+        }
+        fresh.note_user(&author);
+        let old = std::mem::replace(&mut state.content, Content::Ready(fresh));
         self.changed.notify_all();
         match old {
             Content::Ready(ready) => Some(ready.value),
@@ -353,7 +430,7 @@ impl Slot {
     /// Plugins other than `plugin` that have used the value.
     pub(super) fn other_users(&self, plugin: &str) -> Vec<Arc<str>> {
         match &self.state.lock().content {
-            Content::Ready(ready) => ready.users.iter().filter(|user| ***user != *plugin).cloned().collect(),
+            Content::Ready(ready) => ready.users.keys().filter(|user| ***user != *plugin).cloned().collect(),
             _ => Vec::new(),
         }
     }
@@ -375,11 +452,20 @@ impl Slot {
         true
     }
 
-    pub(super) fn note_reload(&self, plugin: &str) {
+    pub(super) fn note_reload(&self, plugin: &str, generation: u64) {
         if let Content::Ready(ready) = &mut self.state.lock().content
-            && ready.users.contains(plugin)
+            && let Some(user) = ready.users.get_mut(plugin)
         {
+            user.current = Some(generation);
             ready.reloads_survived += 1;
+        }
+    }
+
+    pub(super) fn note_gone(&self, plugin: &str) {
+        if let Content::Ready(ready) = &mut self.state.lock().content
+            && let Some(user) = ready.users.get_mut(plugin)
+        {
+            user.current = None;
         }
     }
 
@@ -389,7 +475,7 @@ impl Slot {
         author: &Author,
         expected: Expected<'_>,
     ) -> Result<Value, RegistryError> {
-        if let (Value::Data(tenure), Expected::Data(ty)) = (&ready.value, expected)
+        if let (Value::Data(tenure), What::Data(ty)) = (&ready.value, expected.what)
             && let (found, owner) = tenure.owner()
             && found.is_akin(ty)
         {
@@ -401,7 +487,7 @@ impl Slot {
                     reason: found.difference(ty),
                 });
             }
-        } else if let (Value::Service(service), Expected::Service(interface)) = (&ready.value, expected)
+        } else if let (Value::Service(service), What::Service(interface)) = (&ready.value, expected.what)
             && service.interface().name == interface.name
         {
             if service.interface() != interface {
@@ -420,9 +506,7 @@ impl Slot {
                 author: ready.author.clone(),
             });
         }
-        if !ready.users.contains(&author.plugin) {
-            ready.users.insert(Arc::clone(&author.plugin));
-        }
+        ready.note_user(author);
         self.hits.fetch_add(1, Ordering::Relaxed);
         Ok(ready.value.clone())
     }
@@ -549,8 +633,13 @@ impl Slot {
             created_at_ms: None,
             hits: self.hits.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),
+            made: state.made,
             reloads_survived: 0,
             used_by: Vec::new(),
+            is_orphan: false,
+            policy: None,
+            config: None,
+            opening_ms: None,
             last_error: state.last_failure.as_ref().map(|(at, by, failure)| FailureInfo {
                 message: failure.to_string(),
                 by: by.into(),
@@ -561,18 +650,24 @@ impl Slot {
             value: None,
         };
         let mut value = None;
+        let mut config = None;
         if let Content::Ready(ready) = &state.content {
             info.type_name = Some(ready.value.type_name().into_owned());
             info.kind = Some(ready.value.kind());
             info.created_by = Some((&ready.author).into());
             info.created_at_ms = Some(unix_ms(ready.at));
             info.reloads_survived = ready.reloads_survived;
-            info.used_by = ready.users.iter().map(ToString::to_string).collect();
+            info.used_by = ready.users.keys().map(ToString::to_string).collect();
+            info.is_orphan = ready.is_orphan();
+            info.policy = Some(ready.made_with.name());
+            config = ready.made_with.config.clone();
             value = Some(ready.value.clone());
-        } else if let Content::Opening { author, .. } = &state.content {
+        } else if let Content::Opening { author, since, .. } = &state.content {
             info.created_by = Some(author.into());
+            info.opening_ms = Some(u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX));
         }
         drop(state);
+        info.config = config.map(|config| redact::shown(&config));
         info.value = value.map(|value| value.describe());
         info
     }
@@ -627,9 +722,14 @@ impl Attempt {
                     author: self.author.clone(),
                     at: SystemTime::now(),
                     serial,
-                    users: BTreeSet::from([Arc::clone(&self.author.plugin)]),
+                    made_with: expected.policy.into(),
+                    users: BTreeMap::new(),
                     reloads_survived: 0,
                 });
+                if let Content::Ready(ready) = &mut state.content {
+                    ready.note_user(&self.author);
+                }
+                state.made += 1;
                 slot.changed.notify_all();
                 Ok(value)
             }

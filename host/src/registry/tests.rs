@@ -25,21 +25,41 @@ impl Resource for Thing {
     }
 }
 
-type Closed = Arc<parking_lot::Mutex<Vec<&'static str>>>;
+pub(super) type Closed = Arc<parking_lot::Mutex<Vec<&'static str>>>;
 
-fn thing(name: &'static str) -> Result<Value, InitFailure> {
+pub(super) fn thing(name: &'static str) -> Result<Value, InitFailure> {
     thing_of(name, &Closed::default())
 }
 
-fn thing_of(name: &'static str, closed: &Closed) -> Result<Value, InitFailure> {
+pub(super) fn thing_of(name: &'static str, closed: &Closed) -> Result<Value, InitFailure> {
     Ok(Value::Host(Arc::new(Thing { name, closed: Arc::clone(closed) })))
 }
 
-fn author(plugin: &str, generation: u64) -> Author {
+pub(super) fn author(plugin: &str, generation: u64) -> Author {
     Author { plugin: plugin.into(), generation }
 }
 
-const LONG: Duration = Duration::from_secs(20);
+pub(super) const LONG: Duration = Duration::from_secs(20);
+
+/// A value that drops something when it is dropped.
+pub(super) fn dropping(with: Box<dyn Any + Send>) -> Value {
+    struct Dropping(parking_lot::Mutex<Box<dyn Any + Send>>);
+    impl fmt::Debug for Dropping {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.debug_struct("Dropping").field("is_locked", &self.0.is_locked()).finish()
+        }
+    }
+    impl Resource for Dropping {
+        fn type_name(&self) -> &'static str {
+            "Thing"
+        }
+        fn describe(&self) -> serde_json::Value {
+            serde_json::json!({ "name": "dropping" })
+        }
+        fn close(&self) {}
+    }
+    Value::Host(Arc::new(Dropping(parking_lot::Mutex::new(with))))
+}
 
 /// Asks as a published generation does.
 fn ask(
@@ -143,7 +163,7 @@ fn a_slot_that_left_the_registry_is_not_filled() {
     let registry = Registry::new();
     let key = Key::new("", "db");
     ask(&registry, "db", || Err(InitFailure::Err("no route".into()))).unwrap_err();
-    let found = registry.slot(&Overlay::committed(), &key).unwrap();
+    let found = registry.slot(&Overlay::committed(), &key, &author("p", 1), "Thing".into()).unwrap();
     let loading = Overlay::open();
     registry
         .get_or_init(&author("q", 1), &loading, &key, "Thing", LONG, || thing("staged"))
@@ -345,9 +365,9 @@ fn a_removed_value_stays_with_its_holders() {
 fn reloads_are_counted_for_the_plugins_that_use_the_value() {
     let registry = Registry::new();
     ask(&registry, "db", || thing("db")).unwrap();
-    registry.note_reload("p");
-    registry.note_reload("p");
-    registry.note_reload("stranger");
+    registry.note_reload("p", 2);
+    registry.note_reload("p", 2);
+    registry.note_reload("stranger", 2);
     assert_eq!(registry.slots()[0].reloads_survived, 2);
 }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::data::{DataType, Tenure, Upgrade, UpgradeFailure};
 use super::slot::Slot;
-use super::{Author, InitFailure, Key, Overlay, Registry, RegistryError, Value, note_user};
+use super::{Author, Expected, InitFailure, Key, Overlay, Policy, Registry, RegistryError, Value, note_user};
 
 /// How long an upgrade waits for the users of the older value.
 pub(super) const UPGRADE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -76,15 +76,16 @@ impl Registry {
         author: &Author,
         overlay: &Overlay,
         key: &Key,
-        ty: &DataType,
+        (ty, policy): (&DataType, Policy<'_>),
         timeout: Duration,
         mut init: Option<&mut dyn FnMut() -> Result<Value, InitFailure>>,
     ) -> Result<Arc<Tenure>, RegistryError> {
         let mut last = RegistryError::NotFound { key: key.clone() };
+        let expected = Expected::from(ty).with(policy);
         for _ in 0..TRIES {
             let found = match &mut init {
-                Some(init) => self.get_or_init(author, overlay, key, ty, timeout, init),
-                None => self.get(author, overlay, key, ty),
+                Some(init) => self.get_or_init(author, overlay, key, expected, timeout, init),
+                None => self.get(author, overlay, key, expected),
             };
             match found {
                 Ok(Value::Data(tenure)) => return Ok(tenure),
@@ -128,20 +129,21 @@ impl Registry {
         author: &Author,
         overlay: &Overlay,
         key: &Key,
-        ty: &DataType,
+        (ty, policy): (&DataType, Policy<'_>),
         timeout: Duration,
         init: &mut dyn FnMut() -> Result<Value, InitFailure>,
     ) -> Result<(), RegistryError> {
         let mut last = RegistryError::NotFound { key: key.clone() };
+        let expected = Expected::from(ty).with(policy);
         for _ in 0..TRIES {
-            match self.get_or_init(author, overlay, key, ty, timeout, &mut *init) {
+            match self.get_or_init(author, overlay, key, expected, timeout, &mut *init) {
                 Ok(value) => {
                     note_user(&value, ty.into(), author, overlay);
                     return Ok(());
                 }
                 Err(error @ RegistryError::Outdated { .. }) => {
                     last = error.clone();
-                    let slot = self.slot(overlay, key)?;
+                    let slot = self.slot(overlay, key, author, expected)?;
                     if overlay.has_staged(&slot) {
                         return Ok(());
                     }

@@ -17,6 +17,7 @@ use std::ops::Deref;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
+use super::memory::Memory;
 use super::sealed::Keep;
 use super::{Handle, Key, RegistryError};
 use crate::abi::{
@@ -84,6 +85,27 @@ impl<T: fmt::Debug> fmt::Debug for Used<T> {
     }
 }
 
+/// Begins to use a value, if its cell allows it.
+///
+/// # Safety
+///
+/// `cell` is null or one that the host was asked to keep: it is readable as long as this library is mapped. Its value
+/// was found as a `T`.
+#[inline]
+unsafe fn begin<T>(cell: *const DataCell) -> Option<Used<T>> {
+    if cell.is_null() {
+        return None;
+    }
+    // SAFETY: this function's contract.
+    let before = unsafe { &(*cell).users }.fetch_add(1, Ordering::Acquire);
+    if before & (DATA_FROZEN | DATA_GONE | DATA_CLAIMED) == 0 {
+        return Some(Used::counted(cell));
+    }
+    // SAFETY: counted a few lines above.
+    unsafe { leave(cell) };
+    None
+}
+
 /// Takes a count back.
 ///
 /// # Safety
@@ -148,17 +170,32 @@ impl<T: Resident + Send + Sync> Keep for T {
         find(key, init, 0)
     }
 
-    fn lend(cache: &AtomicPtr<DataCell>, key: Key<'_>, init: &InitView) -> Result<Handle<T>, RegistryError> {
-        let cell = cache.load(Ordering::Acquire);
-        if !cell.is_null() {
-            // SAFETY: a cell that was asked to be kept stays readable as long as this library is mapped.
-            let before = unsafe { &(*cell).users }.fetch_add(1, Ordering::Acquire);
-            if before & (DATA_FROZEN | DATA_GONE | DATA_CLAIMED) == 0 {
-                return Ok(Handle(Used::counted(cell)));
-            }
-            // SAFETY: counted a line above.
-            unsafe { leave(cell) };
+    #[inline]
+    fn recall(memory: &'static Memory) -> Option<Used<T>> {
+        // SAFETY: `find_to_recall` asked for it to be kept, and a place is taken for one type.
+        unsafe { begin(memory.cell.load(Ordering::Acquire).cast()) }
+    }
+
+    fn find_to_recall(
+        memory: &'static Memory,
+        key: Key<'_>,
+        init: &InitView,
+    ) -> Result<Used<T>, RegistryError> {
+        if !memory.may_fill() {
+            return find(key, Some(init), 0);
         }
+        let found: Used<T> = find(key, Some(init), FIND_KEEP)?;
+        memory.fill_cell(found.cell.cast_mut().cast());
+        Ok(found)
+    }
+
+    #[inline]
+    fn remembered(cache: &AtomicPtr<DataCell>) -> Option<Handle<T>> {
+        // SAFETY: `lend` asked for it to be kept.
+        unsafe { begin(cache.load(Ordering::Acquire)) }.map(Handle)
+    }
+
+    fn lend(cache: &AtomicPtr<DataCell>, key: Key<'_>, init: &InitView) -> Result<Handle<T>, RegistryError> {
         let found: Used<T> = find(key, Some(init), FIND_KEEP)?;
         cache.store(found.cell.cast_mut(), Ordering::Release);
         Ok(Handle(found))

@@ -27,6 +27,8 @@ pub enum RegistryError {
     Outdated(String),
     /// The slot holds a service of the same name with other methods.
     Interface(String),
+    /// Another plugin has made the value from another configuration.
+    Misconfigured(String),
     /// The slot is empty.
     NotFound(String),
     /// The host did not do it for another reason.
@@ -45,6 +47,7 @@ impl RegistryError {
             RegistryError::WrongType(_) => Status::WRONG_TYPE,
             RegistryError::Outdated(_) => Status::OUTDATED,
             RegistryError::Interface(_) => Status::INTERFACE,
+            RegistryError::Misconfigured(_) => Status::MISCONFIGURED,
             RegistryError::NotFound(_) => Status::NOT_FOUND,
             RegistryError::Refused(_) => Status::FAILED,
         }
@@ -63,6 +66,7 @@ impl From<CallError> for RegistryError {
             Status::WRONG_TYPE => RegistryError::WrongType(words),
             Status::OUTDATED => RegistryError::Outdated(words),
             Status::INTERFACE => RegistryError::Interface(words),
+            Status::MISCONFIGURED => RegistryError::Misconfigured(words),
             Status::NOT_FOUND => RegistryError::NotFound(words),
             _ => RegistryError::Refused(words),
         }
@@ -80,6 +84,7 @@ impl fmt::Display for RegistryError {
             | RegistryError::WrongType(words)
             | RegistryError::Outdated(words)
             | RegistryError::Interface(words)
+            | RegistryError::Misconfigured(words)
             | RegistryError::NotFound(words)
             | RegistryError::Refused(words) => f.write_str(words),
         }

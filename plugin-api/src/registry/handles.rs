@@ -1,12 +1,85 @@
 //! Host handles in the registry: found by name, released on drop.
 #![expect(unsafe_code, reason = "calls the host through the C ABI")]
 
+use std::mem::offset_of;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use once_cell::sync::OnceCell;
 
+use super::memory::{Lent, Memory};
 use super::sealed::HostHandle;
 use super::{Handle, Keep, Key, RegistryError, sealed};
-use crate::abi::{HandleId, InitView, KIND_HOST_HANDLE, StrView, TypeView};
+use crate::abi::{HandleId, HostTable, InitView, KIND_HOST_HANDLE, StrView, TypeView};
 use crate::host::{self, Owned};
+
+/// A host handle: of one's own, or lent by what the generation remembers.
+#[derive(Debug)]
+pub enum Held<T: 'static> {
+    /// Released by its drop.
+    Own(T),
+    /// Counted as in use by its drop.
+    Lent(Lent<T>),
+}
+
+impl<T> Deref for Held<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        match self {
+            Held::Own(handle) => handle,
+            Held::Lent(handle) => handle,
+        }
+    }
+}
+
+impl<T: Clone> Clone for Held<T> {
+    fn clone(&self) -> Held<T> {
+        Held::Own(T::clone(self))
+    }
+}
+
+/// The number that changes when a value leaves its key; `None` for a host that has none.
+#[inline]
+fn epoch() -> Option<&'static AtomicU64> {
+    let host = host::table().ok()?;
+    if host.size < offset_of!(HostTable, registry_epoch) + size_of::<*const AtomicU64>() {
+        return None;
+    }
+    // SAFETY: a host whose table reaches this far has filled it in, for as long as the table lives.
+    unsafe { host.registry_epoch.as_ref() }
+}
+
+/// What the generation remembers, if it is still the key's.
+#[inline]
+pub(crate) fn recall_host_handle<T: HostHandle>(memory: &'static Memory) -> Option<Held<T>> {
+    // SAFETY: a place is taken for one type, and `find_host_handle_to_recall` fills in nothing else.
+    unsafe { memory.lend(epoch()?) }.map(Held::Lent)
+}
+
+/// As [`find_host_handle`]; remembers a clone.
+pub(crate) fn find_host_handle_to_recall<T: HostHandle + Clone + Send + Sync>(
+    memory: &'static Memory,
+    key: Key<'_>,
+    init: &InitView,
+) -> Result<Held<T>, RegistryError> {
+    let before = epoch().map(|epoch| epoch.load(Ordering::Acquire));
+    let found: T = find_host_handle(key, Some(init))?;
+    if let Some(before) = before
+        && memory.may_fill()
+    {
+        // SAFETY: a place is taken for one type. One that is still in use keeps what it has.
+        drop(unsafe { memory.fill(found.clone(), before) });
+    }
+    Ok(Held::Own(found))
+}
+
+/// Remembers it no more.
+pub(crate) fn forget_host_handle<T: HostHandle>(memory: &Memory) {
+    // SAFETY: a place is taken for one type.
+    unsafe { memory.forget::<T>() };
+}
 
 /// Finds a host handle, or makes it if there is an `init`, which lives until this returns.
 pub(crate) fn find_host_handle<T: HostHandle>(
@@ -30,7 +103,7 @@ pub(crate) fn find_host_handle<T: HostHandle>(
 }
 
 /// What the cache remembers, found at the first use.
-pub(crate) fn lend_host_handle<'a, T: Keep + sealed::Keep<Held = T> + HostHandle>(
+pub(crate) fn lend_host_handle<'a, T: Keep + sealed::Keep<Held = Held<T>> + HostHandle>(
     cache: &'a OnceCell<Handle<T>>,
     key: Key<'_>,
     init: &InitView,
@@ -41,5 +114,5 @@ pub(crate) fn lend_host_handle<'a, T: Keep + sealed::Keep<Held = T> + HostHandle
     // Not `get_or_try_init`: an init that uses its own `Lazy` has to reach the registry, which says
     // so, instead of waiting for itself in the cell.
     let found = find_host_handle(key, Some(init))?;
-    Ok(cache.get_or_init(|| Handle(found)))
+    Ok(cache.get_or_init(|| Handle(Held::Own(found))))
 }

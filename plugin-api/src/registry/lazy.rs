@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Keep, Key, RegistryError, init_view};
+use super::{Config, Keep, Key, RegistryError, Wishes, init_view};
 use crate::abi::{ON_CHANGE_KEEP, ON_CHANGE_RESTART};
 use crate::error::Error;
 
@@ -32,6 +32,8 @@ pub struct Lazy<T: ?Sized + Keep> {
     key: &'static str,
     init: fn() -> Result<T::Made, Error>,
     on_change: u32,
+    restarts: bool,
+    config: Option<fn() -> Result<Config, Error>>,
     cache: T::Cache,
 }
 
@@ -47,7 +49,7 @@ impl<T: ?Sized + Keep> Lazy<T> {
         key: &'static str,
         init: fn() -> Result<T::Made, Error>,
     ) -> Lazy<T> {
-        Lazy { module, key, init, on_change: ON_CHANGE_KEEP, cache: T::EMPTY }
+        Lazy { module, key, init, on_change: ON_CHANGE_KEEP, restarts: false, config: None, cache: T::EMPTY }
     }
 
     /// Data of a layout that cannot be upgraded to today's is dropped and made anew, and so is a service that this
@@ -57,15 +59,57 @@ impl<T: ?Sized + Keep> Lazy<T> {
         self
     }
 
+    /// Each generation makes a new value: as [`Entry::restart_on_reload`](super::Entry::restart_on_reload).
+    pub const fn restart_on_reload(mut self) -> Lazy<T> {
+        self.restarts = true;
+        self
+    }
+
+    /// The value follows a configuration: as [`Entry::config`](super::Entry::config). Asked for once in a
+    /// generation, before its first use of the value.
+    ///
+    /// ```no_run
+    /// use plugin_api::prelude::*;
+    ///
+    /// static DB: registry::Lazy<db::Pool> = registry::Lazy::new("db", || Ok(db::Pool::open(&url()?)?))
+    ///     .config(|| registry::Config::of(&url()?));
+    ///
+    /// fn url() -> Result<String> {
+    ///     Ok(env_or("SHOP_DATABASE", "sqlite:shop.db".to_owned())?)
+    /// }
+    /// # fn main() {}
+    /// ```
+    pub const fn config(mut self, config: fn() -> Result<Config, Error>) -> Lazy<T> {
+        self.config = Some(config);
+        self
+    }
+
     /// The value, found or made at the first use: `&Handle<T>` for host handles, a counted `Handle<T>` for
     /// data and services.
     ///
     /// # Errors
     ///
     /// As [`get_or_init`](fn@super::get_or_init). A failure is not remembered here: the next call tries again.
+    #[inline]
     pub fn get(&self) -> Result<T::Lent<'_>, RegistryError> {
+        match T::remembered(&self.cache) {
+            Some(value) => Ok(value),
+            None => self.find(),
+        }
+    }
+
+    #[cold]
+    fn find(&self) -> Result<T::Lent<'_>, RegistryError> {
         let mut init = Some(self.init);
-        T::lend(&self.cache, self.place(), &init_view::<T, Error, _>(&mut init))
+        let wishes = self.wishes()?;
+        T::lend(&self.cache, self.place(), &init_view::<T, Error, _>(&mut init, &wishes))
+    }
+
+    fn wishes(&self) -> Result<Wishes, RegistryError> {
+        let config = self.config.map(|config| config()).transpose().map_err(|error| {
+            RegistryError::Refused(format!("there is no configuration for `{}`: {}", self.key, error.chain()))
+        })?;
+        Ok(Wishes { restarts: self.restarts, config, timeout: None })
     }
 
     fn place(&self) -> Key<'static> {
@@ -81,7 +125,8 @@ impl<T: ?Sized + Keep> Lazy<T> {
 #[doc(hidden)]
 pub fn prepare<T: ?Sized + Keep>(lazy: &Lazy<T>) -> Result<(), Error> {
     let mut init = Some(lazy.init);
-    Ok(T::prepare(&lazy.cache, lazy.place(), &init_view::<T, Error, _>(&mut init))?)
+    let wishes = lazy.wishes()?;
+    Ok(T::prepare(&lazy.cache, lazy.place(), &init_view::<T, Error, _>(&mut init, &wishes))?)
 }
 
 impl<T: ?Sized + Keep> fmt::Debug for Lazy<T> {

@@ -44,3 +44,15 @@ fn list(_: &Request) -> Result<String> {
     }
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn counts_by_name() {
+        let app = plugin_api::testing::app!();
+        assert_eq!(app.get("/apples").text(), "1\n");
+        assert_eq!(app.get("/pears").text(), "1\n");
+        assert_eq!(app.get("/apples").text(), "2\n");
+        assert_eq!(app.get("/").text(), "3 in all\napples: 2\npears: 1\n");
+    }
+}

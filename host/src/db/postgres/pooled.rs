@@ -20,7 +20,7 @@ pub(super) fn take_from(url: &str) -> (String, bool) {
     let Some((base, query)) = url.split_once('?') else { return (url.to_owned(), false) };
     let (own, kept): (Vec<&str>, Vec<&str>) =
         query.split('&').partition(|part| part.starts_with("pgbouncer="));
-    let is_pooled = own.iter().any(|part| *part == "pgbouncer=true");
+    let is_pooled = own.contains(&"pgbouncer=true");
     let query = if kept.is_empty() { String::new() } else { format!("?{}", kept.join("&")) };
     (format!("{base}{query}"), is_pooled)
 }

@@ -5,7 +5,7 @@ use postgres_types::Type;
 use super::Postgres;
 use super::params::{Param, params};
 use super::text::Print;
-use crate::db::{ConfigError, Driver, QueryError, Value};
+use crate::db::{Driver, QueryError, Value};
 
 #[test]
 fn an_address_shows_no_password() {
