@@ -13,6 +13,8 @@ fn main() {
         "pthread_key_delete",
         "pthread_setspecific",
         "pthread_create",
+        "exit",
+        "abort",
     ] {
         println!("cargo:rustc-link-arg-bins=-Wl,--export-dynamic-symbol={name}");
     }

@@ -4,6 +4,8 @@
 mod abi;
 // What an operator types, and what is said when it is wrong.
 mod cli;
+// The table of faults, and those that no other room tests.
+mod faults;
 // What an importer of code must be immune to.
 mod importer;
 // What both database drivers promise, below the boundary.
@@ -16,10 +18,14 @@ mod db_handles;
 mod db_outage;
 // What a pool promises, on real databases.
 mod db_pool;
+// Each test of the pool that ours is measured by has its counterpart.
+mod dbutils;
 // Handlers that do not return cost their own plugin, and nobody else.
 mod deadlines;
 // Live values that become what their edited definition says.
 mod evolution;
+// What a type is called in memory, tried with definitions by chance.
+mod fingerprint;
 // The harness keeps its promises.
 mod harness;
 // Hooks at both ends of a generation's life.
@@ -36,10 +42,12 @@ mod rollback;
 mod resident;
 // A plugin's own durable store.
 mod safe;
-// Code that outlives its generation, because somebody calls it.
-mod services;
 // What files and servers promise alike.
 mod safe_backends;
+// Code that outlives its generation, because somebody calls it.
+mod services;
+// The safe on a full disk.
+mod safe_disk;
 // Writes that the response waits for, waiting for changes, queues, shared safes.
 mod safe_later;
 // What a client gets, from good handlers and bad ones.

@@ -3,6 +3,7 @@
 //!
 //! Each case is one that once did, or might have.
 
+use tests::fixture::{compile_c, repository};
 use tests::host::{Launch, TestHost};
 use tests::wait::{SOON, eventually};
 use tests::workshop::Workshop;
@@ -232,4 +233,43 @@ fn a_removed_part_that_logs_when_dropped_does_not_hold_its_code() {
     });
     assert_eq!(ask(&host, "/probe/"), "0");
     assert!(host.log().contains("gone"), "{}", host.log());
+}
+
+/// Where a refused library was mapped another may come to lie, and is not taken for a copy of it.
+#[test]
+fn the_place_of_refused_code_is_free_for_other_code() {
+    let workshop = Workshop::open("misplaced");
+    let small = "use plugin_api::prelude::*;\nplugin! { routes: { get \"/\" => index } }\n\
+                 fn index(_: &Request) -> &'static str {\n    \"here\"\n}\n";
+    let bad = workshop.build(small, &[]);
+    let good = workshop.build(&small.replacen("get", "GET", 1), &[]);
+    let host = start(&good);
+    for build in 0..40 {
+        let other = [&bad[..], format!("build {build}").as_bytes()].concat();
+        let told = host.refuse("probe", |plugins| plugins.put_library("probe", &other));
+        assert!(told.contains("`get` is no method"), "build {build}: {told}");
+    }
+    host.reload("probe", |plugins| plugins.put_library("probe", &[&good[..], b"build"].concat()));
+    assert_eq!(ask(&host, "/probe/"), "here");
+}
+
+/// A library that leaves a process behind when it is tried does not keep its reload waiting for that process.
+#[test]
+fn a_process_that_a_constructor_leaves_behind_is_not_waited_for() {
+    let launch = Launch::new();
+    let source = launch.scratch().join("forks.c");
+    // The process goes when the host lets go of its standard input.
+    let words = "#include <unistd.h>\n\
+                 __attribute__((constructor)) static void leave(void) {\n    char c;\n    \
+                 if (fork() == 0) {\n        while (read(0, &c, 1) > 0) {\n        }\n        _exit(0);\n    }\n    \
+                 _exit(3);\n}\n";
+    std::fs::write(&source, words).unwrap();
+    let plugin = repository().join("tests/fixtures/c_plugin/plugin.c");
+    let flags = ["-shared", "-fPIC", source.to_str().unwrap()];
+    let library = std::fs::read(compile_c(&plugin, "libforks.so", &flags)).unwrap();
+    launch.plugins().install("probe", "version_a");
+    let host = launch.start();
+    let told = host.refuse("probe", |plugins| plugins.put_library("probe", &library));
+    assert!(told.contains("did not finish"), "{told}");
+    assert_eq!(host.get("/probe/ping").text(), "a");
 }

@@ -384,3 +384,57 @@ fn source_plugin_serves_after_a_crash_before_it_is_built() {
     assert_eq!(host.reload("hello", |_| plugin.edit("hello, world", "hello, mars")), 3);
     assert_eq!(host.get("/hello").text(), "hello, mars\n");
 }
+
+/// `exit` and `abort` in a handler fail that request and cost that thread; the process stays.
+#[test]
+fn handlers_that_end_their_process_cost_one_thread_each() {
+    let launch = Launch::new().supervised();
+    launch.plugins().install("shop", "crashes");
+    launch.plugins().install("yard", "crashes");
+    launch.plugins().install("zoo", "version_a");
+    let host = launch.start();
+    let pid = host.serving_pid();
+    for (path, what) in [("/shop/exit", "it called `exit(0)`"), ("/shop/abort", "it called `abort`")] {
+        let answer = host.get(path);
+        assert_eq!(answer.status, 500, "{path}: {}", answer.text());
+        assert!(host.log().contains(&format!("{what}; its thread is lost")), "{}", host.log());
+        assert_eq!((host.get("/shop/ping").text(), host.get("/zoo/ping").text()), ("c".into(), "a".into()));
+    }
+    // Threads of the plugin's own are stopped, and nobody waits for them.
+    for (path, what) in [("/yard/thread-exit", "`exit(0)`"), ("/yard/thread-abort", "`abort`")] {
+        assert_eq!(host.get(path).text(), "started");
+        let said = format!("yard g1 code of the plugin called {what}: its thread is stopped for ever");
+        eventually(SOON, "the host to say so", || {
+            if host.log().contains(&said) { Ok(()) } else { Err(host.log()) }
+        });
+    }
+    assert_eq!(host.get("/shop/ping").text(), "c");
+    assert_eq!(host.serving_pid(), pid);
+}
+
+/// They count as failures of new code.
+#[test]
+fn handlers_that_end_their_process_use_up_the_budget() {
+    let launch = Launch::new().supervised().arg("--probation=60s").arg("--budget=2");
+    launch.plugins().install("shop", "version_a");
+    let host = launch.start();
+    host.reload("shop", |plugins| plugins.replace("shop", "crashes"));
+    assert_eq!((host.get("/shop/exit").status, host.get("/shop/abort").status), (500, 500));
+    let status = host.wait_for("shop", "to be rolled back", |status| status.last_outcome() == "rolled_back");
+    assert_eq!((status.generation(), host.get("/shop/ping").text()), (Some(3), "a".to_owned()));
+}
+
+/// An I/O thread cannot be spared: its plugin takes the process along, and is out.
+#[test]
+fn inline_handlers_that_end_their_process_cost_a_restart() {
+    for (path, what) in [
+        ("/shop/inline-exit", "call of `exit` in GET /inline-exit"),
+        ("/shop/inline-abort", "SIGABRT in GET /inline-abort"),
+    ] {
+        let host = about_to_crash();
+        crash(&host, path);
+        assert_eq!(host.get("/shop/ping").text(), "a");
+        let reason = host.plugin("shop").reason();
+        assert_eq!(reason, format!("{what}, back to the code of generation 1"));
+    }
+}

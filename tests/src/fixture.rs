@@ -105,6 +105,14 @@ fn c_flags(name: &str) -> Option<&'static [&'static str]> {
         "c_plugin" => Some(&["-shared", "-fPIC"]),
         "c_plugin_nodelete" => Some(&["-shared", "-fPIC", "-Wl,-z,nodelete"]),
         "c_plugin_execstack" => Some(&["-shared", "-fPIC", "-Wl,-z,execstack"]),
+        "c_plugin_constructor_aborts" => Some(&["-shared", "-fPIC", "-DCONSTRUCTOR=abort()"]),
+        "c_plugin_constructor_crashes" => {
+            Some(&["-shared", "-fPIC", "-DCONSTRUCTOR=*(volatile char *)host_table = 1"])
+        }
+        "c_plugin_constructor_exits" => Some(&["-shared", "-fPIC", "-DCONSTRUCTOR=exit(0)"]),
+        "c_plugin_constructor_hangs" => Some(&["-shared", "-fPIC", "-DCONSTRUCTOR=for(;;)pause()"]),
+        "c_plugin_ifunc_crashes" => Some(&["-shared", "-fPIC", "-DIFUNC_CRASHES"]),
+        "c_plugin_missing_symbol" => Some(&["-shared", "-fPIC", "-DCALLS_WHAT_IS_NOT_THERE"]),
         "c_plugin_signal" => Some(&["-shared", "-fPIC", "-DHANDLES_A_SIGNAL"]),
         _ => None,
     }

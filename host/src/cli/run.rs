@@ -24,7 +24,7 @@ use super::text::program_name;
 use super::{CliError, print};
 use crate::config::FileConfig;
 use crate::host::{Host, HostConfig, Sockets};
-use crate::pins::{Recorder, record_crashes};
+use crate::pins::{Recorder, record_crashes, survive_ends};
 use crate::plugin::CRASH_FILE;
 use crate::supervisor::{Handover, Line, Order, Supervisor, notify};
 use crate::watch::scan::{ScanError, scan};
@@ -108,6 +108,7 @@ fn host(args: &RunArgs, supervised: Option<(&mut Handover, &Line)>) -> Result<Ex
     };
     let recorder = line.as_ref().map_or(Recorder::Words, |line| Recorder::Line(line.number()));
     record_crashes(recorder).map_err(CliError::system("set up signal handling"))?;
+    survive_ends();
     let terminal = Terminal::stderr();
     install(&terminal, settings.log.0);
     let screen = Screen::new(Arc::clone(&terminal), args.quiet);

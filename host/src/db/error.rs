@@ -232,7 +232,7 @@ pub enum QueryError {
     SessionLost,
     /// The connection could not be made again.
     #[error(transparent)]
-    Reconnect(#[from] ConnectError),
+    Reconnect(Box<ConnectError>),
     /// The connection belongs to another thread.
     #[error("this connection belongs to the thread that got it: ask for one on each thread")]
     WrongThread,
@@ -320,4 +320,10 @@ pub enum QueryError {
         "this connection is in use, by another thread or by a stream of rows: check out another one for this"
     )]
     Busy,
+}
+
+impl From<ConnectError> for QueryError {
+    fn from(error: ConnectError) -> QueryError {
+        QueryError::Reconnect(Box::new(error))
+    }
 }

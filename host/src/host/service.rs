@@ -105,6 +105,12 @@ impl Route for PluginRoute {
         &self.matched.lease.generation().account
     }
 
+    fn lost(&self) {
+        let generation = self.matched.lease.generation();
+        generation.panics.fetch_add(1, Ordering::Relaxed);
+        self.plugins.note_panic(generation);
+    }
+
     fn invoke(&self, request: &Incoming) -> Reply {
         let _entered = self.matched.lease.enter();
         match &request.scope {
@@ -184,7 +190,9 @@ fn ending(reply: &Reply) -> Ending {
             Ending::Answered { status: response.status().as_u16() }
         }
         Reply::Gated { reply, .. } => ending(reply),
-        Reply::Unavailable { .. } | Reply::Failed { .. } | Reply::Panicked { .. } => Ending::Failed,
+        Reply::Unavailable { .. } | Reply::Failed { .. } | Reply::Lost { .. } | Reply::Panicked { .. } => {
+            Ending::Failed
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! - A route is dropped, and its generation unpinned, before the response is sent.
 //! - An inline handler costs no timer and no hand-off.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
@@ -26,6 +27,7 @@ use super::service::{Found, Incoming, Reply, Route, Service};
 use super::trouble::{Format, Trouble};
 use super::waiting::Waiting;
 use super::workers::{GivenUp, Refused, Workers};
+use crate::pins;
 use crate::share::Account;
 
 /// Seconds after which a client may try again where handlers hang.
@@ -187,10 +189,20 @@ impl<S: Service> Front<S> {
         incoming.scope = Some(waiting.scope());
         let (answers, mut answer) = oneshot::channel();
         let job = Box::new(move || {
-            let reply = run(&route, &incoming);
+            let answers = Cell::new(Some(answers));
+            let send = |reply| {
+                if let Some(answers) = answers.take() {
+                    // Nobody waits any more after the deadline.
+                    let _ = answers.send(reply);
+                }
+            };
+            let on_lost = |what: &str| {
+                route.lost();
+                send(Reply::Lost { message: format!("{what}; its thread is lost") });
+            };
+            let reply = pins::losable(&on_lost, || run(&route, &incoming));
             drop((route, incoming));
-            // Nobody waits any more after the deadline.
-            let _ = answers.send(reply);
+            send(reply);
         });
         let ticket = match self.workers.submit(&account, job) {
             Ok(ticket) => ticket,
@@ -207,6 +219,11 @@ impl<S: Service> Front<S> {
         let reply = reply.unwrap_or_else(|_| Reply::Panicked {
             message: "the host panicked while it ran the handler; see the log".to_owned(),
         });
+        if matches!(reply, Reply::Lost { .. }) {
+            // Another thread takes the place of the one that is lost, and nobody else would roll back.
+            self.workers.give_up(&ticket);
+            waiting.give_up();
+        }
         match settled(reply, deadline).await {
             Some(reply) => conclude(reply, &method, &id, Some(origin)),
             None => self.undecided(&id, origin),
@@ -350,6 +367,7 @@ fn conclude(reply: Reply, method: &Method, id: &str, origin: Option<Origin>) -> 
         }
         Reply::Failed { message } => ("handler failed", message),
         Reply::Unavailable { message } => ("handler lacks what it needs", message),
+        Reply::Lost { message } => ("handler ended its thread", message),
         Reply::Panicked { message } => ("handler panicked", message),
         Reply::Gated { .. } => ("handler failed", "its answer was not waited for".to_owned()),
     };

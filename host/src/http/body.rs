@@ -78,7 +78,8 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(super) fn new(bytes: Bytes, flight: Flight) -> Self {
+    pub(super) fn new(bytes: Bytes, mut flight: Flight) -> Self {
+        flight.answered();
         Self { bytes, _flight: flight }
     }
 }

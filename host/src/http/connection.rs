@@ -54,6 +54,8 @@ pub(super) struct Connection {
     /// Milliseconds of the thread's clock at the last change of phase or progress in writing.
     since: AtomicU64,
     in_flight: AtomicU32,
+    /// Of these, the ones whose response is not ready: the client waits for us and not we for the client.
+    unanswered: AtomicU32,
     is_http2: AtomicBool,
     /// Whether the client may still be sending when the last response leaves.
     must_linger: AtomicBool,
@@ -96,6 +98,15 @@ impl Connection {
     /// Whether no request is being answered, so that whatever hyper writes is its own.
     pub(super) fn is_quiet(&self) -> bool {
         matches!(self.phase(), Phase::Fresh | Phase::Head | Phase::Idle)
+    }
+
+    /// Whether every response is ready and the client is yet to take one.
+    pub(super) fn is_writing(&self) -> bool {
+        match self.phase() {
+            Phase::Writing => true,
+            Phase::Busy => self.unanswered.load(Relaxed) == 0,
+            _ => false,
+        }
     }
 
     pub(super) fn is_closing(&self) -> bool {
@@ -155,20 +166,33 @@ impl Connection {
 
 /// A request from its head to the last byte handed to hyper; kept in the response's body.
 #[derive(Debug)]
-pub(super) struct Flight(pub(super) Arc<Connection>);
+pub(super) struct Flight(pub(super) Arc<Connection>, IsAnswered);
+
+/// Whether a flight's response is ready.
+type IsAnswered = bool;
 
 impl Flight {
     pub(super) fn begin(connection: &Arc<Connection>) -> Self {
         connection.in_flight.fetch_add(1, Relaxed);
+        connection.unanswered.fetch_add(1, Relaxed);
         connection.thread.counters.in_flight.fetch_add(1, Relaxed);
         connection.closing.store(false, Relaxed);
         connection.enter(Phase::Busy);
-        Self(Arc::clone(connection))
+        Self(Arc::clone(connection), false)
+    }
+
+    /// The response is ready. HTTP/2 takes it no faster than the client lets it.
+    pub(super) fn answered(&mut self) {
+        if !std::mem::replace(&mut self.1, true) {
+            self.0.unanswered.fetch_sub(1, Relaxed);
+            self.0.progressed();
+        }
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
+        self.answered();
         self.0.thread.counters.in_flight.fetch_sub(1, Relaxed);
         if self.0.in_flight.fetch_sub(1, Relaxed) == 1 {
             self.0.enter(Phase::Writing);
@@ -214,6 +238,7 @@ impl Thread {
             phase: AtomicU8::new(Phase::Fresh as u8),
             since: AtomicU64::new(now),
             in_flight: AtomicU32::new(0),
+            unanswered: AtomicU32::new(0),
             is_http2: AtomicBool::new(false),
             must_linger: AtomicBool::new(false),
             closing: AtomicBool::new(false),
@@ -235,9 +260,9 @@ impl Thread {
         let now = self.read_clock();
         for connection in self.connections.lock().values() {
             let limit = match connection.phase() {
-                Phase::Busy => continue,
+                Phase::Busy if !connection.is_writing() => continue,
                 Phase::Fresh | Phase::Head => limits.header_timeout,
-                Phase::Writing => limits.write_timeout,
+                Phase::Busy | Phase::Writing => limits.write_timeout,
                 Phase::Idle => limits.idle_timeout,
                 Phase::Lingering => LINGER,
             };

@@ -90,6 +90,9 @@ pub trait Route: Send + 'static {
     /// Where its runs are booked: on its generation, and with it on its plugin.
     fn account(&self) -> &Arc<Account>;
 
+    /// Is told when the handler has ended its thread for good, in the place of the end of `invoke`.
+    fn lost(&self);
+
     /// Runs the handler on this thread. Never unwinds out of plugin code.
     fn invoke(&self, request: &Incoming) -> Reply;
 }
@@ -130,6 +133,11 @@ pub enum Reply {
     /// The handler returned any other error.
     Failed {
         /// The error and its causes, for the log.
+        message: String,
+    },
+    /// The handler has ended its thread for good.
+    Lost {
+        /// What it did, for the log.
         message: String,
     },
     /// The handler panicked.

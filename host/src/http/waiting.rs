@@ -50,6 +50,11 @@ impl<'a> Waiting<'a> {
         Arc::clone(&self.scope)
     }
 
+    /// Gives the request's transactions up: its handler will never return.
+    pub(super) fn give_up(&self) {
+        self.scope.abandon(Reason::Disconnected);
+    }
+
     /// The worker's answer; `None` at the deadline.
     pub(super) async fn answer<T>(
         &mut self,

@@ -81,7 +81,7 @@ impl Wire {
 
     /// Notes the outcome of a write to the socket.
     fn wrote(&self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if self.connection.phase() == Phase::Writing {
+        if self.connection.is_writing() {
             match outcome {
                 Poll::Ready(Ok(_)) => self.connection.progressed(),
                 Poll::Pending if self.connection.is_closing() => {
@@ -121,6 +121,10 @@ impl AsyncRead for Wire {
                 }
                 // Nothing filled: hyper takes it for the end of the stream and closes in order.
                 Poll::Ready(Ok(()))
+            }
+            // HTTP/2: the client lets nothing be written, so no write will find out.
+            Poll::Pending if this.connection.is_closing() && phase == Phase::Busy => {
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
             _ => outcome,
         }

@@ -108,6 +108,11 @@ impl Code {
         let _ = self.label.set(label);
     }
 
+    /// What it is called, if that has been said.
+    pub(super) fn label(&self) -> Option<&Label> {
+        self.label.get()
+    }
+
     /// Where it is mapped; `None` before it is.
     pub fn range(&self) -> Option<&Range<usize>> {
         self.range.get()

@@ -68,6 +68,14 @@ static IS_LINE: AtomicBool = AtomicBool::new(false);
 /// Whether a thread is writing its record already.
 static IS_CRASHING: AtomicBool = AtomicBool::new(false);
 
+/// Whether the process is ended because code of a plugin called `exit`.
+static IS_EXIT: AtomicBool = AtomicBool::new(false);
+
+/// Says that the process is about to be ended because code of a plugin called `exit`.
+pub(super) fn by_exit() {
+    IS_EXIT.store(true, Ordering::SeqCst);
+}
+
 /// Most frames of a record.
 const FRAMES: usize = 48;
 /// How far from the stack pointer an address may be that was meant for the stack.
@@ -159,6 +167,9 @@ impl Record {
         }
         if self.is_overflow {
             say(format_args!("overflow=1"));
+        }
+        if IS_EXIT.load(Ordering::SeqCst) {
+            say(format_args!("exit=1"));
         }
         let mut name = [0_u8; 16];
         say(format_args!("thread={}", thread_name(&mut name)));

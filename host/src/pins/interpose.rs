@@ -1,4 +1,4 @@
-//! The five functions of libc that the executable defines in its place.
+//! The functions of libc that the executable defines in its place.
 //!
 //! `host/build.rs` exports them from the binary; then the dynamic linker binds every library's calls to
 //! them. A program without these exports works the same, and its libraries are not tracked: [`self_test`]
@@ -50,7 +50,10 @@ pub fn self_test() -> Result<(), Unsupported> {
 }
 
 /// Whether what a library would be bound to, as `found` tells, is what is defined here.
-pub(super) fn compare(ours: [usize; 5], found: impl Fn(&std::ffi::CStr) -> usize) -> Result<(), Unsupported> {
+pub(super) fn compare(
+    ours: [usize; real::COUNT],
+    found: impl Fn(&std::ffi::CStr) -> usize,
+) -> Result<(), Unsupported> {
     match real::NAMES.into_iter().zip(ours).find(|(name, ours)| found(name) != *ours) {
         Some((name, _)) => Err(Unsupported::NotExported { name: name.to_string_lossy().into_owned() }),
         None => Ok(()),
@@ -58,7 +61,7 @@ pub(super) fn compare(ours: [usize; 5], found: impl Fn(&std::ffi::CStr) -> usize
 }
 
 #[cfg(all(target_os = "linux", target_env = "gnu", any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn exported() -> Option<[usize; 5]> {
+fn exported() -> Option<[usize; real::COUNT]> {
     Some(glibc::addresses())
 }
 
@@ -67,7 +70,7 @@ fn exported() -> Option<[usize; 5]> {
     target_env = "gnu",
     any(target_arch = "x86_64", target_arch = "aarch64")
 )))]
-fn exported() -> Option<[usize; 5]> {
+fn exported() -> Option<[usize; real::COUNT]> {
     None
 }
 
@@ -79,17 +82,20 @@ pub(super) mod glibc {
     use std::sync::Arc;
 
     use super::super::code::{self, Code, inside, is_executable, owner_of, owner_of_key};
+    use super::super::lost::{Ender, ender};
     use super::super::real::{self, Destructor, Start};
-    use super::super::thread;
+    use super::super::{crash, lost, thread};
 
     /// Where the definitions are, in the order of [`real::NAMES`].
-    pub(super) fn addresses() -> [usize; 5] {
+    pub(super) fn addresses() -> [usize; real::COUNT] {
         [
             __cxa_thread_atexit_impl as *const () as usize,
             pthread_key_create as *const () as usize,
             pthread_key_delete as *const () as usize,
             pthread_setspecific as *const () as usize,
             pthread_create as *const () as usize,
+            exit as *const () as usize,
+            abort as *const () as usize,
         ]
     }
 
@@ -114,6 +120,54 @@ pub(super) mod glibc {
         }
         // SAFETY: this function's contract.
         unsafe { real::thread_atexit(destructor, object, dso) }
+    }
+
+    /// Ends the process, or the thread of a plugin that asks for that.
+    ///
+    /// # Safety
+    ///
+    /// As for libc's function.
+    #[unsafe(no_mangle)]
+    #[unsafe(naked)]
+    pub(crate) unsafe extern "C" fn exit(code: c_int) -> ! {
+        #[cfg(target_arch = "x86_64")]
+        std::arch::naked_asm!("mov rsi, [rsp]", "jmp {}", sym exit_from);
+        #[cfg(target_arch = "aarch64")]
+        std::arch::naked_asm!("mov x1, x30", "b {}", sym exit_from);
+    }
+
+    unsafe extern "C" fn exit_from(code: c_int, caller: usize) -> ! {
+        match ender(caller) {
+            // SAFETY: the caller's contract.
+            Ender::Host => unsafe { real::exit(code) },
+            Ender::Plugin(label) => {
+                lost::keep(label, &format!("`exit({code})`"));
+                // Not on this thread: libc's own would run destructors under the feet of all others.
+                crash::by_exit();
+                real::abort()
+            }
+        }
+    }
+
+    /// Ends the process by SIGABRT, or the thread of a plugin that asks for that.
+    ///
+    /// # Safety
+    ///
+    /// As for libc's function.
+    #[unsafe(no_mangle)]
+    #[unsafe(naked)]
+    pub(crate) unsafe extern "C" fn abort() -> ! {
+        #[cfg(target_arch = "x86_64")]
+        std::arch::naked_asm!("mov rdi, [rsp]", "jmp {}", sym abort_from);
+        #[cfg(target_arch = "aarch64")]
+        std::arch::naked_asm!("mov x0, x30", "b {}", sym abort_from);
+    }
+
+    unsafe extern "C" fn abort_from(caller: usize) -> ! {
+        if let Ender::Plugin(label) = ender(caller) {
+            lost::keep(label, "`abort`");
+        }
+        real::abort()
     }
 
     /// Makes a key. One without a destructor is attributed by who calls, hence the detour.

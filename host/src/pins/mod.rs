@@ -3,7 +3,7 @@
 //! A Rust library brings its own `std`, which plants pointers to itself all over the process: a
 //! destructor for every thread-local of every thread that touched one, a destructor behind a pthread
 //! key, threads. Unmapping the library under any of them is a crash later, elsewhere. So the host's
-//! executable defines the five functions through which such pointers are planted; the dynamic linker
+//! executable defines the functions through which such pointers are planted; the dynamic linker
 //! prefers an executable's definition to libc's, and thus a library's call arrives in `interpose`,
 //! which books it on the library's [`Code`] before it passes it on.
 //!
@@ -26,6 +26,7 @@ mod code;
 mod crash;
 mod holders;
 mod interpose;
+mod lost;
 mod real;
 mod record;
 mod signals;
@@ -39,6 +40,7 @@ mod tests;
 pub use self::code::{Code, Label, Pin};
 pub use self::crash::{Recorder, Running, record_crashes};
 pub use self::interpose::{Unsupported, self_test};
+pub use self::lost::{losable, survive_ends};
 pub use self::record::Crash;
 pub use self::signals::handlers_in;
 pub use self::thread::{DrainOnDrop, attend, drain_if_due, is_due};

@@ -34,14 +34,21 @@ static KEY_CREATE: Real = Real::named(NAMES[1]);
 static KEY_DELETE: Real = Real::named(NAMES[2]);
 static SET_SPECIFIC: Real = Real::named(NAMES[3]);
 static CREATE: Real = Real::named(NAMES[4]);
+static EXIT: Real = Real::named(NAMES[5]);
+static ABORT: Real = Real::named(NAMES[6]);
+
+/// How many functions the executable defines in libc's place.
+pub(super) const COUNT: usize = 7;
 
 /// The names of all functions that the executable defines in libc's place.
-pub(super) const NAMES: [&CStr; 5] = [
+pub(super) const NAMES: [&CStr; COUNT] = [
     c"__cxa_thread_atexit_impl",
     c"pthread_key_create",
     c"pthread_key_delete",
     c"pthread_setspecific",
     c"pthread_create",
+    c"exit",
+    c"abort",
 ];
 
 impl Real {
@@ -63,7 +70,7 @@ impl Real {
 
 /// Looks all of them up; the name of the first that is not there, if any.
 pub(super) fn resolve() -> Result<(), &'static CStr> {
-    for real in [&THREAD_ATEXIT, &KEY_CREATE, &KEY_DELETE, &SET_SPECIFIC, &CREATE] {
+    for real in [&THREAD_ATEXIT, &KEY_CREATE, &KEY_DELETE, &SET_SPECIFIC, &CREATE, &EXIT, &ABORT] {
         if real.address().is_null() {
             return Err(real.name);
         }
@@ -128,6 +135,38 @@ pub(super) unsafe fn create(
     let real = function!(CREATE, Create, libc::EAGAIN);
     // SAFETY: this function's contract.
     unsafe { real(thread, attributes, start, argument) }
+}
+
+/// # Safety
+///
+/// As for libc's `exit`.
+pub(super) unsafe fn exit(code: c_int) -> ! {
+    let known = EXIT.address();
+    if known.is_null() {
+        // Without what is registered for the end; but it is the end.
+        // SAFETY: it takes a number.
+        unsafe { libc::_exit(code) }
+    }
+    // SAFETY: non-null by the check above, and libc's function of that name has this type.
+    let real = unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn(c_int) -> !>(known) };
+    // SAFETY: this function's contract.
+    unsafe { real(code) }
+}
+
+pub(super) fn abort() -> ! {
+    let known = ABORT.address();
+    if known.is_null() {
+        // SAFETY: they take numbers: the signal whose default action ends the process, and the exit code of
+        // a process that survived that.
+        unsafe {
+            libc::raise(libc::SIGABRT);
+            libc::_exit(127)
+        }
+    }
+    // SAFETY: non-null by the check above, and libc's function of that name has this type.
+    let real = unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn() -> !>(known) };
+    // SAFETY: it has no preconditions.
+    unsafe { real() }
 }
 
 /// Number of keys that a process may have.

@@ -15,6 +15,8 @@ pub struct Crash {
     pub address: Option<u64>,
     /// Whether the stack of the thread was used up.
     pub is_overflow: bool,
+    /// Whether code of a plugin called `exit` on a thread that the host cannot do without.
+    pub is_exit: bool,
     /// The thread's name.
     pub thread: Option<String>,
     /// Whose code was running; `None`: not a plugin's, as far as is known.
@@ -47,6 +49,7 @@ impl Crash {
                 self.address = u64::from_str_radix(value.trim_start_matches("0x"), 16).ok();
             }
             "overflow" => self.is_overflow = true,
+            "exit" => self.is_exit = true,
             "thread" => self.thread = text(),
             "plugin" => self.plugin = text(),
             "generation" => self.generation = value.parse().ok(),
@@ -62,6 +65,7 @@ impl Crash {
     pub fn what(&self) -> String {
         match (self.is_overflow, self.signal, self.address) {
             (true, ..) => "stack overflow".to_owned(),
+            _ if self.is_exit => "call of `exit`".to_owned(),
             (_, 0, _) => format!("exit code {} without a word", self.code.unwrap_or_default()),
             (_, signal, Some(address)) => format!("{} at address {address:#x}", name_of(signal)),
             (_, signal, None) => name_of(signal),

@@ -237,6 +237,13 @@ pub(super) fn keep_key(code: &Arc<Code>, key: u32, has_value: bool) {
     }
 }
 
+/// Whether a library has started this thread.
+pub(super) fn is_started_by_library() -> bool {
+    let started =
+        |record: Arc<Record>| lock(&record.kept).iter().any(|kept| matches!(kept.what, What::Started));
+    record().is_some_and(started)
+}
+
 /// Forgets a key that its library deleted: its values are no longer destroyed by anybody.
 pub(super) fn forget_key(key: u32) {
     for record in records() {

@@ -244,6 +244,9 @@ pub enum HookError {
     /// It panicked; message and place.
     #[error("panicked: {0}")]
     Panicked(String),
+    /// It ended its thread for good; what it did.
+    #[error("never returns: {0}")]
+    Lost(String),
 }
 
 /// Runs `on_load` on this thread.

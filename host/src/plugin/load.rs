@@ -23,7 +23,7 @@ use super::router::{self, Entry, Router};
 use super::stage::BuildId;
 use super::{Shared, descriptor, vetting};
 use crate::hostcall::Caller;
-use crate::pins::{Code, DrainOnDrop, Label};
+use crate::pins::{self, Code, DrainOnDrop, Label};
 use crate::registry::Overlay;
 use crate::report::chain;
 use crate::share::Account;
@@ -243,7 +243,7 @@ impl Shared {
         needs: &[String],
     ) -> Result<Library, (Refused, Option<Mapped>)> {
         let refused = |reason: String| Refused::new("open", reason);
-        let is_known = |address| !self.entries.lock().insert(address);
+        let is_known = |address| self.entries.lock().contains(&address);
         let opened = std::thread::scope(|scope| {
             let name = format!("open {} g{}", caller.plugin, caller.generation);
             let opener = std::thread::Builder::new().name(name);
@@ -263,7 +263,11 @@ impl Shared {
             thread.join().map_err(|_| refused("the host panicked while opening it".to_owned()))
         });
         match opened {
-            Ok(Ok(library)) => Ok(library),
+            Ok(Ok(library)) => {
+                // Not earlier: the address of what is refused is free for others once that is unmapped.
+                self.entries.lock().insert(library.entry_address);
+                Ok(library)
+            }
             Ok(Err(failure)) => Err((refused(chain(&failure.error)), failure.mapped)),
             Err(refused) => Err((refused, None)),
         }
@@ -300,7 +304,9 @@ impl Shared {
             let _drain = DrainOnDrop;
             for (_, name, hook) in named {
                 let pin = of_thread.pin(format!("`{name}`, which is still running"));
-                let outcome = hook.run(&of_thread.library);
+                // Nobody listens any more when the deadline has passed.
+                let on_lost = |what: &str| drop(done.send(Err(HookError::Lost(what.to_owned()))));
+                let outcome = pins::losable(&on_lost, || hook.run(&of_thread.library));
                 drop(pin);
                 // Nobody listens any more when the deadline has passed: then the rest is not run either.
                 if outcome.is_err() | done.send(outcome).is_err() {
@@ -321,6 +327,7 @@ impl Shared {
                 Ok(Err(HookError::Panicked(reason))) => {
                     Err(Refused::new(step, format!("`{name}` panicked: {reason}")))
                 }
+                Ok(Err(error @ HookError::Lost(_))) => Err(Refused::new(step, format!("`{name}` {error}"))),
                 Err(_) => Err(Refused::new(step, format!("`{name}` is still running after {allowed:?}"))),
             })?;
         }

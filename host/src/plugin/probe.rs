@@ -97,15 +97,18 @@ impl Probe {
         let spawn = |source| ProbeError::Spawn { program: self.program.clone(), source };
         let token = token().map_err(spawn)?;
         let (ours, theirs) = UnixStream::pair().map_err(spawn)?;
+        // Not a pipe: what was said can be read without waiting for the end, which a process that the library has
+        // started may put off for ever.
+        let (said, says) = UnixStream::pair().map_err(spawn)?;
+        said.set_nonblocking(true).map_err(spawn)?;
         let mut child = Command::new(&self.program)
             .args(["probe", "--token", &token])
             .arg(path)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
+            .stderr(Stdio::from(OwnedFd::from(says)))
             .spawn()
             .map_err(spawn)?;
-        let stderr = child.stderr.take();
         let line = read_line(&ours, Instant::now() + self.deadline);
         if let Ok(Some(line)) = &line
             && let Ok(report) = serde_json::from_str::<Report>(line)
@@ -120,11 +123,10 @@ impl Probe {
         }
         let status = if line.is_err() { None } else { wait_briefly(&mut child) };
         end(&mut child);
-        let mut output = String::new();
-        if let Some(stderr) = stderr {
-            // Bytes that are not text end the reading; what came before is enough for a hint.
-            let _ = stderr.take(2000).read_to_string(&mut output);
-        }
+        let mut output = Vec::new();
+        // Ends with an error where there is no end; what came before is enough for a hint.
+        let _ = said.take(2000).read_to_end(&mut output);
+        let output = String::from_utf8_lossy(&output);
         let output = output.trim().lines().last().unwrap_or_default().to_owned();
         match status {
             Some(status) => Err(ProbeError::Died { how: describe(status), output }),

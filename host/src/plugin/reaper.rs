@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use plugin_api::abi::UNLOAD_SHUTDOWN;
 
 use super::event::{Event, EventKind, Step, ms};
+use super::invoke::HookError;
 use super::library::Mapped;
 use super::stage::Staged;
 use super::{Generation, Shared, invoke};
@@ -232,6 +233,10 @@ impl Reaper {
         let (mapped, _staged, entry) = match body {
             Body::Mapped(mapped, staged) => (mapped, staged, None),
             Body::Generation(generation) => match Arc::try_unwrap(generation) {
+                // Whoever let go of it a moment ago may have left a pin.
+                Ok(generation) if code.pins() > 0 => {
+                    return Attempt::Held(again(Body::Generation(Arc::new(generation))));
+                }
                 Ok(generation) => {
                     self.shared.parked.note_bytes(&plugin, generation.library.heap_bytes().unwrap_or(0));
                     let entry = generation.library.entry_address;
@@ -312,15 +317,18 @@ fn start_hook(
     let name = format!("unload {} g{}", generation.plugin, generation.number);
     let run = move || {
         let _drain = DrainOnDrop;
-        let outcome = invoke::on_unload(&of_thread.library, reason);
         let (plugin, generation) = (Arc::clone(&of_thread.plugin), of_thread.number);
+        let tell = |problem| {
+            // Nobody listens any more when the deadline has passed.
+            if let Some(way) = way.lock().take() {
+                let _ = way.send(Task::HookEnded { plugin: Arc::clone(&plugin), generation, problem });
+            }
+        };
+        let on_lost = |what: &str| tell(Some(format!("`on_unload` {}", HookError::Lost(what.to_owned()))));
+        let outcome = pins::losable(&on_lost, || invoke::on_unload(&of_thread.library, reason));
         drop(of_thread);
         drop(pin);
-        let problem = outcome.err().map(|error| format!("`on_unload` {error}"));
-        // Nobody listens any more when the deadline has passed.
-        if let Some(way) = way.lock().take() {
-            let _ = way.send(Task::HookEnded { plugin, generation, problem });
-        }
+        tell(outcome.err().map(|error| format!("`on_unload` {error}")));
     };
     std::thread::Builder::new().name(name).spawn(run).map(drop)
 }

@@ -382,6 +382,14 @@ impl Registry {
         let mut slots = self.slots.write();
         Arc::clone(slots.entry(key.clone()).or_insert_with(|| Arc::new(Slot::new(key.clone()))))
     }
+
+    /// Puts a value where everybody sees it, and returns what was there. The map is locked, so that the slot
+    /// cannot leave it in between.
+    fn put_published(&self, key: &Key, value: Value, author: Author, serial: u64) -> Option<Value> {
+        let mut slots = self.slots.write();
+        let slot = slots.entry(key.clone()).or_insert_with(|| Arc::new(Slot::new(key.clone())));
+        slot.put(value, author, serial)
+    }
 }
 
 impl fmt::Debug for Registry {

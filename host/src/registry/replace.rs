@@ -78,14 +78,16 @@ impl Registry {
         }
         service.is_held_as(format!("service `{key}`"));
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        let slot = if overlay.is_open() {
-            overlay.place_over(key).ok_or_else(|| RegistryError::Abandoned { key: key.clone() })?
+        let value = Value::Service(service);
+        let old = if overlay.is_open() {
+            let slot = overlay.place_over(key);
+            let slot = slot.ok_or_else(|| RegistryError::Abandoned { key: key.clone() })?;
+            slot.put(value, author.clone(), serial)
         } else if matches!(overlay.place(key), Place::Published) {
-            self.published_slot(key)
+            self.put_published(key, value, author.clone(), serial)
         } else {
             return Err(RegistryError::Abandoned { key: key.clone() });
         };
-        let old = slot.put(Value::Service(service), author.clone(), serial);
         note_replaced(old.as_ref(), key);
         // Dropped here, without a lock.
         drop(old);
@@ -109,7 +111,7 @@ impl Registry {
         let mut old = Vec::new();
         for staged in over {
             let Some((serial, value, author)) = staged.take_with_author() else { continue };
-            let replaced = self.published_slot(staged.key()).put(value, author, serial);
+            let replaced = self.put_published(staged.key(), value, author, serial);
             note_replaced(replaced.as_ref(), staged.key());
             old.extend(replaced);
         }

@@ -6,6 +6,7 @@
 //! # Invariants
 //!
 //! - The lock is held from the first open to the close, also while the engine is opened anew.
+//! - After a failure nothing is believed that only the page cache says.
 //! - The file grows by blocks that are really there: a full disk shows when the file is to grow, not
 //!   when a page that the engine believes to own is written.
 
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use redb::{Builder, Database, DatabaseError, StorageBackend};
+use rustix::fs::Advice;
 
 use super::error::OpenError;
 
@@ -25,6 +27,12 @@ use super::error::OpenError;
 pub(super) trait Disk: Debug + Send + Sync {
     /// Opens the database, making it if there is none. The one opened before has been dropped.
     fn open(&self, builder: &Builder) -> Result<Database, DatabaseError>;
+
+    /// Forgets what is cached of it, before it is opened anew after a failure.
+    ///
+    /// A sync that fails leaves pages in the system's cache that are not on the disk and are not written
+    /// again: whoever reads them believes in what a power cut takes away.
+    fn distrust(&self);
 
     /// Lets another process have it. It is not opened again.
     fn close(&self);
@@ -38,6 +46,9 @@ pub(super) trait Disk: Debug + Send + Sync {
 
 /// Growth up to this many bytes is written as zeros; the rest of a bigger step is left to the file system.
 const FILLED_STEP: u64 = 64 << 20;
+
+/// What a safe leaves free on its file system, or a hundredth of it if that is less.
+const RESERVE: u64 = 64 << 20;
 
 /// A file of the host's.
 #[derive(Debug)]
@@ -93,6 +104,16 @@ impl Disk for FileDisk {
         builder.create_with_backend(FileBackend(Arc::clone(&self.shared)))
     }
 
+    fn distrust(&self) {
+        // What can still be written is; what cannot counts as clean afterwards, and clean pages are dropped. So
+        // the next read is one of the disk. (Reading around the cache would show the same, and leave the wrong
+        // pages to everybody who comes later.)
+        let _ = self.shared.file.sync_data();
+        if let Err(error) = rustix::fs::fadvise(&self.shared.file, 0, None, Advice::DontNeed) {
+            tracing::warn!(safe = %self.path.display(), "the page cache could not be dropped: {error}");
+        }
+    }
+
     fn close(&self) {
         // Otherwise the lock goes with the file, at the last drop.
         let _ = self.shared.file.unlock();
@@ -122,6 +143,7 @@ impl StorageBackend for FileBackend {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let old = self.len()?;
+        leave_room(&self.0.file, len.saturating_sub(old))?;
         let filled = old.saturating_add(FILLED_STEP).min(len);
         if let Err(error) = fill(&self.0.file, old, filled) {
             // As it was, or at least not shorter: the engine has not used the new part yet.
@@ -140,6 +162,22 @@ impl StorageBackend for FileBackend {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.0.file.write_all_at(data, offset)
     }
+}
+
+/// Refuses growth that would leave nothing to others on the same file system: logs, databases, builds.
+fn leave_room(file: &File, growth: u64) -> io::Result<()> {
+    // Where nobody knows, growing itself will tell.
+    let Ok(system) = rustix::fs::fstatvfs(file) else { return Ok(()) };
+    let free = system.f_bavail.saturating_mul(system.f_frsize);
+    let reserve = system.f_blocks.saturating_mul(system.f_frsize).div_euclid(100).min(RESERVE);
+    if growth == 0 || free >= growth.saturating_add(reserve) {
+        return Ok(());
+    }
+    let words = format!(
+        "the file system has {free} bytes left, and {growth} are needed beside the {reserve} that are left to others; \
+         make room, nothing has to be restarted"
+    );
+    Err(io::Error::new(io::ErrorKind::StorageFull, words))
 }
 
 /// Writes zeros from `from` to `to`.

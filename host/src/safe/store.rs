@@ -125,6 +125,7 @@ impl Store {
         {
             return Err(ReadError::Unavailable { reason: reason.clone() });
         }
+        self.disk.distrust();
         let opened = open_database(&*self.disk)
             .map_err(|error| error.to_string())
             .and_then(|(database, sequence)| Ok((Snapshot::of(&database)?, database, sequence)));

@@ -58,6 +58,11 @@ impl Handover {
             let socket = unsafe { OwnedFd::from_raw_fd(number) };
             handover.sockets.insert(name.to_owned(), socket);
         }
+        #[cfg(target_os = "linux")]
+        // SAFETY: the system copies the name. Started by way of a link in /proc, it would be the link's.
+        unsafe {
+            libc::prctl(libc::PR_SET_NAME, c"host".as_ptr())
+        };
         Ok(handover)
     }
 

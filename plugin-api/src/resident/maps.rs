@@ -11,7 +11,8 @@ use std::mem::forget;
 
 use super::{Kind, Misfit, Old, OldType, Resident, Shapes, Work};
 
-/// A reference as the address of what may be taken apart: nobody uses it any more.
+/// A key as the address of what may be taken apart: nobody uses it any more. Maps lend their keys for reading
+/// only, values for more.
 fn see<T>(part: &T, visit: &mut dyn FnMut(*mut u8)) {
     visit((&raw const *part).cast_mut().cast());
 }
@@ -36,9 +37,9 @@ macro_rules! maps {
 
             unsafe fn children(this: *mut Self, visit: &mut dyn FnMut(*mut u8)) {
                 // SAFETY: valid and unused by this function's contract.
-                for (key, value) in unsafe { &*this } {
+                for (key, value) in unsafe { &mut *this } {
                     see(key, visit);
-                    see(value, visit);
+                    visit((&raw mut *value).cast());
                 }
             }
 

@@ -36,7 +36,12 @@
 //! *Nothing in it points into a library.* There is no implementation for references, functions, `dyn`,
 //! `Rc` or `Arc<str>` (its empty value is a static). One exception is known: an *empty* `HashMap` or
 //! `HashSet` that never held anything points to a constant of the library it was made in. So the host keeps a
-//! library mapped while a value with such maps that it has used is alive.
+//! library mapped while a value with such maps that it has used is alive, and for good once a second library has
+//! used the value as well: a map can be moved out of it.
+//!
+//! What the text cannot say is what an author's unchecked code relies on, such as "this number is below that
+//! length". A crate that has such code and derives `Resident` for the type relies on every earlier version of
+//! itself; where that changes, the type has to change its name.
 //!
 //! *The code that drops it is mapped.* The host keeps the drop glue of one generation with each value. A
 //! newer one that asks for it with the same text puts its own in place, so the older is not needed.

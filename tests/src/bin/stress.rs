@@ -5,16 +5,16 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tests::stress::{Outcome, Plan, run, run_state};
+use tests::stress::{Outcome, Plan, run, run_crashes, run_state};
 
-const USAGE: &str =
-    "usage: ./tests/stress [--seconds N] [--reloads N] [--clients N] [--lingerers N] [--state] [--json]";
+const USAGE: &str = "usage: ./tests/stress [--seconds N] [--reloads N] [--clients N] [--lingerers N] [--state] [--crashes N] [--json]";
 
 fn main() -> ExitCode {
     let mut plan = Plan { duration: Duration::from_secs(60), reloads: u64::MAX, clients: 6, lingerers: 0 };
     let mut json = false;
     let mut is_timed = false;
     let mut with_state = false;
+    let mut crashes = 0;
     let mut args = std::env::args().skip(1);
     while let Some(flag) = args.next() {
         if flag == "--json" {
@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         };
         match flag.as_str() {
             "--seconds" => (plan.duration, is_timed) = (Duration::from_secs(number), true),
+            "--crashes" => crashes = number,
             "--reloads" => plan.reloads = number,
             "--clients" => plan.clients = usize::try_from(number).unwrap_or(usize::MAX),
             "--lingerers" => plan.lingerers = number,
@@ -45,7 +46,11 @@ fn main() -> ExitCode {
     if with_state && plan.reloads == u64::MAX {
         return usage("--state needs --reloads");
     }
-    let outcome = if with_state { run_state(plan.reloads, plan.clients) } else { run(plan) };
+    let outcome = match (crashes, with_state) {
+        (0, false) => run(plan),
+        (0, true) => run_state(plan.reloads, plan.clients),
+        (crashes, _) => run_crashes(crashes, plan.clients),
+    };
     if json {
         println!("{}", serde_json::to_string(&outcome).expect("numbers and texts are JSON"));
     } else {
@@ -71,14 +76,20 @@ fn table(outcome: &Outcome) {
         ("rss_last_kb", outcome.rss_last_kb),
         ("maps_first", outcome.maps_first),
         ("maps_last", outcome.maps_last),
+        ("crashes", outcome.crashes),
     ] {
         println!("{name:>14}  {value}");
     }
     for (name, value) in [
+        ("rss_growth_%", outcome.rss_growth_percent),
+        ("maps_growth_%", outcome.maps_growth_percent),
+        ("seconds", outcome.seconds),
         ("p50_ms", outcome.p50_ms),
         ("p99_ms", outcome.p99_ms),
         ("reload_p50_ms", outcome.reload_p50_ms),
         ("reload_p99_ms", outcome.reload_p99_ms),
+        ("restart_p50_ms", outcome.restart_p50_ms),
+        ("restart_max_ms", outcome.restart_max_ms),
     ] {
         println!("{name:>14}  {value:.2}");
     }

@@ -10,13 +10,15 @@
 //!   holds it.
 
 mod clients;
+mod crashes;
 mod memory;
 mod state;
 
-use std::fs;
-use std::time::{Duration, Instant};
+use std::fs::{self, File};
+use std::time::{Duration, Instant, SystemTime};
 
 use self::clients::Clients;
+pub use self::crashes::run_crashes;
 use self::memory::Memory;
 pub use self::state::run_state;
 use crate::fixture;
@@ -52,14 +54,20 @@ pub struct Outcome {
     pub unmapped: u64,
     /// Generations that have not, the current one aside.
     pub parked: u64,
-    /// Resident memory, the mean of the first tenth of the reloads.
+    /// Resident memory, the mean of the first tenth of the reloads, or of the first thousand.
     pub rss_first_kb: u64,
     /// The same of the last tenth.
     pub rss_last_kb: u64,
-    /// Mappings, the mean of the first tenth of the reloads.
+    /// Mappings, the mean of the same reloads.
     pub maps_first: u64,
     /// The same of the last tenth.
     pub maps_last: u64,
+    /// How much the one is more than the other, in percent.
+    pub rss_growth_percent: f64,
+    /// As above.
+    pub maps_growth_percent: f64,
+    /// How long it all took, in seconds.
+    pub seconds: f64,
     /// Half of the requests took no longer.
     pub p50_ms: f64,
     /// 99 of 100 requests took no longer.
@@ -68,6 +76,12 @@ pub struct Outcome {
     pub reload_p50_ms: f64,
     /// The same, 99 of 100.
     pub reload_p99_ms: f64,
+    /// Processes that were ended.
+    pub crashes: u64,
+    /// From the end of a process to the first answer of the next, median.
+    pub restart_p50_ms: f64,
+    /// The same, the longest.
+    pub restart_max_ms: f64,
     /// What must not happen and did, a line each. Empty is the goal.
     pub wrong: Vec<String>,
 }
@@ -99,12 +113,14 @@ pub fn run(plan: Plan) -> Outcome {
         took: Vec::new(),
         lingering: 0,
     };
-    let until = Instant::now() + plan.duration;
+    let begun = Instant::now();
+    let until = begun + plan.duration;
     while run.outcome.reloads < plan.reloads && Instant::now() < until {
         run.step();
     }
     // What serves in the end leaves no thread behind, whatever came last.
     run.reload("threads_and_locals", run.outcome.reloads + 1);
+    run.outcome.seconds = begun.elapsed().as_secs_f64();
     run.finish(clients)
 }
 
@@ -169,7 +185,7 @@ impl Run {
             2 => read("on_load_panics"),
             _ => read("on_load_errs"),
         };
-        self.put(&bytes);
+        self.put_refusable(&bytes);
         eventually(SOON, "bad code to be refused", || match self.host.plugin(SHOP) {
             status if status.last_outcome() == "refused" => Ok(()),
             status => Err(status),
@@ -184,6 +200,16 @@ impl Run {
         let begun = Instant::now();
         fs::rename(&hidden, self.host.plugins.library(SHOP)).expect("a rename within one directory");
         begun
+    }
+
+    /// Puts a library in place that looks as if it had been lying there: one that is cut short and fresh could
+    /// be the first half of a copy, and the host waits for the second.
+    fn put_refusable(&self, bytes: &[u8]) {
+        let hidden = self.host.plugins.path().join(".stress.refusable");
+        fs::write(&hidden, bytes).expect("the directory is writable");
+        let file = File::options().write(true).open(&hidden).expect("it was written just now");
+        file.set_modified(SystemTime::UNIX_EPOCH).expect("the owner may");
+        fs::rename(&hidden, self.host.plugins.library(SHOP)).expect("a rename within one directory");
     }
 
     fn finish(mut self, clients: Clients) -> Outcome {
@@ -241,11 +267,11 @@ impl Run {
         if outcome.reloads < JUDGE_MEMORY_FROM || self.plan.lingerers > 0 {
             return;
         }
-        for (what, first, last) in [
-            ("resident memory", outcome.rss_first_kb, outcome.rss_last_kb),
-            ("mappings", outcome.maps_first, outcome.maps_last),
+        for (what, first, last, growth) in [
+            ("resident memory", outcome.rss_first_kb, outcome.rss_last_kb, outcome.rss_growth_percent),
+            ("mappings", outcome.maps_first, outcome.maps_last, outcome.maps_growth_percent),
         ] {
-            if last * 100 > first * 102 {
+            if growth > 2.0 {
                 outcome.wrong.push(format!("{what} grew from {first} to {last}"));
             }
         }

@@ -172,7 +172,7 @@ impl Shared {
             }
         }
         for _ in 0..work.refill {
-            match self.take_slot().map(super::Slot::connect) {
+            match self.take_slot().map(super::shared::Slot::connect) {
                 Some(Ok(physical)) => self.hand_on(physical),
                 Some(Err(_)) | None => return,
             }

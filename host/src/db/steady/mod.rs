@@ -234,7 +234,7 @@ impl Steady {
     pub(super) fn check_out(&mut self) -> Result<(), ConnectError> {
         while self.levels == 0 {
             match self.ready(Ping::CHECKOUT, true) {
-                Err(QueryError::Reconnect(error)) => return Err(error),
+                Err(QueryError::Reconnect(error)) => return Err(*error),
                 // What was lost with the old one was an earlier borrower's; there is none now.
                 Err(_) => {}
                 Ok(_) => break,

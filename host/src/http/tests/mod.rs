@@ -118,6 +118,10 @@ impl Service for Fake {
 }
 
 impl Route for FakeRoute {
+    fn lost(&self) {
+        unreachable!("nothing of the fake ends its thread")
+    }
+
     fn is_inline(&self) -> bool {
         self.is_inline
     }

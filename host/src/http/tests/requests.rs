@@ -275,6 +275,26 @@ fn half_closed_client_gets_its_answer() {
     assert!(client.rest().ends_with("still there"));
 }
 
+/// HTTP/2 lets a client forbid every byte of a response; the connection has to end nevertheless.
+#[test]
+fn http2_client_that_takes_nothing_is_given_up() {
+    let limits = Limits { write_timeout: std::time::Duration::from_millis(30), ..one_thread() };
+    let server = Fake::default().inline("/fake", |_| ok("over two")).start(limits);
+    let mut stream = Client::connect(server.address()).stream.into_inner();
+    let get = http2_get();
+    let (preface, headers) = (&get[..24], &get[33..]);
+    // Its settings say: a window of no bytes.
+    let settings = b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0";
+    stream.write_all(&[preface, settings, headers].concat()).unwrap();
+
+    let mut bytes = Vec::new();
+    let ended = stream.read_to_end(&mut bytes);
+    let has_ended = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionReset;
+    assert!(ended.is_ok() || ended.as_ref().is_err_and(has_ended), "{ended:?}");
+    assert!(!bytes.windows(8).any(|part| part == b"over two"));
+    assert_eq!(server.numbers().requests, 1);
+}
+
 #[test]
 fn http2_with_prior_knowledge_is_answered() {
     let server = Fake::default().inline("/fake", |_| ok("over two")).start(Limits::default());

@@ -1,7 +1,8 @@
 //! A disk in memory that loses power, fails and fills up when told.
 //!
 //! What was written is seen at once, as through a page cache; what was synced survives. When the power
-//! goes, of what was not synced each sector survives by chance, some of them torn.
+//! goes, of what was not synced each sector survives by chance, some of them torn. A sync that fails does
+//! what Linux does: what it was to write stays in the cache, counts as written, and is on no disk.
 
 use std::collections::VecDeque;
 use std::io;
@@ -61,6 +62,8 @@ struct Core {
     failing_write: Option<u64>,
     writes: u64,
     fails_next_sync: bool,
+    /// Whether the cache is dropped when the safe asks for it.
+    distrust_works: bool,
     /// The file cannot grow beyond.
     capacity: u64,
     chance: Chance,
@@ -91,6 +94,7 @@ impl FakeDisk {
             failing_write: None,
             writes: 0,
             fails_next_sync: false,
+            distrust_works: true,
             capacity: u64::MAX,
             chance: Chance::new(seed),
         })))
@@ -133,6 +137,11 @@ impl FakeDisk {
 
     pub(super) fn fail_next_sync(&self) {
         self.0.lock().fails_next_sync = true;
+    }
+
+    /// From now on the cache keeps what it has, whatever the safe says.
+    pub(super) fn keep_cache(&self) {
+        self.0.lock().distrust_works = false;
     }
 
     /// The disk is full, or no longer.
@@ -222,6 +231,14 @@ impl Disk for FakeDisk {
         builder.create_with_backend(self.clone())
     }
 
+    fn distrust(&self) {
+        let mut core = self.0.lock();
+        if core.distrust_works && !core.is_off {
+            core.sync();
+            core.image = core.durable.clone();
+        }
+    }
+
     fn close(&self) {}
 
     fn path(&self) -> &Path {
@@ -261,6 +278,7 @@ impl StorageBackend for FakeDisk {
         let mut core = self.0.lock();
         core.begin()?;
         if std::mem::take(&mut core.fails_next_sync) {
+            core.pending.clear();
             return Err(io::Error::other("the sync failed"));
         }
         core.syncs += 1;

@@ -1,7 +1,10 @@
 //! The safe against its own disk: durable puts, gets, opening. `cargo bench -p tests --bench safe`.
 //!
 //! `SAFE_BENCH_DIR` says on which disk, `SAFE_BENCH_RECORDS` how many records the large safe has.
-//! Prints figures and judges nothing: machines differ. The bare disk's own rate comes first.
+//! Prints figures and ratios and judges nothing: machines differ. The bare disk's own rate comes first.
+
+mod boundary;
+mod peers;
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -23,10 +26,21 @@ fn main() {
     let scratch = tempfile::tempdir_in(place).expect("a directory to write in");
     let bare = bare_syncs(scratch.path());
     println!("bare append and sync: {bare:.0} per second");
+    let mut alone = 0.0;
     for writers in [1, 8, 64] {
         let (rate, per_sync) = puts(&scratch.path().join(format!("put{writers}")), writers);
-        println!("put, {writers} writers: {rate:.0} per second, {per_sync:.1} per sync");
+        if writers == 1 {
+            alone = rate;
+        }
+        let peer = peers::sqlite(scratch.path(), writers);
+        println!(
+            "put, {writers} writers: {rate:.0} per second, {per_sync:.2} per sync; {:.2} x the lone writer, \
+             {:.2} x SQLite ({peer:.0})",
+            rate / alone,
+            rate / peer
+        );
     }
+    peers::berkeley_db(scratch.path());
     gets(scratch.path());
     opening(scratch.path());
 }
@@ -105,27 +119,44 @@ fn nanoseconds(mut body: impl FnMut(u64)) -> f64 {
 }
 
 fn gets(directory: &Path) {
+    let keys: Vec<String> = (0..10_000).map(|number| format!("{number:08}")).collect();
+    let key = |number: u64| keys[usize::try_from(number).expect("it is below 10000")].as_str();
     let safes = Safes::new(directory.join("get"));
     let safe = safes.open("bench").expect("a new safe");
-    fill(&safe, 10_000);
+    for key in &keys {
+        safe.queue(put(key.clone().into_bytes())).expect("room in the queue");
+    }
+    safe.settle(soon()).expect("the disk works");
     let raw = Database::create(directory.join("raw.redb")).expect("a new database");
     let write = raw.begin_write().expect("a transaction");
     let mut table = write.open_table(RAW).expect("a table");
-    for number in 0..10_000_u64 {
-        table.insert(number.to_be_bytes().as_slice(), VALUE.as_slice()).expect("the disk works");
+    for key in &keys {
+        table.insert(key.as_bytes(), VALUE.as_slice()).expect("the disk works");
     }
     drop(table);
     write.commit().expect("the disk works");
     let held = raw.begin_read().expect("a snapshot").open_table(RAW).expect("the table");
     let of_raw = nanoseconds(|number| {
-        let found = held.get(number.to_be_bytes().as_slice()).expect("the disk works");
+        let found = held.get(key(number).as_bytes()).expect("the disk works");
         std::hint::black_box(found.expect("it was put").value().to_vec());
     });
     let of_safe = nanoseconds(|number| {
-        let found = safe.get(&number.to_be_bytes(), |entry| entry.value.to_vec()).expect("the disk works");
+        let found = safe.get(key(number).as_bytes(), |entry| entry.value.to_vec()).expect("the disk works");
         std::hint::black_box(found.expect("it was put"));
     });
-    println!("get: {of_safe:.0} ns; on a snapshot of the bare engine {of_raw:.0} ns");
+    drop(safe);
+    safes.close();
+    boundary::attach(&directory.join("get"));
+    let plugins = plugin_api::safe::open();
+    let of_plugin = nanoseconds(|number| {
+        let found = plugins.get_bytes(key(number)).expect("the disk works");
+        std::hint::black_box(found.expect("it was put"));
+    });
+    println!(
+        "get: {of_plugin:.0} ns in a plugin, {of_safe:.0} ns in the host; {of_raw:.0} ns on a snapshot of the bare \
+         engine; {:.2} x with the boundary",
+        of_plugin / of_raw
+    );
 }
 
 fn opening(directory: &Path) {
