@@ -39,7 +39,7 @@ fn main() {
     println!("  ratio                 {ratio:.3}");
 }
 
-fn median(values: &mut Vec<f64>) -> f64 {
+fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }

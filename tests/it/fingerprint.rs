@@ -213,15 +213,15 @@ fn ty_text(ty: &Ty, all: &[Definition]) -> String {
     }
 }
 
-fn value_text(ty: &Ty, all: &[Definition]) -> String {
+fn value_text(ty: &Ty) -> String {
     match ty {
         Ty::Leaf(number) => LEAVES[*number].1.to_owned(),
         Ty::Wrap(number, inner) => {
-            let (make, value) = (WRAPS[*number].1, value_text(inner, all));
+            let (make, value) = (WRAPS[*number].1, value_text(inner));
             if make == "vec!" { format!("vec![{value}]") } else { format!("{make}({value})") }
         }
-        Ty::Pair(one, other) => format!("({}, {})", value_text(one, all), value_text(other, all)),
-        Ty::Array(inner, _) => format!("std::array::from_fn(|_| {})", value_text(inner, all)),
+        Ty::Pair(one, other) => format!("({}, {})", value_text(one), value_text(other)),
+        Ty::Array(inner, _) => format!("std::array::from_fn(|_| {})", value_text(inner)),
         Ty::Inner(number) => format!("make_{number}()"),
     }
 }
@@ -242,12 +242,12 @@ fn source(number: usize, all: &[Definition], style: &Style) -> String {
                 let _ = writeln!(text, "    {visible} struct {name} {{");
                 for (field, ty) in fields {
                     if style.has_defaults {
-                        let _ = writeln!(text, "        #[resident(default = {})]", value_text(ty, all));
+                        let _ = writeln!(text, "        #[resident(default = {})]", value_text(ty));
                     }
                     let _ = writeln!(text, "        {visible} {field}: {},", ty_text(ty, all));
                 }
                 let values: Vec<String> =
-                    fields.iter().map(|(field, ty)| format!("{field}: {}", value_text(ty, all))).collect();
+                    fields.iter().map(|(field, ty)| format!("{field}: {}", value_text(ty))).collect();
                 format!("{name} {{ {} }}", values.join(", "))
             }
             Body::Enum(variants) => {
@@ -258,7 +258,7 @@ fn source(number: usize, all: &[Definition], style: &Style) -> String {
                         if types.is_empty() { String::new() } else { format!("({})", types.join(", ")) };
                     let _ = writeln!(text, "        {variant}{fields},");
                 }
-                let values: Vec<String> = variants[0].1.iter().map(|ty| value_text(ty, all)).collect();
+                let values: Vec<String> = variants[0].1.iter().map(|ty| value_text(ty)).collect();
                 format!("{name}::{}({})", variants[0].0, values.join(", "))
             }
         };
