@@ -32,7 +32,7 @@ fn main() {
     }
     let mut ratios: Vec<f64> =
         through.iter().zip(&direct).map(|(through, direct)| through / direct).collect();
-    let [direct, through, ratio] = [&mut direct, &mut through, &mut ratios].map(median);
+    let [direct, through, ratio] = [&mut direct, &mut through, &mut ratios].map(|values| median(values));
     println!("prepared SELECT of one row, median of {ROUNDS} rounds of {STATEMENTS}:");
     println!("  the `postgres` crate  {:.2} us", direct / 1000.0);
     println!("  through a plugin      {:.2} us", through / 1000.0);

@@ -258,7 +258,7 @@ fn source(number: usize, all: &[Definition], style: &Style) -> String {
                         if types.is_empty() { String::new() } else { format!("({})", types.join(", ")) };
                     let _ = writeln!(text, "        {variant}{fields},");
                 }
-                let values: Vec<String> = variants[0].1.iter().map(|ty| value_text(ty)).collect();
+                let values: Vec<String> = variants[0].1.iter().map(value_text).collect();
                 format!("{name}::{}({})", variants[0].0, values.join(", "))
             }
         };
