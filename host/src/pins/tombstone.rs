@@ -32,7 +32,9 @@ pub fn bury(range: &Range<usize>) {
     const PAGE: usize = 4096;
     let start = range.start / PAGE * PAGE;
     let len = range.end.next_multiple_of(PAGE) - start;
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
+    // Shared, though with nobody: private ones that lie side by side become one mapping, and the number of the
+    // process's mappings, by which an operator sees a leak, would go up and down with where libraries fall.
+    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
     let wanted = ptr::without_provenance_mut::<c_void>(start);
     // SAFETY: a fresh anonymous mapping that replaces nothing.
     let found = unsafe { libc::mmap(wanted, len, libc::PROT_NONE, flags, -1, 0) };
