@@ -23,6 +23,8 @@ mod tls;
 
 use std::fmt::Write as _;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
@@ -43,6 +45,9 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// How long sent bytes may stay unacknowledged.
 const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Most tries that may wait for a silent server at a time.
+const MOST_HANGING: usize = 64;
+
 /// Connects to one PostgreSQL database.
 pub struct Postgres {
     config: Config,
@@ -52,6 +57,8 @@ pub struct Postgres {
     announces: bool,
     /// Whether a pooler gives each transaction another session.
     is_pooled: bool,
+    /// Tries to connect that wait for a server which accepted and says nothing. Each has a thread.
+    hanging: Arc<AtomicUsize>,
 }
 
 impl Postgres {
@@ -87,7 +94,7 @@ impl Postgres {
         config.notice_callback(|notice| {
             tracing::debug!(severity = notice.severity(), "postgres: {}", notice.message());
         });
-        Ok(Postgres { config, tls, address, announces, is_pooled })
+        Ok(Postgres { config, tls, address, announces, is_pooled, hanging: Arc::default() })
     }
 
     /// How long `connect` waits.
@@ -108,6 +115,8 @@ impl Postgres {
             sqlstate,
         };
         let patience = self.patience();
+        let hanging = Hanging::begin(&self.hanging)
+            .ok_or_else(|| unreachable(format!("no answer to {MOST_HANGING} earlier tries"), None))?;
         // The driver's own time-out ends with the socket; a server that accepts and then says nothing
         // would hold the caller for ever. So it holds a thread, which ends when the server speaks or goes.
         let (sender, receiver) = mpsc::sync_channel(1);
@@ -115,6 +124,7 @@ impl Postgres {
         std::thread::Builder::new()
             .name("db-connect".to_owned())
             .spawn(move || {
+                let _hanging = hanging;
                 // Nobody may be waiting any more; the connection is closed then.
                 let _ = sender.send(config.connect(tls).and_then(ready));
             })
@@ -181,6 +191,23 @@ impl Driver for Postgres {
         let (tls, announces, is_pooled) = (self.tls.clone(), self.announces, self.is_pooled);
         let open = self.dial(move |client| Open::new(client, tls, announces, is_pooled))?;
         Ok(Box::new(open))
+    }
+}
+
+/// A try that is counted until it ends.
+struct Hanging(Arc<AtomicUsize>);
+
+impl Hanging {
+    /// Nothing, if there are too many.
+    fn begin(count: &Arc<AtomicUsize>) -> Option<Hanging> {
+        let hanging = Hanging(count.clone());
+        (count.fetch_add(1, Ordering::AcqRel) < MOST_HANGING).then_some(hanging)
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
