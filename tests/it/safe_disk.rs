@@ -11,7 +11,7 @@ use tests::host::{Launch, TestHost};
 use tests::wait::SOON;
 
 /// Bytes of the small disk.
-const SIZE: u64 = 12 << 20;
+const SIZE: u64 = 32 << 20;
 
 /// A small file system, gone with this value.
 struct SmallDisk(PathBuf);
@@ -99,5 +99,7 @@ fn full_disk_is_told_and_forgotten_when_there_is_room_again() {
     assert_eq!(check.code(), 0, "{check}");
     let host = host.kill9().start();
     assert_eq!(ask(&host, "/probe/get/small"), "4 bytes, version 1");
+    // Unmounted first, so that the host's directories can go with it.
+    drop(disk);
     drop(host);
 }

@@ -36,6 +36,11 @@ pub(super) trait Backend: Debug + Send + Sync {
     /// Makes it smaller if that can be done; tells by how many bytes.
     fn compact(&self) -> Result<u64, WriteError>;
 
+    /// Verifies what the engine keeps around the entries, where that can be done. All others wait meanwhile.
+    fn verify_pages(&self) -> Result<bool, WriteError> {
+        Ok(true)
+    }
+
     /// What an operator wants to know of it.
     fn facts(&self) -> Facts;
 

@@ -341,13 +341,14 @@ fn verify(safe: &Safe) -> Result<Report, ReadError> {
     Ok(report.expect("a read that succeeded has shown its view"))
 }
 
-fn check(safe: &Safe) -> Result<Value, OperateError> {
+pub(super) fn check(safe: &Safe) -> Result<Value, OperateError> {
     let report = verify(safe)?;
+    let are_pages_right = safe.core.backend.verify_pages()?;
     Ok(json!({
         "name": safe.name(),
         "entries": report.entries,
         "damaged": report.damaged,
-        "is_sound": report.damaged.is_empty() && report.is_structure_right,
+        "is_sound": report.damaged.is_empty() && report.is_structure_right && are_pages_right,
     }))
 }
 

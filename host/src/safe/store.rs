@@ -41,9 +41,9 @@ pub(super) const FORMAT: u64 = 1;
 const CACHE: usize = 64 << 20;
 /// How long a database that could not be opened is left alone.
 const BACK_OFF: Duration = Duration::from_millis(100);
-/// How often compacting waits for a reader that is still at it, and how long each time.
-const COMPACT_TRIES: usize = 100;
-const COMPACT_REST: Duration = Duration::from_millis(5);
+/// How often who wants the database alone waits for a reader that is still at it, and how long each time.
+const ALONE_TRIES: usize = 100;
+const ALONE_REST: Duration = Duration::from_millis(5);
 
 /// The database of one safe.
 #[derive(Debug)]
@@ -111,6 +111,36 @@ impl Store {
             Err(_) if !is_committing => WriteError::Refused { reason },
             _ => WriteError::Indeterminate { reason },
         }
+    }
+
+    /// Has the database to itself: nobody reads or writes while `body` runs. `Err(None)`: a reader is at it.
+    fn alone<R>(
+        &self,
+        mut body: impl FnMut(&mut Database) -> Result<R, Option<String>>,
+    ) -> Result<R, WriteError> {
+        let mut writer = self.writer.lock();
+        if writer.database.is_none() {
+            self.reopen(&mut writer)?;
+        }
+        // Readers wait for the new snapshot; those that have the old one are soon done.
+        self.snapshot.store(None);
+        let database = writer.database.as_mut().expect("opened above, or open before");
+        let mut outcome = Err(None);
+        for attempt in 0..ALONE_TRIES {
+            if attempt > 0 {
+                std::thread::sleep(ALONE_REST);
+            }
+            outcome = crate::panic::catch(|| body(database)).unwrap_or_else(|panic| Err(Some(panic)));
+            if !matches!(outcome, Err(None)) {
+                break;
+            }
+        }
+        match Snapshot::of(database) {
+            Ok(snapshot) if !matches!(outcome, Err(Some(_))) => self.snapshot.store(Some(Arc::new(snapshot))),
+            _ => self.reopen(&mut writer)?,
+        }
+        let busy = || "somebody reads it all the time; try again later".to_owned();
+        outcome.map_err(|reason| WriteError::Refused { reason: reason.unwrap_or_else(busy) })
     }
 
     /// Drops the database and opens it again.
@@ -199,35 +229,21 @@ impl Backend for Store {
     }
 
     fn compact(&self) -> Result<u64, WriteError> {
-        let mut writer = self.writer.lock();
-        if writer.database.is_none() {
-            self.reopen(&mut writer)?;
-        }
         let before = disk::len_of(self.disk.path());
-        // Readers wait for the new snapshot; those that have the old one are soon done.
-        self.snapshot.store(None);
-        let database = writer.database.as_mut().expect("opened above, or open before");
-        let mut compacted = crate::panic::catch(|| database.compact());
-        for _ in 0..COMPACT_TRIES {
-            if !matches!(compacted, Ok(Err(CompactionError::TransactionInProgress))) {
-                break;
-            }
-            std::thread::sleep(COMPACT_REST);
-            compacted = crate::panic::catch(|| database.compact());
-        }
-        let reason = match compacted {
-            Ok(Ok(_)) => None,
-            Ok(Err(error)) => Some(text(error)),
-            Err(panic) => Some(panic),
-        };
-        match Snapshot::of(database) {
-            Ok(snapshot) if reason.is_none() => self.snapshot.store(Some(Arc::new(snapshot))),
-            _ => self.reopen(&mut writer)?,
-        }
-        match reason {
-            None => Ok(before.saturating_sub(disk::len_of(self.disk.path()))),
-            Some(reason) => Err(WriteError::Refused { reason }),
-        }
+        self.alone(|database| match database.compact() {
+            Err(CompactionError::TransactionInProgress) => Err(None),
+            other => other.map(|_| ()).map_err(|error| Some(text(error))),
+        })?;
+        Ok(before.saturating_sub(disk::len_of(self.disk.path())))
+    }
+
+    fn verify_pages(&self) -> Result<bool, WriteError> {
+        self.alone(|database| match database.check_integrity() {
+            Err(DatabaseError::TransactionInProgress) => Err(None),
+            Ok(is_sound) => Ok(is_sound),
+            Err(DatabaseError::Storage(StorageError::Corrupted(_))) => Ok(false),
+            Err(error) => Err(Some(text(error))),
+        })
     }
 
     fn facts(&self) -> Facts {

@@ -10,10 +10,12 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use plugin_api::abi::{
     ErrorSink, HandleId, HostCtx, SAFE_AFTER_START, SAFE_GATED, SAFE_RELAXED, SafeRangeView, SafeWriteView,
     Status, StrView,
 };
+use tokio::sync::oneshot;
 
 use super::super::view::{bytes, text};
 use super::super::{Caller, Failure, Held, call, guard};
@@ -51,17 +53,27 @@ pub(super) unsafe extern "C" fn submit(
 fn gated(safe: &Safe, write: Write, timeout: Duration) -> Result<(), Failure> {
     match call::open_gate() {
         Some(gate) => {
-            let queued = safe.submit(write, move |outcome| {
-                // The request may be over: its deadline passed.
-                let _ = gate.send(made(outcome));
-            });
-            // A sender that was dropped closes the gate, so the response fails too.
+            let gate = Arc::new(Mutex::new(Some(gate)));
+            let of_write = Arc::clone(&gate);
+            let queued = safe.submit(write, move |outcome| tell(&of_write, made(outcome)));
+            if queued.is_err() {
+                // Nothing is under way: the handler is told, and its response is its own affair.
+                tell(&gate, Ok(()));
+            }
             Ok(queued?)
         }
         None => {
             own::may_block()?;
             made(&safe.write(write, until(timeout)))
         }
+    }
+}
+
+/// Opens or closes a gate, once.
+fn tell(gate: &Mutex<Option<oneshot::Sender<Result<(), Failure>>>>, outcome: Result<(), Failure>) {
+    if let Some(gate) = gate.lock().take() {
+        // The request may be over: its deadline passed.
+        let _ = gate.send(outcome);
     }
 }
 
