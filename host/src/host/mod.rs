@@ -156,7 +156,7 @@ impl Host {
         let plugins = Arc::new(Plugins::start(config.plugins, Arc::clone(&registry), safe, observer)?);
         if is_after_crash {
             // Who connected meanwhile waits a little longer, and gets an answer of the plugin.
-            plugins.wait_first_outcomes_for(RESUME_PATIENCE);
+            plugins.wait_resumed_for(RESUME_PATIENCE);
         }
         let shared = Arc::new(Shared {
             started: Instant::now(),

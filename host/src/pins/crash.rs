@@ -63,6 +63,8 @@ const SIGNALS: [c_int; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SI
 
 /// Where the handler writes.
 static TO: AtomicI32 = AtomicI32::new(-1);
+/// The process whose crashes are recorded.
+static PROCESS: AtomicI32 = AtomicI32::new(0);
 /// Whether it writes lines for a program.
 static IS_LINE: AtomicBool = AtomicBool::new(false);
 /// Whether a thread is writing its record already.
@@ -92,6 +94,8 @@ pub fn record_crashes(recorder: Recorder) -> io::Result<()> {
         Recorder::Words => (libc::STDERR_FILENO, false),
     };
     TO.store(to, Ordering::SeqCst);
+    // SAFETY: it has no preconditions.
+    PROCESS.store(unsafe { libc::getpid() }, Ordering::SeqCst);
     IS_LINE.store(is_line, Ordering::SeqCst);
     // What these look up at their first use is not for a handler to look up.
     code::is_executable(0);
@@ -118,6 +122,14 @@ fn handle(signal: c_int, handler: usize, flags: c_int) -> io::Result<()> {
 }
 
 unsafe extern "C" fn on_crash(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: the system passes a valid description.
+    let info = unsafe { &*info };
+    // SAFETY: it has no preconditions.
+    if PROCESS.load(Ordering::SeqCst) != unsafe { libc::getpid() } {
+        // A process that a plugin has forked off is not the host, and has nothing to tell the supervisor.
+        die(signal, info.si_code > 0);
+        return;
+    }
     if IS_CRASHING.swap(true, Ordering::SeqCst) {
         // Another thread is at it, and ends the process.
         loop {
@@ -125,8 +137,6 @@ unsafe extern "C" fn on_crash(signal: c_int, info: *mut libc::siginfo_t, context
             unsafe { libc::pause() };
         }
     }
-    // SAFETY: the system passes a valid description.
-    let info = unsafe { &*info };
     let is_fault = info.si_code > 0;
     // SAFETY: a signal that is no fault was sent, so it has a sender; `getpid` has no preconditions.
     let is_foreign = !is_fault && unsafe { info.si_pid() != libc::getpid() };
@@ -141,10 +151,14 @@ unsafe extern "C" fn on_crash(signal: c_int, info: *mut libc::siginfo_t, context
     } else {
         record.words()
     }
-    // The default action now: a fault happens once more when this returns, what was sent is sent again.
+    die(signal, is_fault);
+}
+
+/// The default action, when the handler returns: a fault happens once more, what was sent is sent again.
+fn die(signal: c_int, is_fault: bool) {
     let _ = handle(signal, libc::SIG_DFL, 0);
     if !is_fault {
-        // SAFETY: it sends a signal to this thread, where it is blocked until this returns.
+        // SAFETY: it sends a signal to this thread, where it is blocked until the handler returns.
         unsafe { libc::raise(signal) };
     }
 }

@@ -281,6 +281,12 @@ impl Plugins {
         })
     }
 
+    /// Waits until what served before a crash serves again, at most `patience`. Who had no code that served
+    /// is not waited for.
+    pub fn wait_resumed_for(&self, patience: Duration) -> bool {
+        self.shared.wait_until_for(patience, |shared| shared.plugins.lock().values().all(Worker::has_resumed))
+    }
+
     /// What serves now.
     pub fn router(&self) -> arc_swap::Guard<Arc<Router>> {
         self.shared.router.load()

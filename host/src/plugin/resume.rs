@@ -72,7 +72,6 @@ impl Attempts {
         plugin.refusal.store(refusal.map(|reason| Arc::new(Refusal { reason, details: None })));
         self.resumed = self.kept.tried;
         shared.record_outcome(&plugin, event, None);
-        shared.notify_progress();
     }
 
     /// Tells what the process before this one has died of.

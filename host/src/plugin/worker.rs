@@ -7,6 +7,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -32,6 +33,8 @@ const VANISHED: Duration = Duration::from_millis(150);
 /// A plugin with its thread.
 pub(super) struct Worker {
     pub(super) plugin: Arc<Plugin>,
+    /// Whether what served before a crash serves again, if anything did. Written by the thread, once.
+    has_resumed: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -43,6 +46,8 @@ impl Worker {
     ) -> io::Result<Worker> {
         let plugin = Arc::new(plugin);
         let of_thread = Arc::clone(&plugin);
+        let has_resumed = Arc::new(AtomicBool::new(false));
+        let resumed_on_thread = Arc::clone(&has_resumed);
         let thread =
             std::thread::Builder::new().name(format!("plugin {}", plugin.name)).spawn(move || {
                 // A publish drops what an upgrade has left over: code of the plugin, on this thread.
@@ -67,9 +72,16 @@ impl Worker {
                 if is_resuming {
                     attempts.resume();
                 }
+                resumed_on_thread.store(true, Ordering::Release);
+                attempts.shared.notify_progress();
                 attempts.run();
             })?;
-        Ok(Worker { plugin, thread: Some(thread) })
+        Ok(Worker { plugin, has_resumed, thread: Some(thread) })
+    }
+
+    /// Whether what served before a crash serves again, if anything did.
+    pub(super) fn has_resumed(&self) -> bool {
+        self.has_resumed.load(Ordering::Acquire)
     }
 
     /// Waits for the thread and lets go of what serves.
