@@ -16,6 +16,8 @@ mod db_streams;
 mod db_handles;
 // A database server that is killed under load.
 mod db_outage;
+// Every way to a connection, from a plugin.
+mod db_plugin;
 // What a pool promises, on real databases.
 mod db_pool;
 // Each test of the pool that ours is measured by has its counterpart.
