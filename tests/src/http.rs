@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::wait::patience;
+
 /// Where a server listens.
 #[derive(Clone, Debug)]
 pub enum Address {
@@ -75,7 +77,7 @@ enum Stream {
 impl Client {
     /// A client that connects at its first request.
     pub fn new(address: impl Into<Address>) -> Client {
-        Client { address: address.into(), deadline: Duration::from_secs(30), stream: None }
+        Client { address: address.into(), deadline: Duration::from_secs(30) * patience(), stream: None }
     }
 
     /// Gives up on a read or write after `deadline`; without this, after 30 s.
