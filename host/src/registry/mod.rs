@@ -460,10 +460,14 @@ impl Registry {
             }
             Place::Staged(slot) => Ok(slot),
             Place::Refused => Err(RegistryError::Abandoned { key: key.clone() }),
-            Place::Published => Ok(match old {
-                Some(old) => self.successor(key, &old),
-                None => self.published_slot(key),
-            }),
+            Place::Published => match old {
+                None => Ok(self.published_slot(key)),
+                Some(old) => match self.successor(key, &old) {
+                    Some(slot) => Ok(slot),
+                    // Others have put a successor in its place since: look at that.
+                    None => self.slot(overlay, key, author, expected),
+                },
+            },
         }
     }
 

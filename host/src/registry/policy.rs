@@ -85,16 +85,19 @@ pub(super) fn fit(
 }
 
 impl Registry {
-    /// The slot in which the successor of what `old` holds is made.
-    pub(super) fn successor(&self, key: &Key, old: &Arc<Slot>) -> Arc<Slot> {
+    /// The slot in which the successor of what `old` holds is made; `None` if `old` has gone from its place.
+    pub(super) fn successor(&self, key: &Key, old: &Arc<Slot>) -> Option<Arc<Slot>> {
+        // Held to the end: a successor that takes its place in between would be made a second time.
+        let slots = self.slots.read();
+        slots.get(key).filter(|there| Arc::ptr_eq(there, old))?;
         let mut successors = self.successors.lock();
         match successors.get(key) {
-            Some(slot) if slot.succeeds(old) => Arc::clone(slot),
+            Some(slot) if slot.succeeds(old) => Some(Arc::clone(slot)),
             _ => {
                 let slot = Arc::new(Slot::succeeding(old));
                 // One for a value that is no longer there holds nothing, or has been handed out.
                 successors.insert(key.clone(), Arc::clone(&slot));
-                slot
+                Some(slot)
             }
         }
     }

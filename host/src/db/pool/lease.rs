@@ -92,7 +92,7 @@ impl Lease {
     ///
     /// # Errors
     ///
-    /// As [`Connection::query_each`].
+    /// As [`Connection::query_each`](crate::db::Connection::query_each).
     pub fn query_each(
         &self,
         sql: &str,
@@ -106,7 +106,7 @@ impl Lease {
     ///
     /// # Errors
     ///
-    /// As [`Connection::copy_in`].
+    /// As [`Connection::copy_in`](crate::db::Connection::copy_in).
     pub fn copy_in(
         &self,
         sql: &str,
@@ -119,7 +119,7 @@ impl Lease {
     ///
     /// # Errors
     ///
-    /// As [`Connection::copy_out`].
+    /// As [`Connection::copy_out`](crate::db::Connection::copy_out).
     pub fn copy_out(
         &self,
         sql: &str,
