@@ -22,7 +22,7 @@ fn answer(host: &TestHost, path: &str) -> String {
 #[test]
 fn a_plugin_reaches_every_setting_of_a_pool() {
     let host = start();
-    assert_eq!(answer(&host, "/probe/pool"), "probe true 1 2 true");
+    assert_eq!(answer(&host, "/probe/pool"), "5MB true 1 2 true");
 }
 
 #[test]

@@ -309,8 +309,8 @@ fn cold_keys_asked_by_three_generations_of_two_plugins_have_one_init() {
     for plugin in ["one", "two"] {
         launch.plugins().install(plugin, "cold_probe");
     }
-    // One thread for each, so that all of them come for the keys at once.
-    fs::write(launch.scratch().join("host.toml"), "[limits]\nmax_workers = 66\n").unwrap();
+    // More threads than requests, so that all come for the keys at once: some are kept for whoever has none.
+    fs::write(launch.scratch().join("host.toml"), "[limits]\nmax_workers = 100\n").unwrap();
     let host = launch.start();
     let lines =
         |file: &str| fs::read_to_string(scratch.path().join(file)).unwrap_or_default().lines().count();

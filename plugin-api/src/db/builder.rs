@@ -154,6 +154,8 @@ impl<'a, T: Opens> Builder<'a, T> {
 
     /// Statements that prepare each new connection, in their order. DBUtils: `setsession`.
     ///
+    /// PostgreSQL's `application_name` is the host's, `host PLUGIN gN`, unless the address says another.
+    ///
     /// ```no_run
     /// # use plugin_api::db;
     /// # fn f() -> Result<db::Pool, db::OpenError> {
