@@ -24,6 +24,90 @@
 //! Code is disposable, state is not: what has to outlive a reload is kept by the host, and found again
 //! through the [`registry`]; what has to outlive the process is put into the [`safe`].
 //!
+//! # What a generation keeps to itself
+//!
+//! A request that is running when new code goes live ends in the code it began in. Statics and thread-locals are that
+//! code's own: the next generation begins with its own, as in this plugin, which counts in both ways. After an edit
+//! `/` counts from one again, and what is under the key goes on.
+//!
+//! ```standalone_crate
+//! use std::sync::atomic::{AtomicU64, Ordering};
+//!
+//! use plugin_api::prelude::*;
+//!
+//! plugin! {
+//!     routes: { GET "/" => hit },
+//!     state: [TOTAL],
+//! }
+//!
+//! static HERE: AtomicU64 = AtomicU64::new(0);
+//! static TOTAL: registry::Lazy<AtomicU64> = registry::Lazy::new("total", || Ok(AtomicU64::new(0)));
+//!
+//! fn hit(_: &Request) -> Result<String> {
+//!     let here = HERE.fetch_add(1, Ordering::Relaxed) + 1;
+//!     let total = TOTAL.get()?.fetch_add(1, Ordering::Relaxed) + 1;
+//!     Ok(format!("{here} in this code, {total} in all"))
+//! }
+//!
+//! fn main() {
+//!     let app = plugin_api::testing::app!();
+//!     assert_eq!(app.get("/").text(), "1 in this code, 1 in all");
+//!     assert_eq!(app.get("/").text(), "2 in this code, 2 in all");
+//! }
+//! ```
+//!
+//! A thread that a plugin starts runs on in the old code, which stays mapped until the thread has ended. So end it in
+//! `on_unload`, which runs after the last request has left:
+//!
+//! ```standalone_crate
+//! use std::sync::mpsc::{Sender, channel};
+//! use std::thread;
+//!
+//! use plugin_api::prelude::*;
+//! use plugin_api::sync::Mutex;
+//!
+//! plugin! {
+//!     routes: { GET "/{word}" => say },
+//!     on_load: start,
+//!     on_unload: stop,
+//! }
+//!
+//! /// The thread, and what ends it when it is dropped.
+//! static WORKER: Mutex<Option<(Sender<String>, thread::JoinHandle<()>)>> = Mutex::new(None);
+//!
+//! fn start() -> Result<()> {
+//!     let (sender, inbox) = channel::<String>();
+//!     let worker = thread::Builder::new().spawn(move || {
+//!         for word in inbox {
+//!             tracing::info!(word, "told to the thread");
+//!         }
+//!     })?;
+//!     *WORKER.lock() = Some((sender, worker));
+//!     Ok(())
+//! }
+//!
+//! fn say(req: &Request) -> Result<&'static str> {
+//!     let word: String = req.param("word")?;
+//!     if let Some((sender, _)) = &*WORKER.lock() {
+//!         sender.send(word)?;
+//!     }
+//!     Ok("said")
+//! }
+//!
+//! fn stop(_: UnloadReason) {
+//!     if let Some((sender, worker)) = WORKER.lock().take() {
+//!         drop(sender);
+//!         // A panic of the thread has been logged.
+//!         let _ = worker.join();
+//!     }
+//! }
+//!
+//! fn main() {
+//!     let app = plugin_api::testing::app!();
+//!     assert_eq!(app.get("/hello").text(), "said");
+//! }
+//! ```
+//!
 //! # Invariants
 //!
 //! - Nothing that belongs to a generation's code is handed to the host for keeps, except by the

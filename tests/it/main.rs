@@ -60,6 +60,8 @@ mod serving;
 mod soundness;
 // Plugins that the host builds itself.
 mod source;
+// What outlives a reload and what does not: each row of README's table.
+mod survives;
 // A process that crashes is started again, and nobody is refused.
 mod supervisor;
 // What a request changes is kept before its answer is sent, or not at all.

@@ -2,11 +2,10 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::thread;
 use std::time::SystemTime;
 
 use tests::host::{Launch, PluginsDir, TestHost};
-use tests::http::{Client, Response};
+use tests::http::Response;
 use tests::load::Load;
 use tests::wait::{SOON, eventually};
 
@@ -252,30 +251,6 @@ fn slow_start_delays_nobody() {
     fs::write(&gate, "").unwrap();
     host.wait_generation("shop", 2);
     assert_eq!(host.get("/shop/ping").text(), "slow");
-}
-
-/// A request that was being answered when the new code went live is answered by the old code, wholly.
-#[test]
-fn request_ends_in_the_generation_it_began_in() {
-    let host = TestHost::start([("shop", "handler_faults")]);
-    let gate = host.state_dir().with_file_name("gate");
-    let address = host.listen();
-    let path = format!("/shop/slow?gate={}", gate.display());
-    let slow = thread::spawn(move || Client::new(address).get(&path));
-    wait_for_file(&gate.with_extension("waiting"));
-
-    host.reload("shop", |plugins| plugins.replace("shop", "version_b"));
-    assert_eq!(host.get("/shop/ping").text(), "b");
-    assert!(!host.plugin("shop").parked().is_empty(), "generation 1 is still at work");
-    fs::write(&gate, "").unwrap();
-    let answer = slow.join().unwrap().unwrap();
-    assert_eq!((answer.status, answer.text().as_str()), (200, "the gate opened"));
-    eventually(SOON, "generation 1 to retire", || {
-        let events = host.events("shop");
-        let retired =
-            |event: &&tests::host::Event| event.kind() == "retired" && event.generation() == Some(1);
-        events.iter().find(retired).map(|_| ()).ok_or_else(|| format!("{events:?}"))
-    });
 }
 
 /// A promise to plugins that are compiled already.

@@ -1,7 +1,6 @@
 //! Facts about services: they run the code that made them, whoever calls, until another takes their place.
 
 use std::fs;
-use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::thread;
 
@@ -254,41 +253,6 @@ fn calls_under_load_survive_reloads_and_replacements() {
         shop.dropped().iter().map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum();
     let last: u64 = shop.ask("/shop/count").parse().unwrap();
     assert_eq!(counted + last, sent.answers() as u64);
-}
-
-/// A client of another crate, with a socket and a thread, is one and the same over reloads: `plugins/visits`.
-#[test]
-fn client_with_a_thread_of_its_own_lives_over_reloads() {
-    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
-    server.set_read_timeout(Some(SOON)).unwrap();
-    let launch = Launch::new().env("STATSD", server.local_addr().unwrap().to_string());
-    launch.plugins().install("visits", "visits_plugin");
-    let host = launch.start();
-    let visit = |page: &str| {
-        let response = host.get(&format!("/visits/{page}"));
-        assert_eq!(response.text(), format!("{page}: counted\n"), "{}", host.log());
-        let mut datagram = [0; 128];
-        let (length, from) = server.recv_from(&mut datagram).expect("a datagram of the client's thread");
-        assert_eq!(std::str::from_utf8(&datagram[..length]), Ok(format!("visits.{page}:1|c").as_str()));
-        from
-    };
-    let client = visit("home");
-    for build in 1..=5 {
-        host.reload("visits", |plugins| plugins.rebuild("visits", "visits_plugin", build));
-        assert_eq!(visit("about"), client, "another socket is another client");
-    }
-    eventually(SOON, "the maker alone to be parked, by its service and its thread", || {
-        let status = host.plugin("visits");
-        match status.parked().as_slice() {
-            [(1, held_by)]
-                if held_by[0] == "service `statsd`" && held_by[1].starts_with("1 thread started by it (") =>
-            {
-                Ok(())
-            }
-            parked => Err(format!("{parked:?}")),
-        }
-    });
-    assert_eq!(host.plugin("visits").unloaded(), 4);
 }
 
 /// The stress command with data and a service in a short form: eight clients, nothing lost, nothing counted twice.

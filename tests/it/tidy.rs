@@ -323,3 +323,21 @@ fn readme_shows_the_plugin_that_is_shipped() {
     let shown = readme.split("```rust\n").nth(1).and_then(|rest| rest.split("```").next());
     assert_eq!(shown.expect("a plugin in README.md"), read(Path::new("plugins/hello/src/lib.rs")));
 }
+
+/// Each row of README's table of what survives is the claim of a test in `survives.rs`, and of no other row.
+#[test]
+fn what_survives_is_shown_row_by_row() {
+    let readme = read(Path::new("README.md"));
+    let section =
+        readme.split("## What survives a reload\n").nth(1).and_then(|rest| rest.split("\n## ").next());
+    let cells = |line: &'_ str| line.split('|').nth(1).map(|cell| cell.trim().to_owned());
+    let rows: BTreeSet<String> =
+        section.unwrap().lines().filter(|line| line.starts_with('|')).skip(2).filter_map(cells).collect();
+    assert!(rows.len() >= 7, "README's table was not found: {rows:?}");
+    let tests = read(Path::new("tests/it/survives.rs"));
+    let claims = tests.split("\n\n").filter_map(|item| {
+        let row = item.lines().find_map(|line| line.strip_prefix("/// Row: "))?;
+        item.contains("\n#[test]\n").then(|| row.trim_end_matches('.').to_owned())
+    });
+    assert_eq!(claims.collect::<BTreeSet<_>>(), rows, "tested on the left, README on the right");
+}

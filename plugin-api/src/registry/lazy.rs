@@ -75,7 +75,7 @@ impl<T: ?Sized + Keep> Lazy<T> {
     ///     .config(|| registry::Config::of(&url()?));
     ///
     /// fn url() -> Result<String> {
-    ///     Ok(env_or("SHOP_DATABASE", "sqlite:shop.db".to_owned())?)
+    ///     Ok(env_or("SHOP_DATABASE", "sqlite:shop.db")?)
     /// }
     /// # fn main() {}
     /// ```
