@@ -120,7 +120,7 @@ pub(super) enum Turn {
     Ready(Value),
     /// Make the value.
     Init(Attempt),
-    /// Look for the key again: this slot has left the registry.
+    /// Look for the key again: this slot, or the value that was waited for, has left the registry.
     Gone,
 }
 
@@ -315,7 +315,7 @@ impl Slot {
             .map_err(|path| RegistryError::Recursive { key: self.key.clone(), path })?;
         let outcome = self.wait_for(attempt, author, expected, timeout);
         drop(wait);
-        outcome.map(Turn::Ready)
+        outcome
     }
 
     /// The value, if there is one; counts as a use.
@@ -549,7 +549,7 @@ impl Slot {
         author: &Author,
         expected: Expected<'_>,
         timeout: Duration,
-    ) -> Result<Value, RegistryError> {
+    ) -> Result<Turn, RegistryError> {
         let begun = Instant::now();
         let mut state = self.state.lock();
         loop {
@@ -560,7 +560,7 @@ impl Slot {
             }
             let current = state.attempts;
             match &mut state.content {
-                Content::Ready(ready) => return self.found(ready, author, expected),
+                Content::Ready(ready) => return self.found(ready, author, expected).map(Turn::Ready),
                 Content::Opening { author: maker, deadline, timeout: allowed, .. } if current == attempt => {
                     let (maker, deadline, allowed) = (maker.clone(), *deadline, *allowed);
                     let now = Instant::now();
@@ -574,11 +574,9 @@ impl Slot {
                     }
                     self.changed.wait_until(&mut state, deadline.min(begun + timeout));
                 }
-                // The attempt ended and its value is gone again, or a later attempt is running: this
-                // caller's wait is over, without a value.
-                Content::Opening { .. } | Content::Empty => {
-                    return Err(RegistryError::NotFound { key: self.key.clone() });
-                }
+                // The attempt brought a value that was removed before this caller woke, and perhaps a
+                // later attempt is running: the key is as it is for one who comes now.
+                Content::Opening { .. } | Content::Empty => return Ok(Turn::Gone),
             }
         }
     }
