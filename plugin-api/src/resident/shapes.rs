@@ -14,6 +14,7 @@ use std::sync::{PoisonError, RwLock};
 use super::layout::{Field, Kind, Layout, Type, Variant};
 use super::{Resident, upgrade};
 use crate::abi::{DataTypeView, GlueView, StrView};
+use crate::alloc::for_life;
 use crate::entry::guard;
 use crate::plugin::{RUSTC, TARGET};
 
@@ -85,10 +86,13 @@ impl TypeInfo {
             return info;
         }
         drop(read);
-        let fresh = TypeInfo::work_out::<T>();
         let mut known = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
-        // Kept to the end of the library: a generation has few types.
-        known.get_or_insert_default().entry(id).or_insert_with(|| Box::leak(Box::new(fresh)))
+        // Kept to the end of the library, and inside it: who reads it later is code of this library, and the host
+        // has copied what it was shown.
+        for_life(|| {
+            let known = known.get_or_insert_default();
+            known.entry(id).or_insert_with(|| Box::leak(Box::new(TypeInfo::work_out::<T>())))
+        })
     }
 
     fn work_out<T: Resident>() -> TypeInfo {
