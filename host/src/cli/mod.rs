@@ -23,6 +23,7 @@ mod check;
 mod db;
 mod itself;
 mod log;
+mod memory;
 mod new;
 mod order;
 mod ready;

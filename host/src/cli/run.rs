@@ -21,7 +21,7 @@ use super::ready::{Outcome, ReadyFile};
 use super::screen::Screen;
 use super::settings::RunSettings;
 use super::text::program_name;
-use super::{CliError, print};
+use super::{CliError, memory, print};
 use crate::config::FileConfig;
 use crate::host::{Host, HostConfig, Sockets};
 use crate::pins::{Recorder, record_crashes, survive_ends};
@@ -34,6 +34,7 @@ const POLL: Duration = Duration::from_millis(25);
 
 /// Runs a host until a signal ends it: supervises the process that serves, or is that process.
 pub(super) fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
+    memory::give_large_blocks_back();
     match &args.supervised {
         Some(text) => {
             let mut handover = Handover::take_over(text)?;
