@@ -14,7 +14,6 @@ const UNCHECKED: &[&str] = &[
     "host/src/build/tests.rs",
     "host/src/cli/memory.rs",
     "host/src/hostcall/data.rs",
-    "host/src/hostcall/db.rs",
     "host/src/hostcall/db/open.rs",
     "host/src/hostcall/db/pool.rs",
     "host/src/hostcall/db/statement.rs",

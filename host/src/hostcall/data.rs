@@ -10,11 +10,11 @@ use plugin_api::abi::{
     ON_CHANGE_RESTART, Status,
 };
 
-use super::registry::{author, read_init, read_key, read_policy, ready, run_init};
-use super::{Caller, Failure, Held, guard, view};
+use super::registry::{author, read_init, read_key, read_policy, ready, run_init, timeout_of};
+use super::{Caller, Failure, Held, give, guard, view};
 use crate::db::blocking;
 use crate::registry::data::{self, Begun, DataType, Tenure};
-use crate::registry::{DEFAULT_INIT_TIMEOUT, Expected, Value};
+use crate::registry::{Expected, Value};
 
 /// The functions, for [`super::HostApi`].
 pub(super) static TABLE: DataTable =
@@ -35,10 +35,8 @@ unsafe extern "C" fn create(
         }
         // SAFETY: the plugin passes a value of that type in a block of the C library's, and gives it up.
         let tenure = unsafe { Tenure::new(ty, author(caller), value) };
-        let id = caller.handles.insert(Held::Data(tenure));
-        // SAFETY: `out` is writable during this call.
-        unsafe { out.write(id) };
-        Ok(())
+        // SAFETY: `out` is null or writable during this call, by the table's contract.
+        unsafe { give(caller, Held::Data(tenure), out) }
     };
     // SAFETY: `ctx` and `error` come from the plugin under the table's contract.
     unsafe { guard(ctx, error, body) }
@@ -150,13 +148,6 @@ unsafe extern "C" fn release(ctx: HostCtx, cell: *const DataCell) {
     };
     // SAFETY: `ctx` comes from the plugin under the table's contract; there is no sink.
     unsafe { guard(ctx, std::ptr::null(), body) };
-}
-
-fn timeout_of(init: Option<&InitView>) -> Duration {
-    match init.map_or(0, |init| init.timeout_ns) {
-        0 => DEFAULT_INIT_TIMEOUT,
-        ns => Duration::from_nanos(ns),
-    }
 }
 
 /// # Safety

@@ -7,7 +7,6 @@
 //!
 //! - Database calls block. On a thread that is inside a tokio runtime (the I/O thread that runs an
 //!   `inline` route) each of them is an error before anything is touched.
-#![expect(unsafe_code, reason = "writes through the boundary's out-pointers")]
 
 mod failure;
 mod open;
@@ -15,7 +14,7 @@ mod pool;
 mod statement;
 mod transaction;
 
-use plugin_api::abi::{DbTable, HandleId, PoolTable};
+use plugin_api::abi::{DbTable, PoolTable};
 
 use self::open::open;
 pub(super) use self::pool::PoolResource;
@@ -23,7 +22,7 @@ use self::pool::{checkout, checkout_shared, close, pool_open};
 pub(super) use self::statement::read;
 use self::statement::{batch_execute, execute, query};
 use self::transaction::{begin, commit, rollback};
-use super::{Caller, Failure};
+use super::Failure;
 use crate::db;
 
 /// The functions of the host's table.
@@ -48,21 +47,6 @@ pub(super) fn may_block() -> Result<(), Failure> {
     if db::blocking::is_forbidden() {
         return Err(Failure::invalid("database calls block; declare the route without `inline`"));
     }
-    Ok(())
-}
-
-/// Writes a handle to `out`; takes it back when there is no `out`.
-///
-/// # Safety
-///
-/// `out` is null or writable during this call.
-pub(super) unsafe fn give(caller: &Caller, handle: HandleId, out: *mut HandleId) -> Result<(), Failure> {
-    if out.is_null() {
-        drop(caller.handles.remove(handle));
-        return Err(Failure::invalid("no place for the handle"));
-    }
-    // SAFETY: non-null by the check above, and writable by this function's contract.
-    unsafe { out.write(handle) };
     Ok(())
 }
 

@@ -9,9 +9,9 @@ use plugin_api::abi::{
     NoticeView, Status, StrView,
 };
 
-use super::db::{give, may_block};
+use super::db::may_block;
 use super::view::{slice, text};
-use super::{Caller, Failure, Held, guard};
+use super::{Caller, Failure, Held, give, guard};
 use crate::db::{Listener, Notice};
 use crate::registry::Resource;
 
@@ -62,9 +62,8 @@ unsafe extern "C" fn open(
         }
         let capacity = if config.capacity == 0 { DEFAULT_CAPACITY } else { config.capacity };
         let listener = Listener::open(url, &channels, capacity)?;
-        let handle = caller.handles.insert(Held::Resource(Arc::new(ListenerResource(listener))));
         // SAFETY: by the table's contract `out` is null or writable during this call.
-        unsafe { give(caller, handle, out) }
+        unsafe { give(caller, Held::Resource(Arc::new(ListenerResource(listener))), out) }
     };
     // SAFETY: `ctx` and `error` by the table's contract.
     unsafe { guard(ctx, error, body) }

@@ -28,7 +28,7 @@ pub(crate) mod view;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use plugin_api::abi::{ErrorSink, ErrorView, HostCtx, Status, StrView};
+use plugin_api::abi::{ErrorSink, ErrorView, HandleId, HostCtx, Status, StrView};
 
 pub use self::handles::{Handles, Held};
 pub use self::safe::OwnSafe;
@@ -131,4 +131,19 @@ pub(crate) unsafe fn guard(
     };
     // SAFETY: `sink` by this function's contract.
     unsafe { failure.report(sink) }
+}
+
+/// Enters an object in the caller's table and writes its handle to `out`; keeps nothing when there is no `out`.
+///
+/// # Safety
+///
+/// `out` is null or writable during this call.
+unsafe fn give(caller: &Caller, held: Held, out: *mut HandleId) -> Result<(), Failure> {
+    if out.is_null() {
+        return Err(Failure::invalid("no place for the handle"));
+    }
+    let handle = caller.handles.insert(held);
+    // SAFETY: non-null by the check above, and writable by this function's contract.
+    unsafe { out.write(handle) };
+    Ok(())
 }

@@ -9,7 +9,7 @@ use plugin_api::abi::{
     KeyView, RegistryTable, Status, StrView, TypeView,
 };
 
-use super::{Caller, Failure, Held, guard, view};
+use super::{Caller, Failure, Held, give, guard, view};
 use crate::db::blocking;
 use crate::registry::{
     Author, DEFAULT_INIT_TIMEOUT, Expected, InitFailure, Key, Policy, RegistryError, Value,
@@ -33,15 +33,11 @@ unsafe extern "C" fn get_or_init(
         // SAFETY: as above.
         let policy = unsafe { read_policy(&init)? };
         let expected = Expected::from(&expected).with(policy);
-        let timeout = match init.timeout_ns {
-            0 => DEFAULT_INIT_TIMEOUT,
-            ns => Duration::from_nanos(ns),
-        };
+        let timeout = timeout_of(Some(&init));
         if blocking::is_forbidden() {
-            let id = hand_out(caller, ready(caller, &key, expected)?);
-            // SAFETY: `out` is writable during this call.
-            unsafe { out.write(id) };
-            return Ok(());
+            let value = ready(caller, &key, expected)?;
+            // SAFETY: `out` is null or writable during this call, by the table's contract.
+            return unsafe { give(caller, held(value), out) };
         }
         let value = caller.registry.get_or_init(
             &author(caller),
@@ -52,10 +48,8 @@ unsafe extern "C" fn get_or_init(
             // SAFETY: `init` belongs to the caller, who is inside this call and keeps it alive.
             || unsafe { run_init(caller, &init) },
         )?;
-        let id = hand_out(caller, value);
-        // SAFETY: `out` is writable during this call.
-        unsafe { out.write(id) };
-        Ok(())
+        // SAFETY: `out` is null or writable during this call, by the table's contract.
+        unsafe { give(caller, held(value), out) }
     };
     // SAFETY: `ctx` and `error` come from the plugin under the table's contract.
     unsafe { guard(ctx, error, body) }
@@ -72,10 +66,8 @@ unsafe extern "C" fn get(
         // SAFETY: the plugin passes views that are valid for this call.
         let (key, expected) = unsafe { (read_key(key)?, read_type(expected)?) };
         let value = caller.registry.get(&author(caller), &caller.overlay, &key, &expected)?;
-        let id = hand_out(caller, value);
-        // SAFETY: `out` is writable during this call.
-        unsafe { out.write(id) };
-        Ok(())
+        // SAFETY: `out` is null or writable during this call, by the table's contract.
+        unsafe { give(caller, held(value), out) }
     };
     // SAFETY: `ctx` and `error` come from the plugin under the table's contract.
     unsafe { guard(ctx, error, body) }
@@ -109,13 +101,21 @@ pub(super) fn author(caller: &Caller) -> Author {
     Author { plugin: caller.plugin.clone(), generation: caller.generation }
 }
 
-fn hand_out(caller: &Caller, value: Value) -> HandleId {
+fn held(value: Value) -> Held {
     match value {
-        Value::Host(resource) => caller.handles.insert(Held::Resource(resource)),
+        Value::Host(resource) => Held::Resource(resource),
         // Found by `data::find` only, which expects it.
-        Value::Data(tenure) => caller.handles.insert(Held::Data(tenure)),
+        Value::Data(tenure) => Held::Data(tenure),
         // Found by `service::find` only, likewise.
-        Value::Service(service) => caller.handles.insert(Held::Service(service)),
+        Value::Service(service) => Held::Service(service),
+    }
+}
+
+/// How long an init may take.
+pub(super) fn timeout_of(init: Option<&InitView>) -> Duration {
+    match init.map_or(0, |init| init.timeout_ns) {
+        0 => DEFAULT_INIT_TIMEOUT,
+        ns => Duration::from_nanos(ns),
     }
 }
 

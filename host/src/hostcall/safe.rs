@@ -79,7 +79,7 @@ unsafe extern "C" fn get(
             }
         }
         // SAFETY: by the table's contract `entries` is null or valid for this call.
-        unsafe { give(entries, &answer) };
+        unsafe { answer_with(entries, &answer) };
         Ok(())
     };
     // SAFETY: `ctx` and `error` by the table's contract.
@@ -100,15 +100,12 @@ unsafe extern "C" fn list(
             return Err(Failure::invalid("no range"));
         };
         // SAFETY: the range's views are valid for this call.
-        let (start, end) = unsafe { (bytes(range.start), bytes(range.end)) };
-        let is_after = range.flags & SAFE_AFTER_START != 0;
-        let start = if is_after { Bound::Excluded(start) } else { Bound::Included(start) };
-        let end = if end.is_empty() { Bound::Unbounded } else { Bound::Excluded(end) };
+        let bounds = unsafe { bounds(range) };
         let limit = if range.limit == 0 { PAGE_ENTRIES } else { range.limit.min(PAGE_ENTRIES) };
         let with_values = range.flags & SAFE_NO_VALUES == 0;
         let mut answer = Vec::new();
         let (_, has_more) = safe.list(
-            (start, end),
+            bounds,
             range.flags & SAFE_REVERSE != 0,
             usize::try_from(limit).unwrap_or(usize::MAX),
             |key, entry| {
@@ -118,7 +115,7 @@ unsafe extern "C" fn list(
         )?;
         answer.push(if has_more { block::MORE } else { block::END });
         // SAFETY: by the table's contract `entries` is null or valid for this call.
-        unsafe { give(entries, &answer) };
+        unsafe { answer_with(entries, &answer) };
         Ok(())
     };
     // SAFETY: `ctx` and `error` by the table's contract.
@@ -179,12 +176,26 @@ fn encoded(key: &[u8], entry: EntryRef<'_>, with_value: bool) -> Vec<u8> {
     [&head[..], key, value].concat()
 }
 
+/// The keys of a range.
+///
+/// # Safety
+///
+/// The range's views are valid for `'a`.
+unsafe fn bounds<'a>(range: &SafeRangeView) -> (Bound<&'a [u8]>, Bound<&'a [u8]>) {
+    // SAFETY: this function's contract.
+    let (start, end) = unsafe { (bytes(range.start), bytes(range.end)) };
+    let is_after = range.flags & SAFE_AFTER_START != 0;
+    let start = if is_after { Bound::Excluded(start) } else { Bound::Included(start) };
+    let end = if end.is_empty() { Bound::Unbounded } else { Bound::Excluded(end) };
+    (start, end)
+}
+
 /// Writes an answer.
 ///
 /// # Safety
 ///
 /// `sink` is null or valid for this call.
-unsafe fn give(sink: *const BytesSink, answer: &[u8]) {
+unsafe fn answer_with(sink: *const BytesSink, answer: &[u8]) {
     // SAFETY: this function's contract.
     if let Some(BytesSink { data, write: Some(write) }) = unsafe { sink.as_ref() } {
         // SAFETY: `write` and `data` belong together; the view lives until the call returns.

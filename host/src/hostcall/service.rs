@@ -8,7 +8,6 @@
 #![expect(unsafe_code, reason = "reads the arguments of host calls")]
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use plugin_api::abi::{
@@ -18,12 +17,12 @@ use plugin_api::abi::{
 
 use super::call::{self, Call};
 use super::handles::{Handles, Held};
-use super::registry::{author, read_init, read_key, read_policy, ready, run_init};
-use super::{Caller, Failure, guard, view};
+use super::registry::{author, read_init, read_key, read_policy, ready, run_init, timeout_of};
+use super::{Caller, Failure, give, guard, view};
 use crate::db::blocking;
 use crate::pins::{Code, Pin};
 use crate::registry::service::{Home, Interface, Service};
-use crate::registry::{DEFAULT_INIT_TIMEOUT, Expected, Value, Wanted};
+use crate::registry::{Expected, Value, Wanted};
 
 /// The functions, for [`super::HostApi`].
 pub(super) static TABLE: ServiceTable =
@@ -98,10 +97,8 @@ unsafe extern "C" fn create(
         };
         // SAFETY: the plugin passes a service of its own and gives it up; the maker pins its code.
         let service = unsafe { Service::new(wanted.interface, author(caller), *service, Box::new(maker)) };
-        let id = caller.handles.insert(Held::Service(service));
-        // SAFETY: `out` is writable during this call.
-        unsafe { out.write(id) };
-        Ok(())
+        // SAFETY: `out` is null or writable during this call, by the table's contract.
+        unsafe { give(caller, Held::Service(service), out) }
     };
     // SAFETY: `ctx` and `error` come from the plugin under the table's contract.
     unsafe { guard(ctx, error, body) }
@@ -131,10 +128,7 @@ unsafe extern "C" fn find(
                 }
             }
         } else {
-            let timeout = match init.map_or(0, |init| init.timeout_ns) {
-                0 => DEFAULT_INIT_TIMEOUT,
-                ns => Duration::from_nanos(ns),
-            };
+            let timeout = timeout_of(init);
             let mut run;
             let init: Option<&mut dyn FnMut() -> _> = match init {
                 None => None,
@@ -159,10 +153,8 @@ unsafe extern "C" fn find(
                 init,
             )?
         };
-        let id = caller.handles.insert(Held::Service(service));
-        // SAFETY: `out` is writable during this call.
-        unsafe { out.write(id) };
-        Ok(())
+        // SAFETY: `out` is null or writable during this call, by the table's contract.
+        unsafe { give(caller, Held::Service(service), out) }
     };
     // SAFETY: `ctx` and `error` come from the plugin under the table's contract.
     unsafe { guard(ctx, error, body) }

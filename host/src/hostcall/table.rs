@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use plugin_api::abi::{ABI_VERSION, HandleId, HostCtx, HostTable, Status};
 
-use super::{Caller, Failure, Held, data, db, db_listen, db_stream, guard, log, registry, safe, service, tx};
+use super::{
+    Caller, Failure, Held, data, db, db_listen, db_stream, give, guard, log, registry, safe, service, tx,
+};
 
 /// What the host offers one generation.
 #[derive(Debug)]
@@ -68,10 +70,8 @@ impl HostApi {
 unsafe extern "C" fn handle_clone(ctx: HostCtx, handle: HandleId, out: *mut HandleId) -> Status {
     let body = |caller: &Caller| match caller.handles.get(handle) {
         Some(held @ (Held::Resource(_) | Held::Service(_))) => {
-            let id = caller.handles.insert(held);
-            // SAFETY: `out` is writable during this call.
-            unsafe { out.write(id) };
-            Ok(())
+            // SAFETY: `out` is null or writable during this call, by the table's contract.
+            unsafe { give(caller, held, out) }
         }
         Some(Held::Connection(_) | Held::Transaction(_) | Held::Data(_) | Held::Safe(_) | Held::Watch(_)) => {
             Err(Failure::invalid("a connection, a fresh value, a safe or a watch has one holder"))

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use plugin_api::abi::{ErrorSink, HandleId, HostCtx, Status, TX_KEEP_ANSWERS, TX_KEEP_SUCCESSES, TxTable};
 
-use super::db::{PoolResource, give, may_block};
-use super::{Caller, Failure, Held, guard};
+use super::db::{PoolResource, may_block};
+use super::{Caller, Failure, Held, give, guard};
 use crate::db::label::{self, Label};
 use crate::db::{Lease, QueryError};
 use crate::tx::{self, Joined, Rule, TxError};
@@ -99,9 +99,8 @@ unsafe extern "C" fn join(
             return Err(Failure::invalid("there is no request here: use the pool's own `transaction`"));
         };
         let joined = scope.join(&pool.0, rule)?;
-        let handle = caller.handles.insert(Held::Transaction(joined));
         // SAFETY: by the table's contract `out` is null or writable during this call.
-        unsafe { give(caller, handle, out) }
+        unsafe { give(caller, Held::Transaction(joined), out) }
     };
     // SAFETY: `ctx` and `error` by the table's contract.
     unsafe { guard(ctx, error, body) }

@@ -232,9 +232,7 @@ impl<S: Service> Front<S> {
 
     /// The answer where too much waits or hangs already.
     fn not_taken(&self, refused: Refused, account: &Account, origin: Origin) -> Outcome {
-        let mut trouble =
-            Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "the server is busy; try again in a second");
-        trouble.retry_after = Some(1);
+        let mut trouble = busy();
         if refused == Refused::Late {
             if account.close(self.limits.workers().late) {
                 self.service.turned_away(&origin.plugin, origin.generation);
@@ -263,49 +261,25 @@ impl<S: Service> Front<S> {
             reason,
             "request waited too long"
         );
-        let mut trouble =
-            Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "the server is busy; try again in a second");
-        trouble.retry_after = Some(1);
+        let mut trouble = busy();
         trouble.reason = Some(reason);
         Outcome { response: Err(trouble), origin: Some(origin) }
     }
 
     /// The answer to a request whose handler goes on after its deadline.
     fn too_late(&self, id: &str, origin: Origin, began: Instant) -> Outcome {
-        let reason = format!("no answer within {:?}; the handler still runs", self.limits.handler_timeout);
-        tracing::error!(
-            plugin = &*origin.plugin,
-            generation = origin.generation,
-            route = &*origin.pattern,
-            request_id = id,
-            reason,
-            "handler passed its deadline"
-        );
         self.service.missed_deadline(&origin.plugin, origin.generation, began);
-        let mut trouble =
-            Trouble::new(StatusCode::GATEWAY_TIMEOUT, "the handler took too long; the log has the reason");
-        trouble.reason = Some(reason);
-        Outcome { response: Err(trouble), origin: Some(origin) }
+        let reason = format!("no answer within {:?}; the handler still runs", self.limits.handler_timeout);
+        let summary = "the handler took too long; the log has the reason";
+        timed_out("handler passed its deadline", summary, reason, id, origin)
     }
 
     /// The answer where a handler has answered, and what its answer waits for is not decided in time.
     fn undecided(&self, id: &str, origin: Origin) -> Outcome {
         let reason =
             format!("what the answer waited for is not on disk after {:?}", self.limits.handler_timeout);
-        tracing::error!(
-            plugin = &*origin.plugin,
-            generation = origin.generation,
-            route = &*origin.pattern,
-            request_id = id,
-            reason,
-            "answer passed its deadline"
-        );
-        let mut trouble = Trouble::new(
-            StatusCode::GATEWAY_TIMEOUT,
-            "saving took too long; whether it was done is not known; the log has the reason",
-        );
-        trouble.reason = Some(reason);
-        Outcome { response: Err(trouble), origin: Some(origin) }
+        let summary = "saving took too long; whether it was done is not known; the log has the reason";
+        timed_out("answer passed its deadline", summary, reason, id, origin)
     }
 
     fn unread(&self, error: &BodyError) -> Trouble {
@@ -331,6 +305,27 @@ impl<S: Service> Front<S> {
             }
         }
     }
+}
+
+/// Says that the client got no answer in time, to the log and to the client.
+fn timed_out(what: &str, summary: &str, reason: String, id: &str, origin: Origin) -> Outcome {
+    tracing::error!(
+        plugin = &*origin.plugin,
+        generation = origin.generation,
+        route = &*origin.pattern,
+        request_id = id,
+        reason,
+        "{what}"
+    );
+    let mut trouble = Trouble::new(StatusCode::GATEWAY_TIMEOUT, summary);
+    trouble.reason = Some(reason);
+    Outcome { response: Err(trouble), origin: Some(origin) }
+}
+
+/// What is said where nothing is free.
+fn busy() -> Trouble {
+    let words = "the server is busy; try again in a second";
+    Trouble { retry_after: Some(1), ..Trouble::new(StatusCode::SERVICE_UNAVAILABLE, words) }
 }
 
 /// Runs the handler; a panic of the host's own code is contained here.

@@ -51,6 +51,11 @@ impl Snapshot {
     }
 }
 
+/// The entry in what is kept under `key`, believed after its checksum only.
+pub(super) fn opened<'a>(key: &[u8], sealed: &'a [u8]) -> Result<EntryRef<'a>, Fault> {
+    envelope::open(key, sealed).ok_or_else(|| Fault::Corrupt(printable(key)))
+}
+
 /// Makes sure that `key`, which was not found in `table`, is not there.
 pub(super) fn verify_absence(
     table: &impl redb::ReadableTable<&'static [u8], &'static [u8]>,
@@ -77,7 +82,7 @@ impl View for Snapshot {
                 verify_absence(&self.entries, key)?;
                 continue;
             };
-            let entry = envelope::open(key, bytes.value()).ok_or_else(|| Fault::Corrupt(printable(key)))?;
+            let entry = opened(key, bytes.value())?;
             if entry.is_alive(now) {
                 body(index, entry);
             }
@@ -100,7 +105,7 @@ impl View for Snapshot {
         while let Some(row) = if is_reverse { rows.next_back() } else { rows.next() } {
             let (key, bytes) = row?;
             let key = key.value();
-            let entry = envelope::open(key, bytes.value()).ok_or_else(|| Fault::Corrupt(printable(key)))?;
+            let entry = opened(key, bytes.value())?;
             if last.as_deref().is_some_and(|last| if is_reverse { key >= last } else { key <= last }) {
                 return Err(Fault::Corrupt(printable(key)));
             }

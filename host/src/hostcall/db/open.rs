@@ -11,9 +11,9 @@ use plugin_api::abi::{
 };
 
 use super::super::view::{sized, slice, text};
-use super::super::{Caller, Failure, Held, guard};
+use super::super::{Caller, Failure, Held, give, guard};
+use super::may_block;
 use super::pool::{PersistentResource, PoolResource};
-use super::{give, may_block};
 use crate::db::{Lease, Order, Persistent, Ping, Pool, PoolConfig, ResetPolicy, Steady, SteadyConfig};
 
 /// What a plugin of an older version leaves out.
@@ -69,9 +69,8 @@ pub(super) unsafe extern "C" fn open(
             }
             kind => return Err(Failure::invalid(format!("nothing opens as kind {kind}"))),
         };
-        let handle = caller.handles.insert(held);
         // SAFETY: by the table's contract `out` is null or writable during this call.
-        unsafe { give(caller, handle, out) }
+        unsafe { give(caller, held, out) }
     };
     // SAFETY: `ctx` and `error` by the table's contract.
     unsafe { guard(ctx, error, body) }

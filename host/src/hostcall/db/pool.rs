@@ -10,8 +10,8 @@ use plugin_api::abi::{DEFAULT_NS, ErrorSink, HandleId, HostCtx, PoolConfigView, 
 
 use super::super::call::{self, Call};
 use super::super::view::text;
-use super::super::{Caller, Failure, Held, guard};
-use super::{give, may_block};
+use super::super::{Caller, Failure, Held, give, guard};
+use super::may_block;
 use crate::db::{Borrower, Persistent, Pool, PoolConfig};
 use crate::registry::Resource;
 
@@ -99,9 +99,8 @@ pub(super) unsafe extern "C" fn pool_open(
         // SAFETY: the view in the configuration is valid for this call.
         let url = unsafe { text(config.url, "the URL of the database") }?;
         let pool = open(url, config.max_size, config.checkout_timeout_ns, &caller.data_dir)?;
-        let handle = caller.handles.insert(Held::Resource(Arc::new(PoolResource(pool))));
         // SAFETY: by the table's contract `out` is null or writable during this call.
-        unsafe { give(caller, handle, out) }
+        unsafe { give(caller, Held::Resource(Arc::new(PoolResource(pool))), out) }
     };
     // SAFETY: `ctx` and `error` by the table's contract.
     unsafe { guard(ctx, error, body) }
@@ -123,9 +122,8 @@ pub(super) unsafe extern "C" fn checkout(
         } else {
             return Err(Failure::new(Status::NOT_FOUND, "this handle names no pool"));
         };
-        let handle = caller.handles.insert(Held::Connection(Arc::new(lease)));
         // SAFETY: by the table's contract `out` is null or writable during this call.
-        unsafe { give(caller, handle, out) }
+        unsafe { give(caller, Held::Connection(Arc::new(lease)), out) }
     };
     // SAFETY: `ctx` and `error` by the table's contract.
     unsafe { guard(ctx, error, body) }
@@ -144,9 +142,8 @@ pub(super) unsafe extern "C" fn checkout_shared(
             return Err(Failure::new(Status::NOT_FOUND, "this handle names no pool"));
         };
         let lease = pool.0.checkout_shared(Debtor::of(caller), patience(timeout_ns))?;
-        let handle = caller.handles.insert(Held::Connection(Arc::new(lease)));
         // SAFETY: by the table's contract `out` is null or writable during this call.
-        unsafe { give(caller, handle, out) }
+        unsafe { give(caller, Held::Connection(Arc::new(lease)), out) }
     };
     // SAFETY: `ctx` and `error` by the table's contract.
     unsafe { guard(ctx, error, body) }

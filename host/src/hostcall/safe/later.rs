@@ -6,21 +6,19 @@
 //! - A watch wakes a little before the request's deadline, so that a handler that waits can still answer.
 #![expect(unsafe_code, reason = "reads the boundary's views and writes through its out-pointers")]
 
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use plugin_api::abi::{
-    ErrorSink, HandleId, HostCtx, SAFE_AFTER_START, SAFE_GATED, SAFE_RELAXED, SafeRangeView, SafeWriteView,
-    Status, StrView,
+    ErrorSink, HandleId, HostCtx, SAFE_GATED, SAFE_RELAXED, SafeRangeView, SafeWriteView, Status, StrView,
 };
 use tokio::sync::oneshot;
 
-use super::super::view::{bytes, text};
-use super::super::{Caller, Failure, Held, call, guard};
+use super::super::view::text;
+use super::super::{Caller, Failure, Held, call, give, guard};
 use super::own::{self, safe, safe_if_open};
-use super::{conflict, patience, read, until};
+use super::{bounds, conflict, patience, read, until};
 use crate::safe::{Commit, Safe, Woken, Write, WriteError};
 
 /// How long before its request's deadline a watch wakes.
@@ -125,16 +123,11 @@ pub(super) unsafe extern "C" fn watch(
             return Err(Failure::invalid("no range"));
         };
         // SAFETY: the range's views are valid for this call.
-        let (start, end) = unsafe { (bytes(range.start).to_vec(), bytes(range.end).to_vec()) };
-        let is_after = range.flags & SAFE_AFTER_START != 0;
-        let start = if is_after { Bound::Excluded(start) } else { Bound::Included(start) };
-        let end = if end.is_empty() { Bound::Unbounded } else { Bound::Excluded(end) };
-        let watch = safe.watch((start, end))?;
+        let (start, end) = unsafe { bounds(range) };
+        let watch = safe.watch((start.map(<[u8]>::to_vec), end.map(<[u8]>::to_vec)))?;
         caller.safe.add_watch(&watch);
-        let id = caller.handles.insert(Held::Watch(watch));
-        // SAFETY: `out` is writable during this call by the table's contract.
-        unsafe { out.write(id) };
-        Ok(())
+        // SAFETY: `out` is null or writable during this call, by the table's contract.
+        unsafe { give(caller, Held::Watch(watch), out) }
     };
     // SAFETY: `ctx` and `error` by the table's contract.
     unsafe { guard(ctx, error, body) }

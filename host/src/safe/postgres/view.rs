@@ -9,7 +9,7 @@ use postgres::types::ToSql;
 use super::super::backend::{Fault, Report, View};
 use super::super::envelope::{self, EntryRef};
 use super::super::error::printable;
-use super::super::snapshot::is_empty;
+use super::super::snapshot::{is_empty, opened};
 use super::connection::{Session, words};
 use super::{signed, unsigned};
 
@@ -59,10 +59,6 @@ impl<'n> ServerView<'n> {
             }
         }
     }
-}
-
-fn opened<'a>(key: &[u8], sealed: &'a [u8]) -> Result<EntryRef<'a>, Fault> {
-    envelope::open(key, sealed).ok_or_else(|| Fault::Corrupt(printable(key)))
 }
 
 impl View for ServerView<'_> {
