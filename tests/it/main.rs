@@ -30,6 +30,8 @@ mod evolution;
 mod fingerprint;
 // The harness keeps its promises.
 mod harness;
+// Empty maps in data lead into no code that is gone.
+mod homes;
 // Hooks at both ends of a generation's life.
 mod lifecycle;
 // What works behind pgbouncer, and what is refused there.

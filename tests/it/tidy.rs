@@ -77,6 +77,8 @@ const UNCHECKED: &[&str] = &[
     "plugin-api/src/safe/call.rs",
     "plugin-api/src/service/remote.rs",
     "plugin-api/src/service/serve.rs",
+    "plugin-api/src/sync/home.rs",
+    "plugin-api/src/sync/home/tests.rs",
     "plugin-api/src/testing/host.rs",
     "plugin-api/src/testing/mod.rs",
     "plugin-api/src/testing/safe.rs",
