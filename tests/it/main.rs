@@ -44,6 +44,8 @@ mod registry;
 mod reload;
 // Earlier code serves again.
 mod rollback;
+// The newest lines of the log, for whoever asks.
+mod logs;
 // Data that outlives the code which made it.
 mod resident;
 // A plugin's own durable store.
