@@ -61,10 +61,10 @@
 //!
 //! ```standalone_crate
 //! use std::sync::mpsc::{Sender, channel};
+//! use std::sync::{Mutex, PoisonError};
 //! use std::thread;
 //!
 //! use plugin_api::prelude::*;
-//! use plugin_api::sync::Mutex;
 //!
 //! plugin! {
 //!     routes: { GET "/{word}" => say },
@@ -82,20 +82,20 @@
 //!             tracing::info!(word, "told to the thread");
 //!         }
 //!     })?;
-//!     *WORKER.lock() = Some((sender, worker));
+//!     *WORKER.lock().unwrap_or_else(PoisonError::into_inner) = Some((sender, worker));
 //!     Ok(())
 //! }
 //!
 //! fn say(req: &Request) -> Result<&'static str> {
 //!     let word: String = req.param("word")?;
-//!     if let Some((sender, _)) = &*WORKER.lock() {
+//!     if let Some((sender, _)) = &*WORKER.lock().unwrap_or_else(PoisonError::into_inner) {
 //!         sender.send(word)?;
 //!     }
 //!     Ok("said")
 //! }
 //!
 //! fn stop(_: UnloadReason) {
-//!     if let Some((sender, worker)) = WORKER.lock().take() {
+//!     if let Some((sender, worker)) = WORKER.lock().unwrap_or_else(PoisonError::into_inner).take() {
 //!         drop(sender);
 //!         // A panic of the thread has been logged.
 //!         let _ = worker.join();

@@ -147,8 +147,8 @@ macro_rules! host_handle {
         impl $crate::registry::sealed::Keep for $of {
             type Made = $of;
             type Held = $crate::registry::Held<$of>;
-            type Cache = ::once_cell::sync::OnceCell<$crate::registry::Handle<$of>>;
-            type Lent<'a> = &'a $crate::registry::Handle<$of>;
+            type Cache = ::once_cell::sync::OnceCell<$of>;
+            type Lent<'a> = &'a $of;
             #[expect(clippy::declare_interior_mutable_const, reason = "each `Lazy` begins with its own")]
             const EMPTY: Self::Cache = ::once_cell::sync::OnceCell::new();
 
@@ -186,7 +186,7 @@ macro_rules! host_handle {
             }
 
             #[inline]
-            fn remembered(cache: &Self::Cache) -> Option<&$crate::registry::Handle<$of>> {
+            fn remembered(cache: &Self::Cache) -> Option<&$of> {
                 cache.get()
             }
 
@@ -194,8 +194,7 @@ macro_rules! host_handle {
                 cache: &'a Self::Cache,
                 key: $crate::registry::Key<'_>,
                 init: &$crate::abi::InitView,
-            ) -> ::std::result::Result<&'a $crate::registry::Handle<$of>, $crate::registry::RegistryError>
-            {
+            ) -> ::std::result::Result<&'a $of, $crate::registry::RegistryError> {
                 $crate::registry::lend_host_handle(cache, key, init)
             }
 

@@ -25,6 +25,9 @@ pub enum InitFailure {
     /// It ran past its deadline and was given up.
     #[error("did not finish within {0:?} and was given up")]
     TimedOut(Duration),
+    /// It ended after it had been given up, and what has become of the key since then is no answer to its caller.
+    #[error("ended after it was given up, and what it made was dropped; ask for the key again")]
+    Late,
 }
 
 /// Why a caller of the registry got no value. The slot is as it was, or empty.

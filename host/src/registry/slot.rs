@@ -600,6 +600,27 @@ impl Slot {
         self.changed.notify_all();
     }
 
+    /// What the caller of an attempt gets that was given up before it ended: the value that is there instead.
+    fn instead_of(
+        &self,
+        state: &mut State,
+        late: &Attempt,
+        expected: Expected<'_>,
+    ) -> Result<Value, RegistryError> {
+        if let Content::Ready(ready) = &mut state.content {
+            return self.found(ready, &late.author, expected);
+        }
+        Err(match state.failed.as_ref().filter(|failed| failed.attempt == late.number) {
+            Some(failed) => self.init_error(failed),
+            None => RegistryError::Init {
+                key: self.key.clone(),
+                author: late.author.clone(),
+                attempt: 1,
+                failure: InitFailure::Late,
+            },
+        })
+    }
+
     fn init_error(&self, failed: &Failed) -> RegistryError {
         RegistryError::Init {
             key: self.key.clone(),
@@ -701,14 +722,11 @@ impl Attempt {
             Content::Opening { since, .. } if state.attempts == self.number => *since,
             // Given up meanwhile: the result comes too late, whatever it is.
             _ => {
-                let error = state.failed.as_ref().filter(|f| f.attempt == self.number).map_or_else(
-                    || RegistryError::NotFound { key: slot.key.clone() },
-                    |failed| slot.init_error(failed),
-                );
+                let instead = slot.instead_of(&mut state, &self, expected);
                 drop(state);
                 // Dropped without the lock: closing connections takes time.
                 drop((outcome, wrong));
-                return Err(error);
+                return instead;
             }
         };
         tracing::debug!(key = %slot.key, elapsed = ?since.elapsed(), ok = outcome.is_ok(), "init ended");

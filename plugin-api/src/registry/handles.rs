@@ -9,7 +9,7 @@ use once_cell::sync::OnceCell;
 
 use super::memory::{Lent, Memory};
 use super::sealed::HostHandle;
-use super::{Handle, Keep, Key, RegistryError, sealed};
+use super::{Key, RegistryError};
 use crate::abi::{HandleId, HostTable, InitView, KIND_HOST_HANDLE, StrView, TypeView};
 use crate::host::{self, Owned};
 
@@ -103,16 +103,16 @@ pub(crate) fn find_host_handle<T: HostHandle>(
 }
 
 /// What the cache remembers, found at the first use.
-pub(crate) fn lend_host_handle<'a, T: Keep + sealed::Keep<Held = Held<T>> + HostHandle>(
-    cache: &'a OnceCell<Handle<T>>,
+pub(crate) fn lend_host_handle<'a, T: HostHandle>(
+    cache: &'a OnceCell<T>,
     key: Key<'_>,
     init: &InitView,
-) -> Result<&'a Handle<T>, RegistryError> {
+) -> Result<&'a T, RegistryError> {
     if let Some(handle) = cache.get() {
         return Ok(handle);
     }
     // Not `get_or_try_init`: an init that uses its own `Lazy` has to reach the registry, which says
     // so, instead of waiting for itself in the cell.
     let found = find_host_handle(key, Some(init))?;
-    Ok(cache.get_or_init(|| Handle(Held::Own(found))))
+    Ok(cache.get_or_init(|| found))
 }

@@ -84,8 +84,8 @@ impl<T: ?Sized + Keep> Lazy<T> {
         self
     }
 
-    /// The value, found or made at the first use: `&Handle<T>` for host handles, a counted `Handle<T>` for
-    /// data and services.
+    /// The value, found or made at the first use: `&T` for host handles, a counted `Handle<T>` for data and
+    /// services.
     ///
     /// # Errors
     ///

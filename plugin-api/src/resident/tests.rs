@@ -366,7 +366,9 @@ fn reaches(layout: &Layout, number: usize) -> bool {
 fn a_changed_definition_has_another_text_and_an_unchanged_one_the_same() {
     let mut numbers = Numbers(0x2545_f491_4f6c_dd1d);
     let mut seen = [0; 2];
-    for _ in 0..5_000 {
+    // Under Miri each takes seconds.
+    let rounds = if cfg!(miri) { 2 } else { 5_000 };
+    for _ in 0..rounds {
         let layout = any_layout(&mut numbers);
         assert_eq!(Layout::parse(&layout.to_text()).as_ref(), Some(&layout));
         assert!(same(&layout, 0, &layout.clone(), 0));
@@ -378,7 +380,7 @@ fn a_changed_definition_has_another_text_and_an_unchanged_one_the_same() {
         assert!(!layout.difference(&other).is_empty());
         seen[usize::from(is_part)] += 1;
     }
-    assert!(seen.iter().all(|count| *count > 500), "the mutations are one-sided: {seen:?}");
+    assert!(cfg!(miri) || seen.iter().all(|count| *count > rounds / 10), "the mutations are one-sided: {seen:?}");
 }
 
 /// A text that was cut off or tampered with is refused, or is another layout that is closed in itself.
@@ -386,7 +388,7 @@ fn a_changed_definition_has_another_text_and_an_unchanged_one_the_same() {
 fn a_damaged_text_is_never_read_beyond_its_types() {
     let text = TypeInfo::of::<old::All>().layout.to_text();
     assert!(Layout::parse(&text).is_some());
-    for cut in 0..text.len() {
+    for cut in (0..text.len()).step_by(if cfg!(miri) { 997 } else { 1 }) {
         if let Some(layout) = Layout::parse(&text[..cut]) {
             assert_eq!(Layout::parse(&layout.to_text()), Some(layout));
         }

@@ -1,4 +1,13 @@
 //! Facts about the host of paper, with a plugin of its own: the round trip over the boundary, without loading.
+//!
+//! These, and the others of this crate that take values by address, run under Miri, too:
+//!
+//! ```text
+//! MIRIFLAGS="-Zmiri-ignore-leaks -Zmiri-disable-isolation" \
+//!     cargo +nightly miri test -p plugin-api --lib -- testing registry::memory sync resident --test-threads 1
+//! ```
+//!
+//! (What a generation knows of its types is kept to its end, hence the leaks.)
 #![expect(
     unsafe_code,
     reason = "declares a plugin inside of plugin-api, where `plugin!` is not foreign code"
@@ -27,7 +36,7 @@ crate::plugin! {
         inline GET "/logs" => logs,
     },
     state: [HITS],
-    on_load: load,
+    on_load: on_load,
     check: check,
 }
 
@@ -39,7 +48,8 @@ struct Hits {
 static HITS: registry::Lazy<Hits> = registry::Lazy::new("hits", || Ok(Hits::default()));
 static LOADED: AtomicU64 = AtomicU64::new(0);
 
-fn load() -> Result<()> {
+/// Named as the hook is: what `plugin!` writes has names that no author gives.
+fn on_load() -> Result<()> {
     LOADED.fetch_add(1, Ordering::SeqCst);
     Ok(())
 }
