@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use plugin_api::abi::{ErrorSink, HandleId, HostCtx, Status, TX_KEEP_ANSWERS, TX_KEEP_SUCCESSES, TxTable};
 
-use super::db::{PoolResource, may_block};
+use super::db::{Debtor, may_block, pool_of};
 use super::{Caller, Failure, Held, give, guard};
 use crate::db::label::{self, Label};
 use crate::db::{Lease, QueryError};
@@ -92,13 +92,11 @@ unsafe extern "C" fn join(
             TX_KEEP_SUCCESSES => Rule::Successes,
             other => return Err(Failure::invalid(format!("{other} is no rule of a transaction"))),
         };
-        let Some(pool) = caller.handles.resource::<PoolResource>(pool) else {
-            return Err(Failure::new(Status::NOT_FOUND, "this handle names no pool"));
-        };
+        let pool = pool_of(caller, pool)?;
         let Some(scope) = tx::current() else {
             return Err(Failure::invalid("there is no request here: use the pool's own `transaction`"));
         };
-        let joined = scope.join(&pool.0, rule)?;
+        let joined = scope.join_for(Debtor::of(caller), &pool.0, rule)?;
         // SAFETY: by the table's contract `out` is null or writable during this call.
         unsafe { give(caller, Held::Transaction(joined), out) }
     };
