@@ -46,6 +46,7 @@ fn every_row_of_a_stream_arrives_once_and_in_order() {
             let words: usize = (1..=rows).map(|x| "row number ".len() + x.to_string().len()).sum();
             let expected = format!("{rows} {} {words}", rows * (rows + 1) / 2);
             assert_eq!(get(host, &format!("/stream/sum/{rows}")), expected);
+            assert_eq!(get(host, &format!("/stream/each/{rows}")), expected);
         }
     });
 }
@@ -57,6 +58,7 @@ fn a_stream_takes_no_memory_for_its_length() {
         get(host, "/stream/sum/1000");
         let before = peak(host);
         get(host, "/stream/sum/100000");
+        get(host, "/stream/each/100000");
         let streamed = peak(host) - before;
         get(host, "/stream/all/100000");
         let whole = peak(host) - before;
@@ -69,7 +71,11 @@ fn a_stream_takes_no_memory_for_its_length() {
 
 #[test]
 fn a_stream_ends_where_its_reader_ends_it() {
-    on_both(|host| assert_eq!(get(host, "/stream/stop/5000"), "3 enough 42"));
+    on_both(|host| {
+        assert_eq!(get(host, "/stream/stop/5000"), "3 enough 42");
+        assert_eq!(get(host, "/stream/take/5000"), "3 42");
+        assert_eq!(get(host, "/stream/refused"), "true true");
+    });
 }
 
 #[test]
@@ -86,6 +92,7 @@ fn a_connection_that_streams_takes_no_other_statement() {
     on_both(|host| {
         assert_eq!(get(host, "/stream/inside"), "[true, true, true, true]");
         assert_eq!(get(host, "/stream/tx"), "[(1, true), (2, true)]");
+        assert_eq!(get(host, "/stream/interleaved"), "[(true, true, true), (true, true, true)]");
     });
 }
 

@@ -15,6 +15,7 @@ pub mod call;
 mod data;
 mod db;
 mod db_listen;
+mod db_rows;
 mod db_stream;
 mod handles;
 mod log;

@@ -18,8 +18,8 @@ use crate::tx::{self, Joined, Rule, TxError};
 pub(super) static TX_TABLE: TxTable = TxTable { size: size_of::<TxTable>(), join, doom };
 
 /// What statements run on, on behalf of the calling generation.
-pub(super) struct Target<'a> {
-    caller: &'a Caller,
+pub(super) struct Target {
+    label: Label,
     on: On,
 }
 
@@ -28,16 +28,17 @@ enum On {
     Transaction(Joined),
 }
 
-impl Target<'_> {
+impl Target {
     /// What a handle names.
-    pub(super) fn of(caller: &Caller, handle: HandleId) -> Result<Target<'_>, Failure> {
+    pub(super) fn of(caller: &Caller, handle: HandleId) -> Result<Target, Failure> {
         may_block()?;
         let on = match caller.handles.get(handle) {
             Some(Held::Connection(lease)) => On::Connection(lease),
             Some(Held::Transaction(joined)) => On::Transaction(joined),
             _ => return Err(Failure::new(Status::NOT_FOUND, "this handle names no connection")),
         };
-        Ok(Target { caller, on })
+        let label = Label { name: Arc::clone(&caller.plugin), number: caller.generation };
+        Ok(Target { label, on })
     }
 
     /// Runs statements.
@@ -73,8 +74,7 @@ impl Target<'_> {
     }
 
     fn labelled<R>(&self, body: impl FnOnce() -> R) -> R {
-        let label = Label { name: Arc::clone(&self.caller.plugin), number: self.caller.generation };
-        label::enter(label, body)
+        label::enter(self.label.clone(), body)
     }
 }
 

@@ -3,8 +3,10 @@
 
 use plugin_api::abi::{
     BytesSink, ErrorSink, HandleId, HostCtx, STATEMENT_IDEMPOTENT, STATEMENT_NO_FAILOVER, StatementView,
-    Status, StrView, VALUE_BOOL, VALUE_BYTES, VALUE_FLOAT, VALUE_INT, VALUE_NULL, VALUE_TEXT, ValueView,
+    Status, StrView, VALUE_ARRAY, VALUE_BOOL, VALUE_BYTES, VALUE_FLOAT, VALUE_INT, VALUE_NULL, VALUE_TEXT,
+    ValueView,
 };
+use plugin_api::db::Array;
 
 use super::super::tx::Target;
 use super::super::view::{bytes, sized, slice, text};
@@ -120,6 +122,11 @@ unsafe fn value<'a>(number: usize, param: ValueView) -> Result<Value<'a>, Failur
         }
         // SAFETY: valid for `'a` by this function's contract.
         VALUE_BYTES => Value::Bytes(unsafe { bytes(param.bytes) }),
+        VALUE_ARRAY => {
+            // SAFETY: valid for `'a` by this function's contract.
+            let array = Array::parse(unsafe { bytes(param.bytes) });
+            Value::Array(array.map_err(|_| Failure::invalid(format!("parameter ${number} is no array")))?)
+        }
         tag => return Err(Failure::invalid(format!("parameter ${number} has the unknown tag {tag}"))),
     })
 }
