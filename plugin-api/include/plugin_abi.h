@@ -570,7 +570,7 @@ typedef struct ValueView {
     uint32_t tag;
     /* `PLUGIN_VALUE_BOOL`: 0 or 1. `PLUGIN_VALUE_INT`: the two's complement. `PLUGIN_VALUE_FLOAT`: the IEEE 754 bits. Else 0. */
     uint64_t bits;
-    /* `PLUGIN_VALUE_TEXT`: UTF-8. `PLUGIN_VALUE_BYTES`: bytes. Else empty. */
+    /* `PLUGIN_VALUE_TEXT`: UTF-8. `PLUGIN_VALUE_BYTES`, `PLUGIN_VALUE_ARRAY`: bytes. Else empty. */
     BytesView bytes;
 } ValueView;
 
@@ -591,6 +591,9 @@ typedef struct ValueView {
 
 /* Bytes. */
 #define PLUGIN_VALUE_BYTES 5
+
+/* An array, in the format of `plugin-api/src/db/array.rs`. Who knows no arrays takes it for a malformed cell. */
+#define PLUGIN_VALUE_ARRAY 6
 
 /* The functions of database handles. All of them block; none unwinds; a connection is used by one thread at a time. */
 typedef struct DbTable {
@@ -1030,6 +1033,16 @@ typedef struct StreamTable {
      * RETURNS: `OK`; `STOPPED` when `sink` did; or an error. */
     Status (*copy_out)(
         HostCtx ctx, HandleId conn, StrView sql, const PartSink *sink, const ErrorSink *error);
+    /* Begins a statement whose rows are asked for, and writes their handle to `*out`. Dropping the handle ends
+     * the statement; until then its connection takes no other one.
+     *
+     * RETURNS: `OK`, or an error. What the database says of the statement is said by `rows_next`. */
+    Status (*rows_open)(
+        HostCtx ctx, HandleId conn, const StatementView *statement, HandleId *out, const ErrorSink *error);
+    /* Writes the next block of rows to `block`, and nothing after the last one. One call at a time.
+     *
+     * RETURNS: `OK`; or an error, maybe after some blocks. */
+    Status (*rows_next)(HostCtx ctx, HandleId rows, const BytesSink *block, const ErrorSink *error);
 } StreamTable;
 
 /* To what and where to listen. */

@@ -586,7 +586,7 @@ pub struct ValueView {
     pub tag: u32,
     /// `VALUE_BOOL`: 0 or 1. `VALUE_INT`: the two's complement. `VALUE_FLOAT`: the IEEE 754 bits. Else 0.
     pub bits: u64,
-    /// `VALUE_TEXT`: UTF-8. `VALUE_BYTES`: bytes. Else empty.
+    /// `VALUE_TEXT`: UTF-8. `VALUE_BYTES`, `VALUE_ARRAY`: bytes. Else empty.
     pub bytes: BytesView,
 }
 
@@ -602,6 +602,8 @@ pub const VALUE_FLOAT: u32 = 3;
 pub const VALUE_TEXT: u32 = 4;
 /// Bytes.
 pub const VALUE_BYTES: u32 = 5;
+/// An array, in the format of `plugin-api/src/db/array.rs`. Who knows no arrays takes it for a malformed cell.
+pub const VALUE_ARRAY: u32 = 6;
 
 /// The functions of database handles. All of them block; none unwinds; a connection is used by one thread at a time.
 #[repr(C)]
@@ -1203,6 +1205,26 @@ pub struct StreamTable {
         conn: HandleId,
         sql: StrView,
         sink: *const PartSink,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Begins a statement whose rows are asked for, and writes their handle to `*out`. Dropping the handle ends
+    /// the statement; until then its connection takes no other one.
+    ///
+    /// RETURNS: `OK`, or an error. What the database says of the statement is said by `rows_next`.
+    pub rows_open: unsafe extern "C" fn(
+        ctx: HostCtx,
+        conn: HandleId,
+        statement: *const StatementView,
+        out: *mut HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
+    /// Writes the next block of rows to `block`, and nothing after the last one. One call at a time.
+    ///
+    /// RETURNS: `OK`; or an error, maybe after some blocks.
+    pub rows_next: unsafe extern "C" fn(
+        ctx: HostCtx,
+        rows: HandleId,
+        block: *const BytesSink,
         error: *const ErrorSink,
     ) -> Status,
 }

@@ -70,7 +70,7 @@ fn layouts() -> Vec<Layout> {
         TxTable { size, join, doom }
         PartSink { data, take }
         PartSource { data, give }
-        StreamTable { size, query_each, copy_in, copy_out }
+        StreamTable { size, query_each, copy_in, copy_out, rows_open, rows_next }
         ListenView { size, url, channels, channel_count, capacity }
         NoticeView { size, kind, backend, channel, payload }
         NoticeSink { data, take }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tests::outage::{Plan, run};
 
-const PLAN: Plan = Plan { clients: 32, outage: Duration::from_millis(500), requests: 200, reloads: false };
+const PLAN: Plan =
+    Plan { clients: 32, outage: Duration::from_millis(500), requests: 200, reloads: false, pgbouncer: false };
 
 /// Each acknowledged transfer exactly once, none half done, none that was refused.
 #[test]
@@ -22,4 +23,12 @@ fn ledger_balances_after_a_kill_during_reloads() {
     let outcome = run(Plan { reloads: true, ..PLAN });
     assert!(outcome.wrong.is_empty(), "{:#?}", outcome.wrong);
     assert!(outcome.refused > 0 && outcome.reloads > 0, "{outcome:?}");
+}
+
+/// The same where the host cannot see the server: pgbouncer stays, and knows no better.
+#[test]
+fn ledger_balances_after_a_kill_behind_pgbouncer() {
+    let outcome = run(Plan { pgbouncer: true, ..PLAN });
+    assert!(outcome.wrong.is_empty(), "{:#?}", outcome.wrong);
+    assert!(outcome.refused > 0 && outcome.acknowledged >= 400, "{outcome:?}");
 }

@@ -9,7 +9,18 @@ fn start() -> TestHost {
     let database = cluster.create_database();
     let launch = Launch::new();
     launch.plugins().install("probe", "pool_probe");
-    launch.env("DATABASE_URL", cluster.url(&database)).start()
+    let gate = launch.scratch().join("gate");
+    launch.env("DATABASE_URL", cluster.url(&database)).env("GATE", gate).start()
+}
+
+/// What the pool's report says of a connection that does not come back.
+fn leak(host: &TestHost) -> String {
+    eventually(SOON, "the report of the leak", || {
+        let pools = host.api("/api/db");
+        let events = pools["pools"][0]["events"].as_array().cloned().unwrap_or_default();
+        let leak = events.iter().find(|event| event["event"] == "leak");
+        leak.map(|leak| leak["detail"].as_str().unwrap().to_owned()).ok_or_else(|| pools.to_string())
+    })
 }
 
 #[track_caller]
@@ -51,13 +62,7 @@ fn wrong_settings_are_named_to_the_plugin() {
 fn a_forgotten_connection_is_shown_with_plugin_generation_and_route() {
     let host = start();
     answer(&host, "/probe/forget");
-    let leak = eventually(SOON, "the report of the leak", || {
-        let pools = host.api("/api/db");
-        let events = pools["pools"][0]["events"].as_array().cloned().unwrap_or_default();
-        let leak = events.iter().find(|event| event["event"] == "leak").cloned();
-        leak.ok_or_else(|| pools.to_string())
-    });
-    let detail = leak["detail"].as_str().unwrap();
+    let detail = leak(&host);
     assert!(detail.starts_with("lent to plugin `probe` generation 1, GET /forget, request "), "{detail}");
     let state = host.state_dir();
     let state = state.to_str().unwrap();
@@ -69,4 +74,17 @@ fn a_forgotten_connection_is_shown_with_plugin_generation_and_route() {
     let json: serde_json::Value =
         serde_json::from_str(&host.cli(&["db", "--json", "--state", state]).stdout).unwrap();
     assert_eq!(json["pools"][0]["leaks"], 1);
+}
+
+/// A request's transaction is the host's to end; its connection has a borrower like any other.
+#[test]
+fn a_transaction_that_stays_open_is_shown_with_its_route_too() {
+    let host = start();
+    std::thread::scope(|scope| {
+        let held = scope.spawn(|| answer(&host, "/probe/hold"));
+        let detail = leak(&host);
+        assert!(detail.starts_with("lent to plugin `probe` generation 1, GET /hold, request "), "{detail}");
+        std::fs::write(host.state_dir().parent().unwrap().join("gate"), "").unwrap();
+        assert_eq!(held.join().unwrap(), "held\n");
+    });
 }

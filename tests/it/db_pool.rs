@@ -161,6 +161,39 @@ fn the_pool_is_ready_again_before_anybody_asks_after_a_restart() {
     assert!(pool.status().backends.iter().all(|pid| !before.contains(pid)));
 }
 
+/// Failed over: the next server of the address takes over, and one that comes back as a copy gets nothing.
+#[test]
+fn a_pool_moves_to_the_next_server_of_its_address() {
+    let clusters = [(); 2].map(|()| Cluster::private());
+    let [first, second] = clusters.each_ref().map(Cluster::port);
+    let url = format!(
+        "postgres://postgres@127.0.0.1:{first},127.0.0.1:{second}/postgres?target_session_attrs=read-write"
+    );
+    let pool = Pool::open(&url, nowhere(), PoolConfig::default()).unwrap();
+    let port = |pool: &Pool| -> Result<String, String> {
+        let lease = pool.checkout().map_err(|error| error.to_string())?;
+        let block = lease.query("SHOW port", &[]).map_err(|error| error.to_string())?;
+        Ok(Block::parse(block).unwrap().cell(0, 0).unwrap().unwrap().to_string())
+    };
+    assert_eq!(port(&pool), Ok(format!("\"{first}\"")));
+    clusters[0].kill9();
+    let moved = |pool: &Pool| match port(pool) {
+        Ok(port) if port == format!("\"{second}\"") => Ok(()),
+        other => Err(format!("{other:?}")),
+    };
+    eventually(SOON, "the other server to be asked", || moved(&pool));
+    clusters[0].start();
+    let read_only = "ALTER SYSTEM SET default_transaction_read_only = on; SELECT pg_reload_conf()";
+    let mut client = clusters[0].connect("postgres");
+    read_only.split("; ").for_each(|statement| client.batch_execute(statement).unwrap());
+    eventually(SOON, "the copy to be one", || {
+        let row = clusters[0].connect("postgres").query_one("SHOW transaction_read_only", &[]).unwrap();
+        if row.get::<_, &str>(0) == "on" { Ok(()) } else { Err("it can be written") }
+    });
+    let fresh = Pool::open(&url, nowhere(), PoolConfig::default()).unwrap();
+    assert_eq!(moved(&fresh), Ok(()));
+}
+
 fn closed() -> CheckoutError {
     CheckoutError::Closed { address: String::new() }
 }

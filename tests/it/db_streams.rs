@@ -46,6 +46,7 @@ fn every_row_of_a_stream_arrives_once_and_in_order() {
             let words: usize = (1..=rows).map(|x| "row number ".len() + x.to_string().len()).sum();
             let expected = format!("{rows} {} {words}", rows * (rows + 1) / 2);
             assert_eq!(get(host, &format!("/stream/sum/{rows}")), expected);
+            assert_eq!(get(host, &format!("/stream/each/{rows}")), expected);
         }
     });
 }
@@ -57,6 +58,7 @@ fn a_stream_takes_no_memory_for_its_length() {
         get(host, "/stream/sum/1000");
         let before = peak(host);
         get(host, "/stream/sum/100000");
+        get(host, "/stream/each/100000");
         let streamed = peak(host) - before;
         get(host, "/stream/all/100000");
         let whole = peak(host) - before;
@@ -69,7 +71,11 @@ fn a_stream_takes_no_memory_for_its_length() {
 
 #[test]
 fn a_stream_ends_where_its_reader_ends_it() {
-    on_both(|host| assert_eq!(get(host, "/stream/stop/5000"), "3 enough 42"));
+    on_both(|host| {
+        assert_eq!(get(host, "/stream/stop/5000"), "3 enough 42");
+        assert_eq!(get(host, "/stream/take/5000"), "3 42");
+        assert_eq!(get(host, "/stream/refused"), "true true");
+    });
 }
 
 #[test]
@@ -86,6 +92,7 @@ fn a_connection_that_streams_takes_no_other_statement() {
     on_both(|host| {
         assert_eq!(get(host, "/stream/inside"), "[true, true, true, true]");
         assert_eq!(get(host, "/stream/tx"), "[(1, true), (2, true)]");
+        assert_eq!(get(host, "/stream/interleaved"), "[(true, true, true), (true, true, true)]");
     });
 }
 
@@ -171,6 +178,16 @@ fn openssl(dir: &Path, args: &[&str]) {
     assert!(output.status.success(), "openssl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Copies a file to where the server reads it, as its own.
+fn give(cluster: &Cluster, file: &Path) {
+    use std::os::unix::fs::MetadataExt as _;
+    let copy = cluster.dir().join(file.file_name().unwrap());
+    fs::copy(file, &copy).unwrap();
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o600)).unwrap();
+    let owner = fs::metadata(cluster.dir()).unwrap();
+    std::os::unix::fs::chown(&copy, Some(owner.uid()), Some(owner.gid())).unwrap();
+}
+
 /// A server of its own that speaks TLS with a certificate for `127.0.0.1`; and a root that signed another.
 fn with_tls() -> (Cluster, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
@@ -184,13 +201,7 @@ fn with_tls() -> (Cluster, tempfile::TempDir) {
     }
     let cluster = Cluster::private();
     let own = |name: &str| cluster.dir().join(name);
-    for name in ["server.key", "server.pem"] {
-        fs::copy(dir.path().join(name), own(name)).unwrap();
-        fs::set_permissions(own(name), fs::Permissions::from_mode(0o600)).unwrap();
-        let owner = fs::metadata(cluster.dir()).unwrap();
-        use std::os::unix::fs::MetadataExt as _;
-        std::os::unix::fs::chown(own(name), Some(owner.uid()), Some(owner.gid())).unwrap();
-    }
+    ["server.key", "server.pem"].into_iter().for_each(|name| give(&cluster, &dir.path().join(name)));
     let mut client = cluster.connect("postgres");
     for (setting, value) in [
         ("ssl_cert_file", own("server.pem").display().to_string()),
@@ -235,6 +246,58 @@ fn tls_encrypts_and_verifies_as_the_url_asks() {
     assert!(open("localhost", &format!("sslmode=verify-ca&{}", root("server.pem"))).is_ok());
     let wrong_name = open("localhost", &format!("sslmode=verify-full&{}", root("server.pem"))).unwrap_err();
     assert!(wrong_name.to_string().contains("not valid for name"), "{wrong_name}");
+}
+
+/// The server asks who is there, and `sslcert` says so.
+#[test]
+fn a_certificate_of_the_host_opens_what_is_closed_to_others() {
+    let (cluster, dir) = with_tls();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    #[rustfmt::skip]
+    openssl(dir.path(), &[
+        "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+        "-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.pem",
+    ]);
+    #[rustfmt::skip]
+    openssl(dir.path(), &[
+        "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+        "-CA", "ca.pem", "-CAkey", "ca.key", "-subj", "/CN=postgres", "-addext", "basicConstraints=critical,CA:FALSE",
+        "-keyout", "client.key", "-out", "client.pem",
+    ]);
+    give(&cluster, &dir.path().join("ca.pem"));
+    let mut client = cluster.connect("postgres");
+    let authority = cluster.dir().join("ca.pem").display().to_string();
+    client.batch_execute(&format!("ALTER SYSTEM SET ssl_ca_file = '{authority}'")).unwrap();
+    let rules: String = client.query_one("SHOW hba_file", &[]).unwrap().get(0);
+    fs::write(rules, "hostssl all all 127.0.0.1/32 cert\nlocal all all trust\n").unwrap();
+    client.batch_execute("SELECT pg_reload_conf()").unwrap();
+    let open = |settings: &str| {
+        let url = format!("{}?sslmode=require{settings}", cluster.url("postgres"));
+        Pool::open(&url, Path::new("/nowhere"), PoolConfig::default())
+    };
+    eventually(SOON, "the server to ask for a certificate", || match open("") {
+        Err(OpenError::Connect(refused)) if refused.to_string().contains("certificate") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    let pool = open(&format!("&sslcert={}&sslkey={}", at("client.pem"), at("client.key"))).unwrap();
+    let sql = "SELECT client_dn FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    let block = host::db::Block::parse(pool.checkout().unwrap().query(sql, &[]).unwrap()).unwrap();
+    assert_eq!(block.cell(0, 0).unwrap().unwrap(), host::db::Value::Text("/CN=postgres"));
+    // One that nobody vouches for, and what is wrong with the files.
+    let stranger = open(&format!("&sslcert={}&sslkey={}", at("stranger.pem"), at("stranger.key")));
+    assert!(matches!(stranger, Err(OpenError::Connect(_))), "{stranger:?}");
+    for (settings, words) in [
+        (format!("&sslcert={}", at("client.pem")), "`sslcert` is there and `sslkey` is not"),
+        (
+            format!("&sslcert={}&sslkey={}", at("nowhere.pem"), at("client.key")),
+            "nowhere.pem` cannot be read",
+        ),
+        (format!("&sslcert={}&sslkey={}", at("client.pem"), at("ca.pem")), "ca.pem` cannot be read"),
+        (format!("&sslcert={}&sslkey={}", at("client.pem"), at("ca.key")), "do not belong together"),
+    ] {
+        let refused = open(&settings).unwrap_err();
+        assert!(matches!(refused, OpenError::Config(_)) && refused.to_string().contains(words), "{refused}");
+    }
 }
 
 #[test]

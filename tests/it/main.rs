@@ -20,6 +20,8 @@ mod db_outage;
 mod db_plugin;
 // What a pool promises, on real databases.
 mod db_pool;
+// What becomes of Rust's types in columns, and back.
+mod db_values;
 // Each test of the pool that ours is measured by has its counterpart.
 mod dbutils;
 // Handlers that do not return cost their own plugin, and nobody else.

@@ -330,3 +330,33 @@ fn a_client_that_goes_away_has_its_statement_cancelled() {
     let mut again = Client::new(bench.host.listen()).deadline(Duration::from_secs(20));
     assert_eq!(again.post("/tx/ok/2", b"").unwrap().status, 200);
 }
+
+/// The port of web.py's recipe: what was done is kept on `HTTPError`, and undone on every other exception.
+#[test]
+fn a_port_from_webpy_commits_on_http_errors_and_rolls_back_on_others() {
+    let launch = Launch::new();
+    launch.plugins().install("todo", "from_webpy");
+    let host = launch.start();
+    let response = host.post("/todo", b"tea");
+    assert_eq!((response.status, response.header("location")), (303, Some("/todo")), "{}", response.text());
+    for (path, status) in [("/todo/tea/done", 200), ("/todo/milk/done", 404), ("/todo/broken", 500)] {
+        assert_eq!(host.post(path, b"").status, status, "{path}");
+    }
+    assert_eq!(host.get("/todo").text(), "[x] tea\n1 missed\n");
+}
+
+/// The port of Flask's thread-local session: functions that share a request share its transaction.
+#[test]
+fn a_port_from_flask_has_one_session_in_all_functions_of_a_request() {
+    let launch = Launch::new();
+    launch.plugins().install("shop", "from_flask");
+    let host = launch.start();
+    let post = |item: &str| {
+        let response = host.post(&format!("/shop/order/{item}"), b"");
+        (response.status, response.text())
+    };
+    assert_eq!(post("tea"), (200, "1 notes\n".to_owned()));
+    assert_eq!(post("nothing").0, 500);
+    assert_eq!(post("milk"), (200, "2 notes\n".to_owned()));
+    assert_eq!(host.get("/shop").text(), "2 purchases, 2 notes\n");
+}

@@ -12,7 +12,7 @@ pub fn is_forbidden() -> bool {
 
 /// Whether the driver cannot run here: on a runtime's thread, and at the end of any thread, whose
 /// thread-local values are going.
-fn cannot_run() -> bool {
+pub(super) fn cannot_run() -> bool {
     match tokio::runtime::Handle::try_current() {
         Ok(_) => true,
         Err(error) => error.is_thread_local_destroyed(),

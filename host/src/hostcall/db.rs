@@ -17,7 +17,7 @@ mod transaction;
 use plugin_api::abi::{DbTable, PoolTable};
 
 use self::open::open;
-pub(super) use self::pool::PoolResource;
+pub(super) use self::pool::{Debtor, pool_of};
 use self::pool::{checkout, checkout_shared, close, pool_open};
 pub(super) use self::statement::read;
 use self::statement::{batch_execute, execute, query};

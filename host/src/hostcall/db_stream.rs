@@ -15,6 +15,7 @@ use plugin_api::abi::{
 };
 
 use super::db::read;
+use super::db_rows::{rows_next, rows_open};
 use super::tx::Target;
 use super::view::text;
 use super::{Caller, Failure, guard};
@@ -22,7 +23,7 @@ use crate::db::Streamed;
 
 /// The functions of the host's table.
 pub(super) static STREAM_TABLE: StreamTable =
-    StreamTable { size: size_of::<StreamTable>(), query_each, copy_in, copy_out };
+    StreamTable { size: size_of::<StreamTable>(), query_each, copy_in, copy_out, rows_open, rows_next };
 
 unsafe extern "C" fn query_each(
     ctx: HostCtx,

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 use plugin_api::abi::HandleId;
 
+use super::db_rows::Reading;
 use crate::db;
 use crate::registry::Resource;
 use crate::registry::data::{Data, Tenure};
@@ -36,6 +37,8 @@ pub enum Held {
     Service(Arc<Service>),
     /// A safe that plugins share.
     Safe(Arc<Safe>),
+    /// A statement whose rows the plugin asks for.
+    Rows(Arc<Reading>),
     /// A watch on a range of a safe.
     Watch(Arc<Watch>),
 }
@@ -131,6 +134,7 @@ impl Handles {
             | Held::Transaction(_)
             | Held::Data(_)
             | Held::Service(_)
+            | Held::Rows(_)
             | Held::Safe(_)
             | Held::Watch(_) => None,
         }

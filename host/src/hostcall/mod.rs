@@ -15,6 +15,7 @@ pub mod call;
 mod data;
 mod db;
 mod db_listen;
+mod db_rows;
 mod db_stream;
 mod handles;
 mod log;
@@ -28,7 +29,7 @@ pub(crate) mod view;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use plugin_api::abi::{ErrorSink, ErrorView, HandleId, HostCtx, Status, StrView};
+use plugin_api::abi::{BytesSink, BytesView, ErrorSink, ErrorView, HandleId, HostCtx, Status, StrView};
 
 pub use self::handles::{Handles, Held};
 pub use self::safe::OwnSafe;
@@ -146,4 +147,17 @@ unsafe fn give(caller: &Caller, held: Held, out: *mut HandleId) -> Result<(), Fa
     // SAFETY: non-null by the check above, and writable by this function's contract.
     unsafe { out.write(handle) };
     Ok(())
+}
+
+/// Writes an answer of bytes, if there is somebody who takes it.
+///
+/// # Safety
+///
+/// `sink` is null or valid for this call.
+unsafe fn answer_with(sink: *const BytesSink, answer: &[u8]) {
+    // SAFETY: this function's contract.
+    if let Some(BytesSink { data, write: Some(write) }) = unsafe { sink.as_ref() } {
+        // SAFETY: `write` and `data` belong together; the view lives until the call returns.
+        unsafe { write(*data, BytesView::new(answer)) };
+    }
 }

@@ -219,7 +219,7 @@ pub(super) unsafe fn run_init(caller: &Caller, init: &InitView) -> Result<Value,
             Some(Held::Resource(resource)) => Ok(Value::Host(resource)),
             Some(Held::Data(tenure)) => Ok(Value::Data(tenure)),
             Some(Held::Service(service)) => Ok(Value::Service(service)),
-            Some(Held::Connection(_) | Held::Transaction(_)) => {
+            Some(Held::Connection(_) | Held::Transaction(_) | Held::Rows(_)) => {
                 Err(InitFailure::Err("made a connection; keep its pool instead".to_owned()))
             }
             Some(Held::Safe(_) | Held::Watch(_)) => {

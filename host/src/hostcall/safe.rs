@@ -20,7 +20,7 @@ use plugin_api::safe::block;
 pub use self::own::OwnSafe;
 use self::own::safe;
 use super::view::{bytes, slice};
-use super::{Caller, Failure, call, guard};
+use super::{Caller, Failure, answer_with, call, guard};
 use crate::safe::{Change, Check, Commit, EntryRef, Expiry, OpenError, ReadError, Write, WriteError};
 
 /// The functions of the host's table.
@@ -188,19 +188,6 @@ unsafe fn bounds<'a>(range: &SafeRangeView) -> (Bound<&'a [u8]>, Bound<&'a [u8]>
     let start = if is_after { Bound::Excluded(start) } else { Bound::Included(start) };
     let end = if end.is_empty() { Bound::Unbounded } else { Bound::Excluded(end) };
     (start, end)
-}
-
-/// Writes an answer.
-///
-/// # Safety
-///
-/// `sink` is null or valid for this call.
-unsafe fn answer_with(sink: *const BytesSink, answer: &[u8]) {
-    // SAFETY: this function's contract.
-    if let Some(BytesSink { data, write: Some(write) }) = unsafe { sink.as_ref() } {
-        // SAFETY: `write` and `data` belong together; the view lives until the call returns.
-        unsafe { write(*data, BytesView::new(answer)) };
-    }
 }
 
 fn conflict(check: usize) -> Failure {

@@ -85,9 +85,14 @@ unsafe extern "C" fn handle_clone(ctx: HostCtx, handle: HandleId, out: *mut Hand
             // SAFETY: `out` is null or writable during this call, by the table's contract.
             unsafe { give(caller, held, out) }
         }
-        Some(Held::Connection(_) | Held::Transaction(_) | Held::Data(_) | Held::Safe(_) | Held::Watch(_)) => {
-            Err(Failure::invalid("a connection, a fresh value, a safe or a watch has one holder"))
-        }
+        Some(
+            Held::Connection(_)
+            | Held::Transaction(_)
+            | Held::Data(_)
+            | Held::Rows(_)
+            | Held::Safe(_)
+            | Held::Watch(_),
+        ) => Err(Failure::invalid("a connection, its rows, a fresh value, a safe or a watch has one holder")),
         None => Err(Failure::new(Status::NOT_FOUND, "no such handle")),
     };
     // SAFETY: `ctx` comes from the plugin under the table's contract; there is no sink.

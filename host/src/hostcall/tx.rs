@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use plugin_api::abi::{ErrorSink, HandleId, HostCtx, Status, TX_KEEP_ANSWERS, TX_KEEP_SUCCESSES, TxTable};
 
-use super::db::{PoolResource, may_block};
+use super::db::{Debtor, may_block, pool_of};
 use super::{Caller, Failure, Held, give, guard};
 use crate::db::label::{self, Label};
 use crate::db::{Lease, QueryError};
@@ -18,8 +18,8 @@ use crate::tx::{self, Joined, Rule, TxError};
 pub(super) static TX_TABLE: TxTable = TxTable { size: size_of::<TxTable>(), join, doom };
 
 /// What statements run on, on behalf of the calling generation.
-pub(super) struct Target<'a> {
-    caller: &'a Caller,
+pub(super) struct Target {
+    label: Label,
     on: On,
 }
 
@@ -28,16 +28,17 @@ enum On {
     Transaction(Joined),
 }
 
-impl Target<'_> {
+impl Target {
     /// What a handle names.
-    pub(super) fn of(caller: &Caller, handle: HandleId) -> Result<Target<'_>, Failure> {
+    pub(super) fn of(caller: &Caller, handle: HandleId) -> Result<Target, Failure> {
         may_block()?;
         let on = match caller.handles.get(handle) {
             Some(Held::Connection(lease)) => On::Connection(lease),
             Some(Held::Transaction(joined)) => On::Transaction(joined),
             _ => return Err(Failure::new(Status::NOT_FOUND, "this handle names no connection")),
         };
-        Ok(Target { caller, on })
+        let label = Label { name: Arc::clone(&caller.plugin), number: caller.generation };
+        Ok(Target { label, on })
     }
 
     /// Runs statements.
@@ -73,8 +74,7 @@ impl Target<'_> {
     }
 
     fn labelled<R>(&self, body: impl FnOnce() -> R) -> R {
-        let label = Label { name: Arc::clone(&self.caller.plugin), number: self.caller.generation };
-        label::enter(label, body)
+        label::enter(self.label.clone(), body)
     }
 }
 
@@ -92,13 +92,11 @@ unsafe extern "C" fn join(
             TX_KEEP_SUCCESSES => Rule::Successes,
             other => return Err(Failure::invalid(format!("{other} is no rule of a transaction"))),
         };
-        let Some(pool) = caller.handles.resource::<PoolResource>(pool) else {
-            return Err(Failure::new(Status::NOT_FOUND, "this handle names no pool"));
-        };
+        let pool = pool_of(caller, pool)?;
         let Some(scope) = tx::current() else {
             return Err(Failure::invalid("there is no request here: use the pool's own `transaction`"));
         };
-        let joined = scope.join(&pool.0, rule)?;
+        let joined = scope.join_for(Debtor::of(caller), &pool.0, rule)?;
         // SAFETY: by the table's contract `out` is null or writable during this call.
         unsafe { give(caller, Held::Transaction(joined), out) }
     };

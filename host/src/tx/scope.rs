@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use super::Reason;
 use super::error::{CommitError, TxError};
 use super::transaction::{Joined, Rule, Transaction};
-use crate::db::Pool;
 use crate::db::interrupt::Interrupt;
+use crate::db::{Borrower, Pool};
 
 /// How a handler ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,20 @@ impl Scope {
     ///
     /// When the scope has been concluded.
     pub fn join(&self, pool: &Pool, rule: Rule) -> Result<Joined, TxError> {
+        self.join_for(None, pool, rule)
+    }
+
+    /// As [`join`](Scope::join), on behalf of somebody whom the report of a forgotten connection is to name.
+    ///
+    /// # Errors
+    ///
+    /// As `join`.
+    pub fn join_for(
+        &self,
+        borrower: Option<Arc<dyn Borrower>>,
+        pool: &Pool,
+        rule: Rule,
+    ) -> Result<Joined, TxError> {
         let mut books = self.books.lock();
         if books.is_concluded {
             return Err(TxError::Ended);
@@ -86,7 +100,7 @@ impl Scope {
                 Arc::clone(transaction)
             }
             None => {
-                let transaction = Arc::new(Transaction::new(pool.clone()));
+                let transaction = Arc::new(Transaction::new(pool.clone(), borrower));
                 books.members.push((Arc::clone(&transaction), rule));
                 transaction
             }

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::error::{TxError, is_serialisation_failure};
 use super::{CommitError, Reason};
-use crate::db::{Lease, Pool, QueryError};
+use crate::db::{Borrower, Lease, Pool, QueryError};
 
 /// Which endings of a handler keep what it did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,9 +20,10 @@ pub enum Rule {
 }
 
 /// One transaction on one pool.
-#[derive(Debug)]
 pub(super) struct Transaction {
     pool: Pool,
+    /// Who asked for it first, and so has the connection, as far as the pool knows.
+    borrower: Option<Arc<dyn Borrower>>,
     state: Mutex<State>,
     /// When it began among those of its scope, from 1; 0: not yet. Written with `state` locked.
     begun: AtomicU64,
@@ -57,9 +58,10 @@ enum Why {
 }
 
 impl Transaction {
-    pub(super) fn new(pool: Pool) -> Transaction {
+    pub(super) fn new(pool: Pool, borrower: Option<Arc<dyn Borrower>>) -> Transaction {
         Transaction {
             pool,
+            borrower,
             state: Mutex::new(State::Fresh),
             begun: AtomicU64::new(0),
             is_busy: AtomicBool::new(false),
@@ -100,7 +102,7 @@ impl Transaction {
         self.is_busy.store(true, Ordering::Release);
         let _over = Over(&self.is_busy);
         if let State::Fresh = *state {
-            let lease = self.pool.checkout()?;
+            let lease = self.pool.checkout_for(self.borrower.clone(), None)?;
             lease.begin()?;
             self.begun.store(counter.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Release);
             *state = State::Open(Open { lease, savepoints: Vec::new(), is_lost: false });
@@ -160,6 +162,15 @@ impl Transaction {
         let ended = std::mem::replace(&mut *state, State::Ended(why));
         drop(state);
         drop(ended);
+    }
+}
+
+impl std::fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transaction")
+            .field("pool", &self.pool)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
     }
 }
 

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use crate::abi::{
     BytesView, DEFAULT_NS, DbTable, ErrorSink, HandleId, HostTable, StatementView, Status, StrView,
-    VALUE_BOOL, VALUE_BYTES, VALUE_FLOAT, VALUE_INT, VALUE_NULL, VALUE_TEXT, ValueView,
+    VALUE_ARRAY, VALUE_BOOL, VALUE_BYTES, VALUE_FLOAT, VALUE_INT, VALUE_NULL, VALUE_TEXT, ValueView,
 };
 use crate::db::rows::Block;
-use crate::db::{QueryError, Rows, ToValue, Value};
+use crate::db::{Parameter, QueryError, Rows, ToValue, Value};
 use crate::host::{CallError, Owned, call, collect, table};
 
 /// The host's table and its database functions.
@@ -46,7 +46,8 @@ pub(super) fn query(
     params: &[&dyn ToValue],
 ) -> Result<Rows, QueryError> {
     let (host, db) = db()?;
-    let params = views(params)?;
+    let params = parameters(params)?;
+    let params = views(&params);
     let statement = statement(flags, sql, &params);
     let mut bytes = Vec::new();
     collect(&mut bytes, |rows, error| {
@@ -55,7 +56,7 @@ pub(super) fn query(
         unsafe { (db.query)(host.ctx, conn.id(), &statement, rows, error) }
     })?;
     let block = Block::parse(bytes).map_err(|error| QueryError::Host { message: error.to_string() })?;
-    Ok(Rows::new(block))
+    Ok(Rows::from(block))
 }
 
 pub(super) fn execute(
@@ -65,7 +66,8 @@ pub(super) fn execute(
     params: &[&dyn ToValue],
 ) -> Result<u64, QueryError> {
     let (host, db) = db()?;
-    let params = views(params)?;
+    let params = parameters(params)?;
+    let params = views(&params);
     let statement = statement(flags, sql, &params);
     let mut affected = 0;
     call(|error| {
@@ -110,7 +112,8 @@ pub(super) fn prepared<T>(
     params: &[&dyn ToValue],
     body: impl FnOnce(&StatementView) -> T,
 ) -> Result<T, QueryError> {
-    let params = views(params)?;
+    let params = parameters(params)?;
+    let params = views(&params);
     Ok(body(&statement(0, sql, &params)))
 }
 
@@ -124,12 +127,17 @@ fn statement(flags: u64, sql: &str, params: &[ValueView]) -> StatementView {
     }
 }
 
-/// The parameters as views that borrow from them.
-fn views(params: &[&dyn ToValue]) -> Result<Vec<ValueView>, QueryError> {
-    let view = |(index, param): (usize, &&dyn ToValue)| {
-        param.to_value().map(view).map_err(|error| QueryError::parameter(index, error))
+/// The parameters as values, some of which are made for it.
+fn parameters<'a>(params: &[&'a dyn ToValue]) -> Result<Vec<Parameter<'a>>, QueryError> {
+    let parameter = |(index, param): (usize, &&'a dyn ToValue)| {
+        (**param).to_value().map_err(|error| QueryError::parameter(index, &error))
     };
-    params.iter().enumerate().map(view).collect()
+    params.iter().enumerate().map(parameter).collect()
+}
+
+/// The parameters as views that borrow from them.
+fn views(params: &[Parameter<'_>]) -> Vec<ValueView> {
+    params.iter().map(|param| view(param.as_value())).collect()
 }
 
 fn view(value: Value<'_>) -> ValueView {
@@ -140,6 +148,7 @@ fn view(value: Value<'_>) -> ValueView {
         Value::Float(value) => (VALUE_FLOAT, value.to_bits(), BytesView::EMPTY),
         Value::Text(text) => (VALUE_TEXT, 0, BytesView::new(text.as_bytes())),
         Value::Bytes(bytes) => (VALUE_BYTES, 0, BytesView::new(bytes)),
+        Value::Array(array) => (VALUE_ARRAY, 0, BytesView::new(array.as_bytes())),
     };
     ValueView { tag, bits, bytes }
 }

@@ -187,8 +187,12 @@ impl QueryError {
     }
 
     /// `index` counts from 0; people count `$1`.
-    pub(crate) fn parameter(index: usize, error: crate::db::OutOfRange) -> QueryError {
-        QueryError::OutOfRange { message: format!("parameter ${}: {error}", index + 1) }
+    pub(crate) fn parameter(index: usize, error: &crate::db::ParameterError) -> QueryError {
+        let message = format!("parameter ${}: {error}", index + 1);
+        match error {
+            crate::db::ParameterError::OutOfRange { .. } => QueryError::OutOfRange { message },
+            crate::db::ParameterError::Unwritable { .. } => QueryError::Invalid { message },
+        }
     }
 }
 

@@ -3,10 +3,41 @@
 //! Everything here is a handle to an object of the host: drivers and connections are the host's, so
 //! they survive a reload. The calls block; a route that uses them must not be `inline`.
 //!
+//! # Addresses
+//!
+//! `sqlite:PATH`, where a relative path lies below the host's data directory, or `sqlite::memory:`. And
+//! `postgres://user:password@host:port/database?...`, with libpq's settings; a directory as `host` is that of a
+//! Unix socket (`postgres:///shop?host=/run/postgresql`), and several hosts, with `target_session_attrs`, are tried
+//! in turn. Of encryption: `sslmode`, `sslrootcert`, and a certificate of the host's own as `sslcert` and `sslkey`.
+//!
+//! `pgbouncer=true` says that a pooler in transaction mode lies in between: then nothing is prepared and nothing may
+//! stay in a session. Set pgbouncer's `server_login_retry` to less than a second, as in `0.2`: after its server
+//! restarted it asks again only that often, every 15 s if nobody says so.
+//!
+//! # Types
+//!
+//! | PostgreSQL | Rust | SQLite |
+//! |---|---|---|
+//! | `bool` | `bool` | 0 and 1 |
+//! | `int2`, `int4`, `int8`, `oid` | `i8` to `i64`, `u8` to `u64`, `usize`, if the number fits | INTEGER |
+//! | `float4`, `float8` | `f32`, `f64` | REAL |
+//! | `numeric` | `String`, `&str`: every digit of it; as a parameter also integers and floats | TEXT |
+//! | `text`, `varchar`, `bpchar`, `name`, `citext`, enums, `xml` | `String`, `&str` | TEXT |
+//! | `bytea` | `Vec<u8>`, `&[u8]` | BLOB |
+//! | `json`, `jsonb` | [`Json<T>`](Json), `serde_json::Value`, with feature `json`; or text | TEXT |
+//! | `uuid` | `uuid::Uuid`, with feature `uuid`; or text | TEXT or BLOB |
+//! | `date`, `time`, `timestamp`, `timestamptz` | types of `chrono` or `jiff`, with these features; or text | TEXT |
+//! | arrays of all these | `Vec<T>`; `Vec<Option<T>>` with NULLs; `Vec<Vec<T>>` for a matrix | none |
+//! | every other type, such as `inet`, ranges, rows | `String`, `&str`, as `::text` prints it | |
+//!
+//! Of a column of an *other* type the statement runs inside one that asks for it as text. What cannot stand in
+//! `WITH q AS (...)`, and every statement behind a pooler, has to ask itself: `column::text`.
+//!
 //! # Invariants
 //!
 //! - `unsafe` is in `call.rs`, `open.rs`, `stream_call.rs` and `tx_call.rs` only.
 
+mod array;
 mod builder;
 mod call;
 mod connection;
@@ -17,6 +48,7 @@ mod open;
 mod persistent;
 mod pool;
 mod row;
+mod row_stream;
 pub mod rows;
 mod steady;
 mod stream;
@@ -25,6 +57,7 @@ mod transaction;
 mod tx_call;
 mod value;
 
+pub use self::array::{Array, ArrayBuf, Element, OwnedArray};
 pub use self::builder::{Builder, Opens, Ping, Reset};
 pub use self::connection::{Connection, Transaction};
 pub use self::error::{CheckoutError, OpenError, QueryError};
@@ -33,10 +66,13 @@ pub use self::listen::{Listener, Notice};
 pub use self::persistent::{Persistent, ThreadConnection};
 pub use self::pool::Pool;
 pub use self::row::{Column, ColumnError, ColumnIndex, Iter, OwnedRow, Row, Rows};
+pub use self::row_stream::RowStream;
 pub use self::steady::Steady;
 pub use self::stream::CopyError;
 pub use self::transaction::{Keep, PoolTransaction, RequestTransaction};
-pub use self::value::{FromValue, Mismatch, OutOfRange, ToValue, Value};
+#[cfg(feature = "json")]
+pub use self::value::Json;
+pub use self::value::{FromValue, Mismatch, Parameter, ParameterError, ToValue, Value};
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,9 @@
 //! Owns the names, the borrowing and the errors. Does not know the format of the block beneath;
 //! that is `rows.rs`.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::db::rows::Block;
 use crate::db::value::Mismatch;
@@ -26,10 +28,6 @@ pub struct Rows {
 }
 
 impl Rows {
-    pub(crate) fn new(block: Block) -> Rows {
-        Rows { block }
-    }
-
     /// How many rows.
     pub fn len(&self) -> usize {
         self.block.rows()
@@ -58,6 +56,13 @@ impl Rows {
     /// The columns.
     pub fn columns(&self) -> impl ExactSizeIterator<Item = Column<'_>> {
         columns(&self.block)
+    }
+}
+
+/// For tests of functions that take rows: a block can be written by hand.
+impl From<Block> for Rows {
+    fn from(block: Block) -> Rows {
+        Rows { block }
     }
 }
 
@@ -140,7 +145,7 @@ impl<'a> Row<'a> {
         let (name, type_name) = block.column(place).unwrap_or_default();
         let malformed = || ColumnError::Malformed { column: name.to_owned() };
         let value = block.cell(self.index, place).ok_or_else(malformed)?.map_err(|_| malformed())?;
-        T::from_value(value).map_err(|mismatch| mismatch_error(mismatch, name, type_name, value, T::NAME))
+        T::from_value(value).map_err(|mismatch| mismatch_error(mismatch, name, type_name, value, T::name()))
     }
 
     /// The columns.
@@ -154,7 +159,7 @@ fn mismatch_error(
     name: &str,
     type_name: &str,
     value: Value<'_>,
-    wanted: &'static str,
+    wanted: Cow<'static, str>,
 ) -> ColumnError {
     let column = name.to_owned();
     match mismatch {
@@ -167,19 +172,28 @@ fn mismatch_error(
             ColumnError::WrongType { column, found, wanted }
         }
         Mismatch::Range => ColumnError::OutOfRange { column, value: value.to_string(), wanted },
+        Mismatch::Unreadable { reason } => {
+            ColumnError::Unreadable { column, value: value.to_string(), wanted, reason }
+        }
     }
 }
 
-/// The row of a query that must find one. Owns its memory, otherwise like [`Row`].
+/// A row that keeps its memory alive, otherwise like [`Row`]: of a query that must find one, or of a stream.
 #[derive(Clone, Debug)]
 pub struct OwnedRow {
-    rows: Rows,
+    block: Arc<Block>,
+    index: usize,
 }
 
 impl OwnedRow {
     /// `rows` has at least one row.
     pub(crate) fn first_of(rows: Rows) -> OwnedRow {
-        OwnedRow { rows }
+        OwnedRow::new(Arc::new(rows.block), 0)
+    }
+
+    /// The row at `index`, which the block has.
+    pub(crate) fn new(block: Arc<Block>, index: usize) -> OwnedRow {
+        OwnedRow { block, index }
     }
 
     /// The value of a column, by its name or its place from 0.
@@ -193,7 +207,7 @@ impl OwnedRow {
 
     /// The same row, borrowed.
     pub fn as_row(&self) -> Row<'_> {
-        Row { block: &self.rows.block, index: 0 }
+        Row { block: &self.block, index: self.index }
     }
 }
 
@@ -241,7 +255,7 @@ pub enum ColumnError {
         /// The column.
         column: String,
         /// The type that was asked for.
-        wanted: &'static str,
+        wanted: Cow<'static, str>,
     },
     /// The value is of another type.
     WrongType {
@@ -250,7 +264,7 @@ pub enum ColumnError {
         /// What it holds.
         found: String,
         /// The type that was asked for.
-        wanted: &'static str,
+        wanted: Cow<'static, str>,
     },
     /// The number is too large or too small.
     OutOfRange {
@@ -259,7 +273,18 @@ pub enum ColumnError {
         /// The number.
         value: String,
         /// The type that was asked for.
-        wanted: &'static str,
+        wanted: Cow<'static, str>,
+    },
+    /// The value is of the right kind, and the type that was asked for cannot be made of it.
+    Unreadable {
+        /// The column.
+        column: String,
+        /// The value.
+        value: String,
+        /// The type that was asked for.
+        wanted: Cow<'static, str>,
+        /// That type's words.
+        reason: String,
     },
     /// The host's bytes do not follow the format.
     Malformed {
@@ -282,6 +307,9 @@ impl fmt::Display for ColumnError {
             }
             ColumnError::OutOfRange { column, value, wanted } => {
                 write!(f, "column `{column}` holds {value}, which does not fit `{wanted}`")
+            }
+            ColumnError::Unreadable { column, value, wanted, reason } => {
+                write!(f, "column `{column}` holds {value}, which is no `{wanted}`: {reason}")
             }
             ColumnError::Malformed { column } => {
                 write!(f, "column `{column}`: the host sent a malformed cell")

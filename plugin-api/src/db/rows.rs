@@ -16,7 +16,8 @@
 //!
 //! A cell's tag is one of the `VALUE_*` constants of `abi.rs`. `VALUE_BOOL`: bits 0 or 1.
 //! `VALUE_INT`: bits hold the two's complement. `VALUE_FLOAT`: bits hold the IEEE 754 double.
-//! `VALUE_TEXT` (UTF-8) and `VALUE_BYTES`: length, and in bits the offset. Otherwise both are 0.
+//! `VALUE_TEXT` (UTF-8), `VALUE_BYTES` and `VALUE_ARRAY` (see `array.rs`): length, and in bits the offset.
+//! Otherwise both are 0.
 //! Offsets count from the start of the heap. Cell (r, c) is at `24 + 16 * (columns + r * columns + c)`,
 //! so any cell is found without reading those before it.
 //!
@@ -26,15 +27,17 @@
 
 use std::fmt;
 
-use crate::abi::{VALUE_BOOL, VALUE_BYTES, VALUE_FLOAT, VALUE_INT, VALUE_NULL, VALUE_TEXT};
-use crate::db::Value;
+use crate::abi::{VALUE_ARRAY, VALUE_BOOL, VALUE_BYTES, VALUE_FLOAT, VALUE_INT, VALUE_NULL, VALUE_TEXT};
+use crate::db::{Array, Value};
 
 /// Version of the format.
 const VERSION: u32 = 1;
 /// Bytes of the header.
 const HEADER: usize = 24;
 /// Bytes of a column's entry, and of a cell.
-const ENTRY: usize = 16;
+pub(super) const ENTRY: usize = 16;
+/// How deep arrays may lie in a cell.
+const LEVELS: usize = 8;
 
 /// Writes a block. Columns first, then rows.
 #[derive(Debug, Default)]
@@ -62,7 +65,7 @@ impl BlockWriter {
         let offset = self.heap.len();
         self.heap.extend_from_slice(name.as_bytes());
         self.heap.extend_from_slice(type_name.as_bytes());
-        self.entry(length(name.len()), length(type_name.len()), offset as u64);
+        entry(&mut self.entries, length(name.len()), length(type_name.len()), offset as u64);
         self.columns += 1;
     }
 
@@ -73,14 +76,7 @@ impl BlockWriter {
 
     /// Adds the next cell.
     pub fn cell(&mut self, value: Value<'_>) {
-        match value {
-            Value::Null => self.entry(VALUE_NULL, 0, 0),
-            Value::Bool(value) => self.entry(VALUE_BOOL, 0, u64::from(value)),
-            Value::Int(value) => self.entry(VALUE_INT, 0, value.cast_unsigned()),
-            Value::Float(value) => self.entry(VALUE_FLOAT, 0, value.to_bits()),
-            Value::Text(text) => self.heap_cell(VALUE_TEXT, text.as_bytes()),
-            Value::Bytes(bytes) => self.heap_cell(VALUE_BYTES, bytes),
-        }
+        encode(value, &mut self.entries, &mut self.heap);
     }
 
     /// How many rows have been started.
@@ -110,18 +106,47 @@ impl BlockWriter {
         block.extend_from_slice(&self.heap);
         block
     }
+}
 
-    fn heap_cell(&mut self, tag: u32, bytes: &[u8]) {
-        let offset = self.heap.len();
-        self.heap.extend_from_slice(bytes);
-        self.entry(tag, length(bytes.len()), offset as u64);
-    }
+/// Writes a cell, or an element of an array.
+pub(super) fn encode(value: Value<'_>, entries: &mut Vec<u8>, heap: &mut Vec<u8>) {
+    let (tag, bits, bytes): (u32, u64, &[u8]) = match value {
+        Value::Null => (VALUE_NULL, 0, &[]),
+        Value::Bool(value) => (VALUE_BOOL, u64::from(value), &[]),
+        Value::Int(value) => (VALUE_INT, value.cast_unsigned(), &[]),
+        Value::Float(value) => (VALUE_FLOAT, value.to_bits(), &[]),
+        Value::Text(text) => (VALUE_TEXT, heap.len() as u64, text.as_bytes()),
+        Value::Bytes(bytes) => (VALUE_BYTES, heap.len() as u64, bytes),
+        Value::Array(array) => (VALUE_ARRAY, heap.len() as u64, array.as_bytes()),
+    };
+    heap.extend_from_slice(bytes);
+    entry(entries, tag, length(bytes.len()), bits);
+}
 
-    fn entry(&mut self, first: u32, second: u32, third: u64) {
-        self.entries.extend_from_slice(&first.to_le_bytes());
-        self.entries.extend_from_slice(&second.to_le_bytes());
-        self.entries.extend_from_slice(&third.to_le_bytes());
-    }
+/// Reads the cell or element whose entry begins at `at`; `levels` arrays may lie in each other there.
+pub(super) fn decode<'a>(bytes: &'a [u8], at: usize, heap: &'a [u8], levels: usize) -> Option<Value<'a>> {
+    let (tag, len) = (u32_at(bytes, at)?, u32_at(bytes, at + 4)?);
+    let bits = u64_at(bytes, at + 8)?;
+    let own = || {
+        let start = usize::try_from(bits).ok()?;
+        heap.get(start..start.checked_add(len as usize)?)
+    };
+    Some(match tag {
+        VALUE_NULL => Value::Null,
+        VALUE_BOOL => Value::Bool(bits != 0),
+        VALUE_INT => Value::Int(bits.cast_signed()),
+        VALUE_FLOAT => Value::Float(f64::from_bits(bits)),
+        VALUE_TEXT => Value::Text(std::str::from_utf8(own()?).ok()?),
+        VALUE_BYTES => Value::Bytes(own()?),
+        VALUE_ARRAY => Value::Array(Array::parse_at(own()?, levels)?),
+        _ => return None,
+    })
+}
+
+fn entry(entries: &mut Vec<u8>, first: u32, second: u32, third: u64) {
+    entries.extend_from_slice(&first.to_le_bytes());
+    entries.extend_from_slice(&second.to_le_bytes());
+    entries.extend_from_slice(&third.to_le_bytes());
 }
 
 fn length(bytes: usize) -> u32 {
@@ -132,6 +157,12 @@ fn length(bytes: usize) -> u32 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MalformedBlock {
     what: &'static str,
+}
+
+impl MalformedBlock {
+    pub(super) fn new(what: &'static str) -> MalformedBlock {
+        MalformedBlock { what }
+    }
 }
 
 impl fmt::Display for MalformedBlock {
@@ -223,17 +254,7 @@ impl Block {
     }
 
     fn value_at(&self, at: usize) -> Option<Value<'_>> {
-        let (tag, len) = (u32_at(&self.bytes, at)?, u32_at(&self.bytes, at + 4)?);
-        let bits = u64_at(&self.bytes, at + 8)?;
-        Some(match tag {
-            VALUE_NULL => Value::Null,
-            VALUE_BOOL => Value::Bool(bits != 0),
-            VALUE_INT => Value::Int(bits.cast_signed()),
-            VALUE_FLOAT => Value::Float(f64::from_bits(bits)),
-            VALUE_TEXT => Value::Text(std::str::from_utf8(self.heap(bits, len)?).ok()?),
-            VALUE_BYTES => Value::Bytes(self.heap(bits, len)?),
-            _ => return None,
-        })
+        decode(&self.bytes, at, self.bytes.get(self.heap_at..)?, LEVELS)
     }
 
     fn heap(&self, offset: u64, len: u32) -> Option<&[u8]> {

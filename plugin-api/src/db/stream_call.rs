@@ -18,8 +18,9 @@ use crate::abi::{
 };
 use crate::db::Notice;
 use crate::db::call::prepared;
+use crate::db::rows::Block;
 use crate::db::{QueryError, ToValue};
-use crate::host::{CallError, Owned, call, table};
+use crate::host::{CallError, Owned, call, collect, table};
 
 /// The host's table and its stream functions.
 fn stream() -> Result<(&'static HostTable, &'static StreamTable), CallError> {
@@ -138,6 +139,43 @@ pub(super) fn query_each<E: From<QueryError>, F: FnMut(&[u8]) -> Result<(), E>>(
         })
     })?;
     side.conclude(outcome)
+}
+
+/// As [`stream`], if the host's table has the functions of rows, which early hosts did not.
+fn rows() -> Result<(&'static HostTable, &'static StreamTable), CallError> {
+    let (host, stream) = stream()?;
+    if stream.size < offset_of!(StreamTable, rows_next) + size_of::<usize>() {
+        return Err(CallError::new(Status::CLOSED, "this host is too old for an iterator over rows"));
+    }
+    Ok((host, stream))
+}
+
+/// Begins a statement whose rows are asked for.
+pub(super) fn rows_open(conn: &Owned, sql: &str, params: &[&dyn ToValue]) -> Result<Owned, QueryError> {
+    let (host, stream) = rows()?;
+    let mut id = HandleId::NONE;
+    prepared(sql, params, |statement| {
+        call(|error| {
+            // SAFETY: the table's own `ctx`; statement, `id` and `error` are valid during the call.
+            unsafe { (stream.rows_open)(host.ctx, conn.id(), statement, &mut id, error) }
+        })
+    })??;
+    Ok(Owned::new(id))
+}
+
+/// The next block; nothing after the last one.
+pub(super) fn rows_next(rows_handle: &Owned) -> Result<Option<Block>, QueryError> {
+    let (host, stream) = rows()?;
+    let mut bytes = Vec::new();
+    collect(&mut bytes, |block, error| {
+        // SAFETY: the table's own `ctx`; `block` and `error` are valid during the call.
+        unsafe { (stream.rows_next)(host.ctx, rows_handle.id(), block, error) }
+    })?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let malformed = |error: crate::db::rows::MalformedBlock| QueryError::Host { message: error.to_string() };
+    Block::parse(bytes).map(Some).map_err(malformed)
 }
 
 /// `give_part` hands each part to the function it is given, or nothing at the end.

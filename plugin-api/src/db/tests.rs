@@ -1,6 +1,6 @@
 //! Tests of parameters, and of the types' promises.
 
-use super::{Connection, Mismatch, OpenError, Pool, QueryError, ToValue, Value};
+use super::{Connection, Mismatch, OpenError, Parameter, Pool, QueryError, ToValue, Value};
 use crate::db::FromValue;
 
 #[test]
@@ -8,7 +8,8 @@ fn parameters_of_all_usual_types_are_values() {
     let text = String::from("t");
     let params: &[&dyn ToValue] =
         &[&20, &1_i8, &true, &2.5_f32, &"s", &text, &Some(3_u32), &None::<i64>, &b"b", &vec![1_u8], &7_u64];
-    let values: Vec<Value<'_>> = params.iter().map(|param| param.to_value().unwrap()).collect();
+    let values: Vec<Parameter<'_>> = params.iter().map(|param| param.to_value().unwrap()).collect();
+    let values: Vec<Value<'_>> = values.iter().map(Parameter::as_value).collect();
     assert_eq!(
         values,
         [
@@ -31,7 +32,7 @@ fn parameters_of_all_usual_types_are_values() {
 fn a_parameter_beyond_64_bits_signed_is_named() {
     let too_large = u64::MAX.to_value().unwrap_err();
     assert_eq!(
-        QueryError::parameter(1, too_large).to_string(),
+        QueryError::parameter(1, &too_large).to_string(),
         "parameter $2: 18446744073709551615 does not fit a 64-bit signed integer"
     );
 }

@@ -110,6 +110,8 @@ impl Request {
     ///
     /// # From other frameworks
     ///
+    /// Both as whole plugins that run: `tests/fixtures/from_webpy` and `from_flask`.
+    ///
     /// web.py's recipe is a processor that commits after the handler and on `web.HTTPError` (`raise
     /// web.seeother(..)`), and rolls back on any other exception. Here that is what happens anyway:
     ///

@@ -1,15 +1,29 @@
 //! Values on their way to and from a database.
 //!
-//! Owns the six kinds of value that cross the boundary and the conversions from and to Rust's own
-//! types. Does not know columns or statements: whoever calls a conversion adds their names.
+//! Owns the kinds of value that cross the boundary and the conversions from and to Rust's own types. Does
+//! not know columns or statements: whoever calls a conversion adds their names. Lists are in `array.rs`.
+//! The table of types is in the documentation of the module above.
 //!
 //! # Invariants
 //!
 //! - A conversion never truncates: a number that does not fit is an error that shows the number.
 //! - Reading a cell allocates only where the wanted type owns its memory.
 
+#[cfg(feature = "chrono")]
+mod chrono;
+#[cfg(feature = "jiff")]
+mod jiff;
+#[cfg(feature = "json")]
+mod json;
+#[cfg(feature = "uuid")]
+mod uuid;
+
 use std::borrow::Cow;
 use std::fmt;
+
+#[cfg(feature = "json")]
+pub use self::json::Json;
+use crate::db::array::{Array, OwnedArray};
 
 /// A value of a database.
 ///
@@ -29,6 +43,8 @@ pub enum Value<'a> {
     Text(&'a str),
     /// Bytes.
     Bytes(&'a [u8]),
+    /// Several values.
+    Array(Array<'a>),
 }
 
 impl Value<'_> {
@@ -41,6 +57,7 @@ impl Value<'_> {
             Value::Float(_) => "float",
             Value::Text(_) => "text",
             Value::Bytes(_) => "bytes",
+            Value::Array(_) => "array",
         }
     }
 }
@@ -54,12 +71,13 @@ impl fmt::Display for Value<'_> {
             Value::Float(value) => write!(f, "{value}"),
             Value::Text(text) => write!(f, "{text:?}"),
             Value::Bytes(bytes) => write!(f, "{} bytes", bytes.len()),
+            Value::Array(array) => array.fmt(f),
         }
     }
 }
 
 /// Why a value could not become the wanted type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mismatch {
     /// The value is NULL and the wanted type is no `Option`.
@@ -68,45 +86,118 @@ pub enum Mismatch {
     Kind,
     /// The value is of the right kind, and too large or too small.
     Range,
+    /// The value is of the right kind, and the wanted type cannot be made of it.
+    Unreadable {
+        /// Why not.
+        reason: String,
+    },
 }
 
-/// A number that no database integer can hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OutOfRange {
-    /// The number.
-    pub value: u64,
-}
-
-impl fmt::Display for OutOfRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} does not fit a 64-bit signed integer", self.value)
+impl Mismatch {
+    /// A text that the wanted type refuses, in that type's words.
+    pub fn unreadable<E: fmt::Display>(error: E) -> Mismatch {
+        Mismatch::Unreadable { reason: error.to_string() }
     }
 }
 
-impl std::error::Error for OutOfRange {}
+/// Why something cannot be a parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ParameterError {
+    /// A number that no database integer can hold.
+    OutOfRange {
+        /// The number.
+        value: u64,
+    },
+    /// It has no form that a database could store.
+    Unwritable {
+        /// Why not.
+        reason: String,
+    },
+}
+
+impl ParameterError {
+    /// What cannot be written, in the words of its type.
+    pub fn unwritable<E: fmt::Display>(error: E) -> ParameterError {
+        ParameterError::Unwritable { reason: error.to_string() }
+    }
+}
+
+impl fmt::Display for ParameterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ParameterError::OutOfRange { value } => write!(f, "{value} does not fit a 64-bit signed integer"),
+            ParameterError::Unwritable { reason } => write!(f, "cannot be written: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for ParameterError {}
+
+/// A value on its way into a statement: borrowed from what it stands for, or made of it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Parameter<'a> {
+    /// Borrowed.
+    Value(Value<'a>),
+    /// Text that was made for it.
+    Text(String),
+    /// An array that was made for it.
+    Array(OwnedArray),
+}
+
+impl Parameter<'_> {
+    /// The value, borrowed from here.
+    pub fn as_value(&self) -> Value<'_> {
+        match self {
+            Parameter::Value(value) => *value,
+            Parameter::Text(text) => Value::Text(text),
+            Parameter::Array(array) => Value::Array(array.as_array()),
+        }
+    }
+}
+
+impl<'a> From<Value<'a>> for Parameter<'a> {
+    fn from(value: Value<'a>) -> Parameter<'a> {
+        Parameter::Value(value)
+    }
+}
 
 /// A type that can be a parameter of a statement.
 ///
 /// ```
-/// use plugin_api::db::{ToValue, Value};
+/// use plugin_api::db::{Parameter, ParameterError, ToValue, Value};
 ///
-/// assert_eq!(7_u8.to_value(), Ok(Value::Int(7)));
-/// assert_eq!(None::<&str>.to_value(), Ok(Value::Null));
+/// assert_eq!(7_u8.to_value(), Ok(Value::Int(7).into()));
+/// assert_eq!(None::<&str>.to_value(), Ok(Value::Null.into()));
 /// assert!(u64::MAX.to_value().is_err());
+///
+/// /// Stored as text.
+/// struct Colour { red: u8, green: u8, blue: u8 }
+///
+/// impl ToValue for Colour {
+///     fn to_value(&self) -> Result<Parameter<'_>, ParameterError> {
+///         Ok(Parameter::Text(format!("#{:02x}{:02x}{:02x}", self.red, self.green, self.blue)))
+///     }
+/// }
 /// ```
 pub trait ToValue {
     /// The value to send.
     ///
     /// # Errors
     ///
-    /// When the number is larger than any database integer.
-    fn to_value(&self) -> Result<Value<'_>, OutOfRange>;
+    /// When it has no form in a database, such as a number larger than any database integer.
+    fn to_value(&self) -> Result<Parameter<'_>, ParameterError>;
 }
 
 /// A type that a cell of a row can become.
 pub trait FromValue<'a>: Sized {
     /// The type's name, for errors.
     const NAME: &'static str;
+
+    /// The name of a type that depends on another one.
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed(Self::NAME)
+    }
 
     /// Converts a value.
     ///
@@ -117,38 +208,40 @@ pub trait FromValue<'a>: Sized {
 }
 
 impl ToValue for Value<'_> {
-    fn to_value(&self) -> Result<Value<'_>, OutOfRange> {
-        Ok(*self)
+    fn to_value(&self) -> Result<Parameter<'_>, ParameterError> {
+        Ok(Parameter::Value(*self))
     }
 }
 
 impl<T: ToValue + ?Sized> ToValue for &T {
-    fn to_value(&self) -> Result<Value<'_>, OutOfRange> {
+    fn to_value(&self) -> Result<Parameter<'_>, ParameterError> {
         (**self).to_value()
     }
 }
 
 impl<T: ToValue> ToValue for Option<T> {
-    fn to_value(&self) -> Result<Value<'_>, OutOfRange> {
-        self.as_ref().map_or(Ok(Value::Null), ToValue::to_value)
+    fn to_value(&self) -> Result<Parameter<'_>, ParameterError> {
+        self.as_ref().map_or(Ok(Value::Null.into()), ToValue::to_value)
     }
 }
 
 impl ToValue for bool {
-    fn to_value(&self) -> Result<Value<'_>, OutOfRange> {
-        Ok(Value::Bool(*self))
+    fn to_value(&self) -> Result<Parameter<'_>, ParameterError> {
+        Ok(Value::Bool(*self).into())
     }
 }
 
 impl ToValue for u64 {
-    fn to_value(&self) -> Result<Value<'_>, OutOfRange> {
-        i64::try_from(*self).map(Value::Int).map_err(|_| OutOfRange { value: *self })
+    fn to_value(&self) -> Result<Parameter<'_>, ParameterError> {
+        let fits = i64::try_from(*self).map_err(|_| ParameterError::OutOfRange { value: *self })?;
+        Ok(Value::Int(fits).into())
     }
 }
 
 impl ToValue for usize {
-    fn to_value(&self) -> Result<Value<'_>, OutOfRange> {
-        i64::try_from(*self).map(Value::Int).map_err(|_| OutOfRange { value: *self as u64 })
+    fn to_value(&self) -> Result<Parameter<'_>, ParameterError> {
+        let fits = i64::try_from(*self).map_err(|_| ParameterError::OutOfRange { value: *self as u64 })?;
+        Ok(Value::Int(fits).into())
     }
 }
 
@@ -156,9 +249,9 @@ impl ToValue for usize {
 macro_rules! to_value {
     ($($type:ty => |$value:ident| $make:expr;)*) => {$(
         impl ToValue for $type {
-            fn to_value(&self) -> Result<Value<'_>, OutOfRange> {
+            fn to_value(&self) -> Result<Parameter<'_>, ParameterError> {
                 let $value = self;
-                Ok($make)
+                Ok(Parameter::Value($make))
             }
         }
     )*};
@@ -183,18 +276,22 @@ to_value! {
 }
 
 impl<const N: usize> ToValue for [u8; N] {
-    fn to_value(&self) -> Result<Value<'_>, OutOfRange> {
-        Ok(Value::Bytes(self))
+    fn to_value(&self) -> Result<Parameter<'_>, ParameterError> {
+        Ok(Value::Bytes(self).into())
     }
 }
 
 /// NULL is a mismatch of its own: the remedy is an `Option`, not another type.
-fn other_kind(value: Value<'_>) -> Mismatch {
+pub(super) fn other_kind(value: Value<'_>) -> Mismatch {
     if value == Value::Null { Mismatch::Null } else { Mismatch::Kind }
 }
 
 impl<'a, T: FromValue<'a>> FromValue<'a> for Option<T> {
     const NAME: &'static str = T::NAME;
+
+    fn name() -> Cow<'static, str> {
+        T::name()
+    }
 
     fn from_value(value: Value<'a>) -> Result<Self, Mismatch> {
         if value == Value::Null { Ok(None) } else { T::from_value(value).map(Some) }

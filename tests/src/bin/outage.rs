@@ -8,16 +8,24 @@ use std::time::Duration;
 
 use tests::outage::{Plan, run};
 
-const USAGE: &str = "usage: ./tests/outage [--clients N] [--outage-ms N] [--requests N] [--reloads] [--json]";
+const USAGE: &str = "usage: ./tests/outage [--clients N] [--outage-ms N] [--requests N] [--reloads] [--pgbouncer] \
+                     [--json]";
 
 fn main() -> ExitCode {
-    let mut plan = Plan { clients: 32, outage: Duration::from_secs(2), requests: 2_000, reloads: false };
+    let mut plan = Plan {
+        clients: 32,
+        outage: Duration::from_secs(2),
+        requests: 2_000,
+        reloads: false,
+        pgbouncer: false,
+    };
     let mut json = false;
     let mut args = std::env::args().skip(1);
     while let Some(flag) = args.next() {
         match flag.as_str() {
             "--json" => json = true,
             "--reloads" => plan.reloads = true,
+            "--pgbouncer" => plan.pgbouncer = true,
             _ => {
                 let Some(number) = args.next().and_then(|value| value.parse::<u64>().ok()) else {
                     return usage(&format!("{flag} needs a number"));

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use self::ledger::{ACCOUNTS, Ledger};
 use crate::host::{Launch, TestHost};
 use crate::http::Client;
-use crate::postgres::Cluster;
+use crate::postgres::{Bouncer, Cluster};
 use crate::wait::{SOON, eventually};
 
 /// How hard, and for how long the server is away.
@@ -32,6 +32,8 @@ pub struct Plan {
     pub requests: u64,
     /// Whether the plugin is reloaded all the while.
     pub reloads: bool,
+    /// Whether the host reaches the server through pgbouncer, in transaction mode, which stays up.
+    pub pgbouncer: bool,
 }
 
 /// What came of it.
@@ -79,7 +81,12 @@ pub fn run(plan: Plan) -> Outcome {
     let ledger = Ledger::create(&cluster, &database);
     let launch = Launch::new();
     launch.plugins().install("ledger", "db_ledger");
-    let host = launch.env("DATABASE_URL", cluster.url(&database)).start();
+    let bouncer = plan.pgbouncer.then(|| Bouncer::start(&cluster));
+    let url = match &bouncer {
+        Some(bouncer) => format!("{}?pgbouncer=true", bouncer.url(&database)),
+        None => cluster.url(&database),
+    };
+    let host = launch.env("DATABASE_URL", url).start();
     let clients = &Clients::default();
     let (asked, count, mut outcome) = (&host, plan.clients, Outcome::default());
     let (answers, killed, started) = thread::scope(|scope| {

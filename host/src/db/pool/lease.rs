@@ -253,9 +253,11 @@ fn use_taken<P, T>(
 impl Drop for Own {
     fn drop(&mut self) {
         match self.physical.get_mut().take() {
+            // A clone of what all threads share would cost more than the rest of this.
+            Some(physical) if !blocking::cannot_run() => self.shared.checkin(physical),
             Some(physical) => {
-                let shared = self.shared.clone();
-                blocking::run((shared, physical), |(shared, physical)| shared.checkin(physical));
+                let held = (self.shared.clone(), physical);
+                blocking::run_apart(held, |(shared, physical)| shared.checkin(physical));
             }
             None => self.shared.lost(self.seat),
         }

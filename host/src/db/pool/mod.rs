@@ -35,7 +35,7 @@ pub(super) use self::lease::Alone;
 pub use self::lease::Lease;
 pub use self::patrol::pools;
 use self::shared::{Coming, Slot};
-use self::state::{Grant, State};
+use self::state::{Apart, Grant, State};
 pub use self::status::PoolStatus;
 pub use self::waits::Waits;
 use super::source::Source;
@@ -53,7 +53,7 @@ pub struct Pool {
 struct Shared {
     source: Arc<Source>,
     config: PoolConfig,
-    state: Mutex<State>,
+    state: Apart<Mutex<State>>,
     /// A thread of the monitor's is at work on this pool.
     is_tended: AtomicBool,
 }
@@ -77,7 +77,7 @@ impl Pool {
     pub fn with_driver(driver: Box<dyn Driver>, config: PoolConfig) -> Result<Pool, OpenError> {
         let config = config.checked(driver.as_ref())?;
         let source = Source::new(driver, config.steady.clone(), config.max_lifetime);
-        let state = Mutex::new(State::new(&config));
+        let state = Apart(Mutex::new(State::new(&config)));
         let shared = Arc::new(Shared { source, config, state, is_tended: AtomicBool::new(false) });
         if !shared.config.lazy {
             for _ in 0..shared.config.min_idle.max(1) {
@@ -126,8 +126,8 @@ impl Pool {
         let shared = &self.shared;
         let patience = timeout.unwrap_or(shared.config.checkout_timeout);
         let loan = Loan::now(borrower, shared.config.leak_backtrace);
-        let grant = shared.grant(patience, false, loan)?;
-        Ok(Lease::own(shared.clone(), shared.fulfil(grant)?))
+        let (grant, now) = shared.grant(patience, false, loan)?;
+        Ok(Lease::own(shared.clone(), shared.fulfil(grant, now)?))
     }
 
     /// Lends a share in a connection: of one more, up to `max_shared`; then of the one with the fewest
@@ -148,10 +148,10 @@ impl Pool {
         }
         let loan = Loan::now(borrower, shared.config.leak_backtrace);
         match shared.grant(patience, true, loan)? {
-            Grant::Joint(joint) => Ok(shared.lend_share(joint)),
-            grant => {
+            (Grant::Joint(joint), _) => Ok(shared.lend_share(joint)),
+            (grant, now) => {
                 let coming = Coming { shared, counts: grant.is_for_one() };
-                let joint = Arc::new(Joint::new(shared.fulfil(grant)?));
+                let joint = Arc::new(Joint::new(shared.fulfil(grant, now)?));
                 shared.state.lock().joints.add(joint.clone());
                 drop(coming);
                 Ok(shared.lend_share(joint))

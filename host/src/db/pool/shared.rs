@@ -25,21 +25,29 @@ impl Shared {
         CheckoutError::Closed { address: self.source.driver.address().to_owned() }
     }
 
-    /// Gets what it takes for a checkout, or waits for it in line.
-    pub(super) fn grant(&self, timeout: Duration, shares: bool, loan: Loan) -> Result<Grant, CheckoutError> {
+    /// Gets what it takes for a checkout, or waits for it in line. Tells when it was granted.
+    pub(super) fn grant(
+        &self,
+        timeout: Duration,
+        shares: bool,
+        mut loan: Loan,
+    ) -> Result<(Grant, Moment), CheckoutError> {
         let mut state = self.state.lock();
         if state.is_closed {
             return Err(self.closed());
         }
         if let Some(grant) = self.take(&mut state, shares) {
-            return Ok(noted(state, grant, loan));
+            let since = loan.since;
+            return Ok((noted(state, grant, loan), since));
         }
         let begun = Instant::now();
         if !timeout.is_zero()
             && let Some(grant) = self.wait(&mut state, begun, timeout, shares)
         {
             state.waits.note(begun.elapsed());
-            return Ok(noted(state, grant, loan));
+            let since = Moment::now();
+            loan.since = since;
+            return Ok((noted(state, grant, loan), since));
         }
         state.counts.timeouts += 1;
         Err(CheckoutError::Exhausted {
@@ -99,14 +107,14 @@ impl Shared {
     }
 
     /// Makes a connection of a grant: the one that was idle, if it still works, or a new one.
-    pub(super) fn fulfil(self: &Arc<Shared>, grant: Grant) -> Result<Physical, CheckoutError> {
+    pub(super) fn fulfil(self: &Arc<Shared>, grant: Grant, now: Moment) -> Result<Physical, CheckoutError> {
         match grant {
-            Grant::Connection(idle) => match self.inspect(idle) {
+            Grant::Connection(idle) => match self.inspect(idle, now) {
                 Ok(physical) => Ok(physical),
                 Err(slot) => Ok(slot.connect()?),
             },
             Grant::Slot(seat) => Ok(Slot { shared: self, seat }.connect()?),
-            Grant::Failed(error) => Err(CheckoutError::Unreachable(error)),
+            Grant::Failed(error) => Err(CheckoutError::Unreachable(*error)),
             Grant::Closed | Grant::Joint(_) => Err(self.closed()),
         }
     }
@@ -114,11 +122,11 @@ impl Shared {
     /// Looks whether an idle connection is still good. If not, it is closed and its slot returned.
     ///
     /// Nothing is lost with it: it was reset when it came back, so it holds nobody's work.
-    pub(super) fn inspect(&self, idle: Idle) -> Result<Physical, Slot<'_>> {
+    pub(super) fn inspect(&self, idle: Idle, now: Moment) -> Result<Physical, Slot<'_>> {
         let Idle { mut physical, since } = idle;
         // Given back by the guard if the driver panics.
         let slot = Slot { shared: self, seat: physical.seat };
-        if self.is_good(&mut physical.steady, since) {
+        if self.is_good(&mut physical.steady, since, now) {
             slot.keep();
             return Ok(physical);
         }
@@ -128,13 +136,12 @@ impl Shared {
         Err(slot)
     }
 
-    pub(super) fn is_good(&self, steady: &mut Steady, since: Moment) -> bool {
+    pub(super) fn is_good(&self, steady: &mut Steady, since: Moment, now: Moment) -> bool {
         let config = &self.config.steady;
         let Some(made) = steady.made() else { return false };
         if made.conn.as_ref().has_broken() || made.is_worn() {
             return false;
         }
-        let now = Moment::now();
         if made.has_expired(now) {
             return false;
         }
@@ -301,7 +308,7 @@ impl Slot<'_> {
                 }
                 // A living connection may yet come back to those in line.
                 if self.shared.source.has_none() {
-                    state.refuse_waiters(|| Grant::Failed(error.clone()));
+                    state.refuse_waiters(|| Grant::Failed(Box::new(error.clone())));
                 }
                 drop(state);
                 Err(error)
@@ -323,7 +330,7 @@ impl Drop for Slot<'_> {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let idle = self.state.get_mut().take_idle();
+        let idle = self.state.0.get_mut().take_idle();
         if !idle.is_empty() {
             blocking::run(idle, drop);
         }

@@ -11,6 +11,7 @@
 //!   than the checkout.
 
 use std::collections::VecDeque;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,18 @@ use crate::db::{ConnectError, Order, PoolConfig, Steady};
 
 /// How long a newcomer may pass the one who waits. A fraction of the scheduler's turn.
 pub(super) const FAIR_AFTER: Duration = Duration::from_millis(1);
+
+/// Something that threads fight for, away from what they only read: on cache lines of its own.
+#[repr(align(128))]
+pub(super) struct Apart<T>(pub(super) T);
+
+impl<T> Deref for Apart<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
 
 /// A connection in its seat, of which the pool has as many as connections.
 pub(super) struct Physical {
@@ -47,7 +60,7 @@ pub(super) enum Grant {
     /// A share in a connection.
     Joint(Arc<Joint>),
     /// The database is down.
-    Failed(ConnectError),
+    Failed(Box<ConnectError>),
     /// The pool has been closed.
     Closed,
 }

@@ -2,17 +2,53 @@
 
 use std::error::Error;
 
+use plugin_api::db::ArrayBuf;
 use plugin_api::db::rows::BlockWriter;
 use postgres::{Column, Row};
 use postgres_types::{FromSql, Kind, Type};
 
 use super::params::base;
-use super::text;
+use super::{array, text};
 use crate::db::{QueryError, Value};
 
-/// How the cells of a column are read.
+/// What is known of the cells of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+pub(super) enum Reading {
+    /// How each is read.
+    Form(Form),
+    /// They are arrays, and how an element is read.
+    List(Form),
+    /// Of a type that only the server can print.
+    Formless,
+    /// Arrays of such a type.
+    FormlessList,
+}
+
+impl Reading {
+    fn of(ty: &Type) -> Reading {
+        match base(ty).kind() {
+            Kind::Array(element) => form(element).map_or(Reading::FormlessList, Reading::List),
+            _ => form(ty).map_or(Reading::Formless, Reading::Form),
+        }
+    }
+
+    /// What it becomes when the server is asked for text.
+    fn printed(self) -> Reading {
+        match self {
+            Reading::Formless => Reading::Form(Form::Text),
+            Reading::FormlessList => Reading::List(Form::Text),
+            known => known,
+        }
+    }
+
+    fn is_formless(self) -> bool {
+        matches!(self, Reading::Formless | Reading::FormlessList)
+    }
+}
+
+/// How a value is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
     Bool,
     Int2,
     Int4,
@@ -55,21 +91,41 @@ fn form(ty: &Type) -> Option<Form> {
 /// How the rows of a statement are read.
 #[derive(Debug)]
 pub(super) struct Plan {
-    columns: Vec<(String, String, Option<Form>)>,
+    columns: Vec<(String, String)>,
+    readings: Vec<Reading>,
 }
 
 impl Plan {
     pub(super) fn new(columns: &[Column]) -> Plan {
-        let plan = |column: &Column| {
-            (column.name().to_owned(), column.type_().name().to_owned(), form(column.type_()))
-        };
-        Plan { columns: columns.iter().map(plan).collect() }
+        Plan {
+            columns: columns
+                .iter()
+                .map(|column| (column.name().to_owned(), column.type_().name().to_owned()))
+                .collect(),
+            readings: columns.iter().map(|column| Reading::of(column.type_())).collect(),
+        }
+    }
+
+    /// For each column.
+    pub(super) fn readings(&self) -> &[Reading] {
+        &self.readings
+    }
+
+    /// Whether there is a column of a type that only the server can print.
+    pub(super) fn has_formless(&self) -> bool {
+        self.readings.iter().any(|reading| reading.is_formless())
+    }
+
+    /// The plan for the same columns when the server prints those.
+    pub(super) fn with_text(mut self) -> Plan {
+        self.readings.iter_mut().for_each(|reading| *reading = reading.printed());
+        self
     }
 
     /// A block with the columns, and no rows yet.
     pub(super) fn block(&self) -> BlockWriter {
         let mut block = BlockWriter::new();
-        self.columns.iter().for_each(|(name, type_name, _)| block.column(name, type_name));
+        self.columns.iter().for_each(|(name, type_name)| block.column(name, type_name));
         block
     }
 }
@@ -77,7 +133,6 @@ impl Plan {
 /// Writes rows into a block.
 pub(super) struct Cells<'a> {
     plan: &'a Plan,
-    forms: Vec<Form>,
     /// Where cells are printed, kept from cell to cell.
     scratch: String,
 }
@@ -87,11 +142,13 @@ impl<'a> Cells<'a> {
     ///
     /// When a column's type has no form here.
     pub(super) fn new(plan: &'a Plan) -> Result<Cells<'a>, QueryError> {
-        let form = |(name, type_name, form): &(String, String, Option<Form>)| {
-            form.ok_or_else(|| QueryError::ColumnType { column: name.clone(), type_name: type_name.clone() })
-        };
-        let forms = plan.columns.iter().map(form).collect::<Result<_, _>>()?;
-        Ok(Cells { plan, forms, scratch: String::new() })
+        let formless = plan.readings.iter().position(|reading| reading.is_formless());
+        match formless.and_then(|place| plan.columns.get(place)) {
+            Some((column, type_name)) => {
+                Err(QueryError::ColumnType { column: column.clone(), type_name: type_name.clone() })
+            }
+            None => Ok(Cells { plan, scratch: String::new() }),
+        }
     }
 
     /// Adds a row.
@@ -101,23 +158,38 @@ impl<'a> Cells<'a> {
     /// When a cell's bytes are not what its type promises.
     pub(super) fn write(&mut self, row: &Row, block: &mut BlockWriter) -> Result<(), QueryError> {
         block.row();
-        for (index, form) in self.forms.iter().enumerate() {
+        for (index, reading) in self.plan.readings.iter().enumerate() {
             let raw = row.try_get::<_, Option<Raw<'_>>>(index).ok().flatten();
-            let value = match raw {
-                None => Some(Value::Null),
-                Some(Raw(bytes)) => read(*form, bytes, &mut self.scratch),
+            let Some(Raw(bytes)) = raw else {
+                block.cell(Value::Null);
+                continue;
             };
-            let Some(value) = value else {
-                let (name, type_name, _) = &self.plan.columns[index];
+            if cell(*reading, bytes, &mut self.scratch, block).is_none() {
+                let (name, type_name) = &self.plan.columns[index];
                 return Err(QueryError::Cell {
                     column: name.clone(),
                     reason: format!("cannot read a value of type {type_name}"),
                 });
-            };
-            block.cell(value);
+            }
         }
         Ok(())
     }
+}
+
+/// Writes a cell that is not NULL.
+fn cell(reading: Reading, bytes: &[u8], scratch: &mut String, block: &mut BlockWriter) -> Option<()> {
+    match reading {
+        Reading::Form(form) => block.cell(read(form, bytes, scratch)?),
+        Reading::List(form) => {
+            let mut element = |bytes: &[u8], list: &mut ArrayBuf| {
+                list.push(read(form, bytes, scratch)?);
+                Some(())
+            };
+            block.cell(Value::Array(array::read(bytes, &mut element)?.as_array()));
+        }
+        Reading::Formless | Reading::FormlessList => return None,
+    }
+    Some(())
 }
 
 fn read<'a>(form: Form, bytes: &'a [u8], scratch: &'a mut String) -> Option<Value<'a>> {

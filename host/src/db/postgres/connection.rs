@@ -1,27 +1,24 @@
 //! One connection to PostgreSQL: its statements, its transaction, its reset.
 
-use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use postgres::fallible_iterator::FallibleIterator;
-use postgres::{Client, SimpleQueryMessage, Statement};
+use postgres::{Client, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::cancel::Canceller;
-use super::cells::{Cells, Plan};
+use super::cells::Cells;
 use super::copy;
 use super::error::{is_broken, is_stale, query_error};
 use super::params::params as convert;
 use super::pooled;
+use super::prepared::{self, Prepared, Statements};
 use crate::db::interrupt::{Cancel, running};
 use crate::db::label::{self, Label};
 use crate::db::sql::{Dialect, Dirt, Effect, Session, effect};
 use crate::db::{Connection, Outcome, QueryError, Reset, Streamed, Value};
-
-/// Prepared statements kept for each connection.
-const CACHED_STATEMENTS: usize = 128;
 
 /// Rows of a block that is handed over while more are coming.
 const BLOCK_ROWS: u64 = 256;
@@ -44,13 +41,6 @@ const IDENTITY: &str = "SELECT pg_backend_pid(), CASE WHEN pg_is_in_recovery() T
 const RESET: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; UNLISTEN *; \
                      SELECT pg_advisory_unlock_all(); DISCARD PLANS; DISCARD TEMP; DISCARD SEQUENCES";
 
-/// A statement that the server has parsed.
-struct Prepared {
-    statement: Statement,
-    effect: Effect,
-    plan: Plan,
-}
-
 /// An open connection.
 pub(super) struct Open {
     client: Client,
@@ -66,10 +56,7 @@ pub(super) struct Open {
     label: Option<Label>,
     /// Set by the first error that says so, read by the pool.
     is_broken: bool,
-    /// By text; the number says when the statement was used last.
-    cache: HashMap<Box<str>, (Arc<Prepared>, u64)>,
-    /// Counts uses of the cache.
-    clock: u64,
+    statements: Statements,
 }
 
 impl Open {
@@ -88,7 +75,6 @@ impl Open {
         };
         let backend = cell(0).and_then(|pid| pid.parse().ok());
         let timeline = cell(1).unwrap_or_default().to_owned();
-        let cache = HashMap::with_capacity(CACHED_STATEMENTS);
         let canceller = Arc::new(Canceller::new(client.cancel_token(), tls));
         Ok(Open {
             client,
@@ -100,8 +86,7 @@ impl Open {
             timeline,
             session: Session::default(),
             is_broken: false,
-            cache,
-            clock: 0,
+            statements: Statements::new(),
         })
     }
 
@@ -139,11 +124,11 @@ impl Open {
         sql: &str,
         mut body: impl FnMut(&mut Open, &Prepared) -> Result<T, QueryError>,
     ) -> Result<T, QueryError> {
-        if let Some(prepared) = self.cached(sql) {
+        if let Some(prepared) = self.statements.find(sql) {
             self.session.admit(prepared.effect)?;
             match body(self, &prepared) {
                 Err(error) if is_stale(&error) => {
-                    self.cache.remove(sql);
+                    self.statements.forget(sql);
                     if self.session.may_be_in_transaction() {
                         return Err(error);
                     }
@@ -156,24 +141,10 @@ impl Open {
         body(self, &prepared)
     }
 
-    fn cached(&mut self, sql: &str) -> Option<Arc<Prepared>> {
-        self.clock += 1;
-        let (prepared, used) = self.cache.get_mut(sql)?;
-        *used = self.clock;
-        Some(prepared.clone())
-    }
-
     fn prepare(&mut self, sql: &str) -> Result<Arc<Prepared>, QueryError> {
         no_nul(sql)?;
-        let statement = self.client.prepare(sql).map_err(|error| self.failed(&error))?;
-        let plan = Plan::new(statement.columns());
-        let prepared = Arc::new(Prepared { statement, effect: effect(Dialect::Postgres, sql), plan });
-        if self.cache.len() >= CACHED_STATEMENTS {
-            let oldest = self.cache.iter().min_by_key(|(_, (_, used))| *used).map(|(sql, _)| sql.clone());
-            oldest.and_then(|sql| self.cache.remove(&sql));
-        }
-        self.cache.insert(sql.into(), (prepared.clone(), self.clock));
-        Ok(prepared)
+        let prepared = prepared::parse(&mut self.client, sql).map_err(|error| self.failed(&error))?;
+        Ok(self.statements.keep(sql, prepared))
     }
 
     /// Tells the server on whose behalf the next statement runs, if that has changed. In a transaction a

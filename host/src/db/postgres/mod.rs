@@ -10,6 +10,7 @@
 //! - A statement is run a second time only outside of a transaction and only after an error that the
 //!   server raises before it runs anything.
 
+mod array;
 mod cancel;
 mod cells;
 mod connection;
@@ -18,6 +19,7 @@ mod error;
 mod listen;
 mod params;
 mod pooled;
+mod prepared;
 mod text;
 mod tls;
 

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use bytes::BytesMut;
 use postgres_types::{Format, IsNull, Kind, ToSql, Type, to_sql_checked};
 
+use super::array;
 use crate::db::{QueryError, Value};
 
 /// A parameter in the form its type wants.
@@ -21,8 +22,8 @@ pub(super) enum Param<'a> {
     Float8(f64),
     /// In PostgreSQL's text format, which every type can read.
     Text(&'a str),
-    /// The same, of its own: a number for `numeric`, or what goes behind a pooler.
-    Number(String),
+    /// The same, of its own: a number for `numeric`, an array, or what goes behind a pooler.
+    Printed(String),
     Bytes(&'a [u8]),
 }
 
@@ -40,26 +41,33 @@ pub(super) fn params<'a>(types: &[Type], values: &[Value<'a>]) -> Result<Vec<Par
 }
 
 /// The parameters as text, for a statement whose types only the server knows.
-pub(super) fn as_text<'a>(values: &[Value<'a>]) -> Vec<Param<'a>> {
-    let text = |value: &Value<'a>| match *value {
-        Value::Null => Param::Null,
-        Value::Bool(value) => Param::Text(if value { "t" } else { "f" }),
-        Value::Int(value) => Param::Number(value.to_string()),
-        Value::Float(value) => Param::Number(numeric_text(value)),
-        Value::Text(text) => Param::Text(text),
-        Value::Bytes(bytes) => {
-            let mut hex = "\\x".to_owned();
-            // Writing to a `String` cannot fail.
-            for byte in bytes {
-                let _ = write!(hex, "{byte:02x}");
+///
+/// # Errors
+///
+/// None now: of an array's elements only those of a known type can be wrong.
+pub(super) fn as_text<'a>(values: &[Value<'a>]) -> Result<Vec<Param<'a>>, QueryError> {
+    let text = |(index, value): (usize, &Value<'a>)| {
+        Ok(match *value {
+            Value::Null => Param::Null,
+            Value::Bool(value) => Param::Text(if value { "t" } else { "f" }),
+            Value::Int(value) => Param::Printed(value.to_string()),
+            Value::Float(value) => Param::Printed(number_text(value)),
+            Value::Text(text) => Param::Text(text),
+            Value::Bytes(bytes) => {
+                let mut hex = "\\x".to_owned();
+                // Writing to a `String` cannot fail.
+                for byte in bytes {
+                    let _ = write!(hex, "{byte:02x}");
+                }
+                Param::Printed(hex)
             }
-            Param::Number(hex)
-        }
+            Value::Array(array) => Param::Printed(array::text(index + 1, None, array)?),
+        })
     };
-    values.iter().map(text).collect()
+    values.iter().enumerate().map(text).collect()
 }
 
-fn param<'a>(number: usize, ty: &Type, value: Value<'a>) -> Result<Param<'a>, QueryError> {
+pub(super) fn param<'a>(number: usize, ty: &Type, value: Value<'a>) -> Result<Param<'a>, QueryError> {
     let base = base(ty);
     let out_of_range =
         || QueryError::OutOfRange { number, value: value.to_string(), type_name: ty.name().to_owned() };
@@ -71,6 +79,10 @@ fn param<'a>(number: usize, ty: &Type, value: Value<'a>) -> Result<Param<'a>, Qu
         (Value::Text(text), &Type::BYTEA) => Some(Param::Bytes(text.as_bytes())),
         (Value::Text(text), _) => Some(Param::Text(text)),
         (Value::Bytes(bytes), &Type::BYTEA) => Some(Param::Bytes(bytes)),
+        (Value::Array(list), base) => match base.kind() {
+            Kind::Array(element) => Some(Param::Printed(array::text(number, Some(element), list)?)),
+            _ => None,
+        },
         _ => None,
     };
     param.ok_or_else(|| QueryError::ParameterType {
@@ -95,7 +107,7 @@ fn integer(value: i64, ty: &Type) -> Option<Result<Param<'static>, OutOfRange>> 
         Type::OID => u32::try_from(value).ok().map(Param::Oid),
         Type::FLOAT4 => is_exact(EXACT[0]).then_some(Param::Float4(value as f32)),
         Type::FLOAT8 => is_exact(EXACT[1]).then_some(Param::Float8(value as f64)),
-        Type::NUMERIC => Some(Param::Number(value.to_string())),
+        Type::NUMERIC => Some(Param::Printed(value.to_string())),
         _ => return None,
     };
     Some(param.ok_or(OutOfRange))
@@ -107,14 +119,14 @@ fn float(value: f64, ty: &Type) -> Option<Result<Param<'static>, OutOfRange>> {
     let param = match *ty {
         Type::FLOAT8 => Some(Param::Float8(value)),
         Type::FLOAT4 => (narrow.is_finite() || !value.is_finite()).then_some(Param::Float4(narrow)),
-        Type::NUMERIC => Some(Param::Number(numeric_text(value))),
+        Type::NUMERIC => Some(Param::Printed(number_text(value))),
         _ => return None,
     };
     Some(param.ok_or(OutOfRange))
 }
 
 /// PostgreSQL spells infinity out.
-fn numeric_text(value: f64) -> String {
+pub(super) fn number_text(value: f64) -> String {
     if value.is_infinite() {
         let sign = if value < 0.0 { "-" } else { "" };
         return format!("{sign}Infinity");
@@ -142,7 +154,7 @@ impl ToSql for Param<'_> {
             Param::Float4(value) => return value.to_sql(ty, out),
             Param::Float8(value) => return value.to_sql(ty, out),
             Param::Text(text) => out.extend_from_slice(text.as_bytes()),
-            Param::Number(text) => out.extend_from_slice(text.as_bytes()),
+            Param::Printed(text) => out.extend_from_slice(text.as_bytes()),
             Param::Bytes(bytes) => out.extend_from_slice(bytes),
         }
         Ok(IsNull::No)
@@ -155,7 +167,7 @@ impl ToSql for Param<'_> {
 
     fn encode_format(&self, _: &Type) -> Format {
         match self {
-            Param::Text(_) | Param::Number(_) => Format::Text,
+            Param::Text(_) | Param::Printed(_) => Format::Text,
             _ => Format::Binary,
         }
     }

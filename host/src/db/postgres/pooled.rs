@@ -39,7 +39,7 @@ pub(super) fn admit(sql: &str, effect: Effect) -> Result<(), QueryError> {
 
 /// Runs a statement and reads its rows. A result without rows has no columns either.
 pub(super) fn rows(client: &mut Client, sql: &str, params: &[Value<'_>]) -> Result<Vec<u8>, Failure> {
-    let params = as_text(params);
+    let params = as_text(params).map_err(Failure::Ours)?;
     let mut rows = client.query_typed_raw(sql, params.iter().map(|param| (param, Type::UNKNOWN)))?;
     let Some(mut row) = rows.next()? else { return Ok(Plan::new(&[]).block().finish()) };
     let plan = Plan::new(row.columns());
@@ -56,7 +56,7 @@ pub(super) fn rows(client: &mut Client, sql: &str, params: &[Value<'_>]) -> Resu
 
 /// Runs a statement and counts the rows it changed.
 pub(super) fn affected(client: &mut Client, sql: &str, params: &[Value<'_>]) -> Result<u64, Failure> {
-    let params = as_text(params);
+    let params = as_text(params).map_err(Failure::Ours)?;
     let mut rows = client.query_typed_raw(sql, params.iter().map(|param| (param, Type::UNKNOWN)))?;
     while rows.next()?.is_some() {}
     Ok(rows.rows_affected().unwrap_or(0))

@@ -1,4 +1,5 @@
-//! Encryption between this host and PostgreSQL, as libpq's `sslmode` and `sslrootcert` ask for it.
+//! Encryption between this host and PostgreSQL, as libpq's `sslmode`, `sslrootcert`, `sslcert` and `sslkey` ask
+//! for it.
 //!
 //! # Invariants
 //!
@@ -13,7 +14,7 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -25,6 +26,10 @@ pub(super) struct Wanted {
     mode: Mode,
     /// A file of certificates in PEM; without it, the system's.
     root: Option<String>,
+    /// A file in PEM: who this host is, and those who vouch for it.
+    certificate: Option<String>,
+    /// A file in PEM: the key of that certificate.
+    key: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,11 +43,11 @@ enum Mode {
 }
 
 impl Wanted {
-    /// Takes `sslmode` and `sslrootcert` out of a URL; the driver knows only some of them.
+    /// Takes libpq's settings out of a URL; the driver knows only some of them.
     ///
     /// # Errors
     ///
-    /// When `sslmode` is none of libpq's.
+    /// When `sslmode` is none of libpq's, or a certificate comes without its key.
     pub(super) fn take_from(url: &str) -> Result<(String, Wanted), ConfigError> {
         let mut wanted = Wanted::default();
         let Some((base, query)) = url.split_once('?') else { return Ok((url.to_owned(), wanted)) };
@@ -50,12 +55,19 @@ impl Wanted {
         for part in query.split('&') {
             match part.split_once('=') {
                 Some(("sslmode", mode)) => wanted.mode = Mode::parse(mode)?,
-                Some(("sslrootcert", path)) => {
-                    let path = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
-                    wanted.root = Some(path.into_owned());
-                }
+                Some(("sslrootcert", path)) => wanted.root = Some(file(path)),
+                Some(("sslcert", path)) => wanted.certificate = Some(file(path)),
+                Some(("sslkey", path)) => wanted.key = Some(file(path)),
                 _ => kept.push(part),
             }
+        }
+        let (named, missing) = match (&wanted.certificate, &wanted.key) {
+            (Some(_), None) => ("sslcert", "sslkey"),
+            (None, Some(_)) => ("sslkey", "sslcert"),
+            _ => ("", ""),
+        };
+        if !named.is_empty() {
+            return Err(refused(format!("`{named}` is there and `{missing}` is not: name both")));
         }
         let query = if kept.is_empty() { String::new() } else { format!("?{}", kept.join("&")) };
         Ok((format!("{base}{query}"), wanted))
@@ -74,7 +86,7 @@ impl Wanted {
     ///
     /// # Errors
     ///
-    /// When there is no trusted root, or the file of roots cannot be read.
+    /// When there is no trusted root, or one of the files cannot be read.
     pub(super) fn connector(&self) -> Result<MakeRustlsConnect, ConfigError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = Arc::new(Verifier {
@@ -87,13 +99,29 @@ impl Wanted {
             },
             checks_name: self.mode == Mode::VerifyFull,
         });
-        let config = ClientConfig::builder_with_provider(provider)
+        let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| refused(error.to_string()))?
             .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth();
+            .with_custom_certificate_verifier(verifier);
+        let config = match self.own()? {
+            Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|error| {
+                refused(format!("`sslcert` and `sslkey` do not belong together or cannot be used: {error}"))
+            })?,
+            None => builder.with_no_client_auth(),
+        };
         Ok(MakeRustlsConnect::new(config))
+    }
+
+    /// This host's own certificate, with those who vouch for it, and its key.
+    fn own(&self) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>, ConfigError> {
+        let (Some(certificate), Some(key)) = (&self.certificate, &self.key) else { return Ok(None) };
+        let chain = CertificateDer::pem_file_iter(certificate)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|error| refused(format!("`sslcert={certificate}` cannot be read: {error}")))?;
+        let key = PrivateKeyDer::from_pem_file(key)
+            .map_err(|error| refused(format!("`sslkey={key}` cannot be read: {error}")))?;
+        Ok(Some((chain, key)))
     }
 
     fn trusted(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, ConfigError> {
@@ -138,6 +166,11 @@ impl Mode {
             }
         })
     }
+}
+
+/// A path in a URL.
+fn file(path: &str) -> String {
+    percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned()
 }
 
 fn refused(reason: String) -> ConfigError {

@@ -26,20 +26,21 @@ pub(super) fn bind(statement: &mut rusqlite::Statement<'_>, params: &[Value<'_>]
         return Err(QueryError::ParameterCount { expected, given: params.len() }.into());
     }
     for (place, number) in places {
-        statement.raw_bind_parameter(place, output(params[number - 1]))?;
+        statement.raw_bind_parameter(place, output(params[number - 1])?)?;
     }
     Ok(())
 }
 
-fn output(value: Value<'_>) -> ToSqlOutput<'_> {
-    match value {
+fn output(value: Value<'_>) -> Result<ToSqlOutput<'_>, QueryError> {
+    Ok(match value {
         Value::Null => ToSqlOutput::from(Null),
         Value::Bool(value) => ToSqlOutput::from(value),
         Value::Int(value) => ToSqlOutput::from(value),
         Value::Float(value) => ToSqlOutput::from(value),
         Value::Text(text) => ToSqlOutput::from(text),
         Value::Bytes(bytes) => ToSqlOutput::from(bytes),
-    }
+        Value::Array(_) => return Err(QueryError::NotOffered { what: "arrays" }),
+    })
 }
 
 /// A cell of column `name`.

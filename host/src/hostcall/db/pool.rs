@@ -56,15 +56,24 @@ impl Resource for PersistentResource {
     }
 }
 
+/// The pool that a handle of the caller's names.
+pub(in crate::hostcall) fn pool_of(caller: &Caller, handle: HandleId) -> Result<Arc<PoolResource>, Failure> {
+    caller.handles.resource(handle).ok_or_else(no_pool)
+}
+
+fn no_pool() -> Failure {
+    Failure::new(Status::NOT_FOUND, "this handle names no pool")
+}
+
 /// Who borrows, for the report of a connection that does not come back.
-struct Debtor {
+pub(in crate::hostcall) struct Debtor {
     plugin: Arc<str>,
     generation: u64,
     call: Option<Call>,
 }
 
 impl Debtor {
-    fn of(caller: &Caller) -> Option<Arc<dyn Borrower>> {
+    pub(in crate::hostcall) fn of(caller: &Caller) -> Option<Arc<dyn Borrower>> {
         Some(Arc::new(Debtor {
             plugin: caller.plugin.clone(),
             generation: caller.generation,
@@ -115,12 +124,9 @@ pub(super) unsafe extern "C" fn checkout(
 ) -> Status {
     let body = |caller: &Caller| {
         may_block()?;
-        let lease = if let Some(pool) = caller.handles.resource::<PoolResource>(pool) {
-            pool.0.checkout_for(Debtor::of(caller), patience(timeout_ns))?
-        } else if let Some(set) = caller.handles.resource::<PersistentResource>(pool) {
-            set.0.get()?
-        } else {
-            return Err(Failure::new(Status::NOT_FOUND, "this handle names no pool"));
+        let lease = match caller.handles.resource::<PersistentResource>(pool) {
+            Some(set) => set.0.get()?,
+            None => pool_of(caller, pool)?.0.checkout_for(Debtor::of(caller), patience(timeout_ns))?,
         };
         // SAFETY: by the table's contract `out` is null or writable during this call.
         unsafe { give(caller, Held::Connection(Arc::new(lease)), out) }
@@ -138,10 +144,7 @@ pub(super) unsafe extern "C" fn checkout_shared(
 ) -> Status {
     let body = |caller: &Caller| {
         may_block()?;
-        let Some(pool) = caller.handles.resource::<PoolResource>(pool) else {
-            return Err(Failure::new(Status::NOT_FOUND, "this handle names no pool"));
-        };
-        let lease = pool.0.checkout_shared(Debtor::of(caller), patience(timeout_ns))?;
+        let lease = pool_of(caller, pool)?.0.checkout_shared(Debtor::of(caller), patience(timeout_ns))?;
         // SAFETY: by the table's contract `out` is null or writable during this call.
         unsafe { give(caller, Held::Connection(Arc::new(lease)), out) }
     };

@@ -2,14 +2,15 @@
 #![expect(unsafe_code, reason = "reads the boundary's views and writes through its out-pointers")]
 
 use plugin_api::abi::{
-    BytesSink, BytesView, ErrorSink, HandleId, HostCtx, STATEMENT_IDEMPOTENT, STATEMENT_NO_FAILOVER,
-    StatementView, Status, StrView, VALUE_BOOL, VALUE_BYTES, VALUE_FLOAT, VALUE_INT, VALUE_NULL, VALUE_TEXT,
+    BytesSink, ErrorSink, HandleId, HostCtx, STATEMENT_IDEMPOTENT, STATEMENT_NO_FAILOVER, StatementView,
+    Status, StrView, VALUE_ARRAY, VALUE_BOOL, VALUE_BYTES, VALUE_FLOAT, VALUE_INT, VALUE_NULL, VALUE_TEXT,
     ValueView,
 };
+use plugin_api::db::Array;
 
 use super::super::tx::Target;
 use super::super::view::{bytes, sized, slice, text};
-use super::super::{Caller, Failure, guard};
+use super::super::{Caller, Failure, answer_with, guard};
 use crate::db::{How, Value};
 
 pub(super) unsafe extern "C" fn query(
@@ -25,10 +26,7 @@ pub(super) unsafe extern "C" fn query(
         let (how, sql, params) = unsafe { read(statement) }?;
         let block = target.run(|lease| lease.with(|steady| steady.query(how, sql, &params)))?;
         // SAFETY: by the table's contract `rows` is null or valid for this call.
-        if let Some(BytesSink { data, write: Some(write) }) = unsafe { rows.as_ref() } {
-            // SAFETY: `write` and `data` belong together; the view lives until the call returns.
-            unsafe { write(*data, BytesView::new(&block)) };
-        }
+        unsafe { answer_with(rows, &block) };
         Ok(())
     };
     // SAFETY: `ctx` and `error` by the table's contract.
@@ -124,6 +122,11 @@ unsafe fn value<'a>(number: usize, param: ValueView) -> Result<Value<'a>, Failur
         }
         // SAFETY: valid for `'a` by this function's contract.
         VALUE_BYTES => Value::Bytes(unsafe { bytes(param.bytes) }),
+        VALUE_ARRAY => {
+            // SAFETY: valid for `'a` by this function's contract.
+            let array = Array::parse(unsafe { bytes(param.bytes) });
+            Value::Array(array.map_err(|_| Failure::invalid(format!("parameter ${number} is no array")))?)
+        }
         tag => return Err(Failure::invalid(format!("parameter ${number} has the unknown tag {tag}"))),
     })
 }

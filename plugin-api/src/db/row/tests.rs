@@ -15,7 +15,7 @@ fn rows() -> Rows {
     let cells = [Value::Int(300), Value::Text("ada"), Value::Null, Value::Int(1), Value::Float(1e300)];
     cells.into_iter().for_each(|cell| writer.cell(cell));
     writer.cell(Value::Bytes(b"\x00"));
-    Rows::new(Block::parse(writer.finish()).unwrap())
+    Rows::from(Block::parse(writer.finish()).unwrap())
 }
 
 #[test]
