@@ -1,5 +1,10 @@
 //! Facts about the safe beyond a call: gated and relaxed writes, watches, queues, shared safes.
+//!
+//! The last one is the guestbook's, which tells of its entries by a queue.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc;
 use std::thread;
 
 use serde_json::Value;
@@ -154,4 +159,61 @@ fn shared_safe_is_open_to_those_it_is_granted_to_and_no_others() {
     let names: Vec<&str> =
         listed["safes"].as_array().unwrap().iter().map(|safe| safe["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["@rates", "one", "three", "two"]);
+}
+
+/// The shipped example: whoever is to be notified is down at first, and the code is replaced meanwhile.
+#[test]
+fn guestbook_notifies_at_last_whoever_was_down() {
+    let receiver = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/signed", receiver.local_addr().unwrap());
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        for answer in ["503 Service Unavailable", "204 No Content", "204 No Content"] {
+            let (stream, _) = receiver.accept().unwrap();
+            tell.send(notified(stream, answer)).unwrap();
+        }
+    });
+    let launch = Launch::new().env("GUESTBOOK_NOTIFY", url);
+    let database = format!("sqlite:{}", launch.scratch().join("guestbook.db").display());
+    let launch = launch.env("DATABASE_URL", database);
+    launch.plugins().install("guestbook", "guestbook_plugin");
+    let host = launch.start();
+    let sign = |host: &TestHost, who: &str| {
+        let headers = [("content-type", "application/x-www-form-urlencoded")];
+        let body = format!("who={who}&said=hi");
+        let signed = Client::new(host.listen()).request("POST", "/guestbook/", &headers, body.as_bytes());
+        assert_eq!(signed.unwrap().status, 303);
+    };
+    sign(&host, "ann");
+    assert_eq!(told.recv_timeout(SOON).unwrap(), "ann has signed, entry 1");
+    host.reload("guestbook", |plugins| plugins.rebuild("guestbook", "guestbook_plugin", 1));
+    assert_eq!(told.recv_timeout(SOON).unwrap(), "ann has signed, entry 1");
+    let host = host.restart();
+    sign(&host, "bob");
+    assert_eq!(told.recv_timeout(SOON).unwrap(), "bob has signed, entry 2");
+    eventually(SOON, "the queue to be empty", || match &host.api("/api/safes")["safes"][0]["entries"] {
+        entries if entries.as_u64() == Some(0) => Ok(()),
+        entries => Err(format!("{entries} entries")),
+    });
+}
+
+/// What a request to the receiver says; it is given this answer.
+fn notified(mut stream: TcpStream, answer: &str) -> String {
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    let mut request = BufReader::new(stream.try_clone().unwrap());
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        request.read_line(&mut line).unwrap();
+        if let Some(number) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = number.trim().parse().unwrap();
+        }
+        if line.trim().is_empty() {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    request.read_exact(&mut body).unwrap();
+    write!(stream, "HTTP/1.1 {answer}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
+    String::from_utf8(body).unwrap().trim_end().to_owned()
 }

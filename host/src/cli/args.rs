@@ -361,7 +361,7 @@ pub enum SafeCommand {
         #[command(flatten)]
         ask: AskArgs,
     },
-    /// Gives the free room of a safe's file back to the file system
+    /// Gives the free room of a safe's file back to the file system; who uses the safe waits meanwhile
     Compact {
         /// Name of the safe: that of its plugin
         name: Option<String>,

@@ -102,12 +102,22 @@ fn stat_text(found: &Value) -> String {
         return "no safes: no plugin has put anything yet\n".to_owned();
     }
     let mut table =
-        Table::new(&["SAFE", "ENTRIES", "FILE BYTES", "WRITES", "COMMITS", "SYNCS", "RECOVERIES"]);
+        Table::new(&["SAFE", "ENTRIES", "FILE BYTES", "FREE", "WRITES", "COMMITS", "SYNCS", "RECOVERIES"]);
     for safe in list(&found["safes"]) {
-        let keys = ["name", "entries", "file_bytes", "writes", "batches", "syncs", "recoveries"];
+        let keys =
+            ["name", "entries", "file_bytes", "free_bytes", "writes", "batches", "syncs", "recoveries"];
         table.row(keys.map(|key| word(&safe[key])));
     }
-    table.render("")
+    let mut text = table.render("");
+    for safe in list(&found["safes"]).iter().filter(|safe| safe["is_worth_compacting"] == true) {
+        let name = word(&safe["name"]);
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(
+            text,
+            "most of `{name}` is free room: `host safe compact {name}` gives it back; its plugin waits meanwhile"
+        );
+    }
+    text
 }
 
 fn list_text(found: &Value) -> String {

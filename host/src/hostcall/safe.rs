@@ -59,26 +59,27 @@ unsafe extern "C" fn get(
         // call.
         let keys: &[BytesView] = unsafe { slice(keys, key_count) };
         let with_values = flags & SAFE_NO_VALUES == 0;
-        let encode = |entry: EntryRef<'_>| encoded(&[], entry, with_values);
-        let mut answer = Vec::new();
-        let items = match keys {
-            [key] => {
-                // SAFETY: the key's view is valid for this call.
-                vec![safe.get(unsafe { bytes(*key) }, encode)?]
-            }
-            keys => {
+        // Most calls ask for one key: its entry goes from the page it lies on to the caller, without a stop.
+        if let [key] = keys {
+            // SAFETY: the key's view is valid for this call, and so is `entries`, or null, by the table's contract.
+            let found = safe
+                .get(unsafe { bytes(*key) }, |entry| unsafe { answer_entry(entries, entry, with_values) })?;
+            if found.is_none() {
                 // SAFETY: as above.
-                let keys: Vec<&[u8]> = keys.iter().map(|key| unsafe { bytes(*key) }).collect();
-                safe.get_many(&keys, encode)?
+                unsafe { answer_with(entries, &[block::ABSENT]) };
             }
-        };
-        for item in items {
+            return Ok(());
+        }
+        // SAFETY: as above.
+        let keys: Vec<&[u8]> = keys.iter().map(|key| unsafe { bytes(*key) }).collect();
+        let mut answer = Vec::new();
+        for item in safe.get_many(&keys, |entry| encoded(&[], entry, with_values))? {
             match item {
                 Some(item) => answer.extend(item),
                 None => answer.push(block::ABSENT),
             }
         }
-        // SAFETY: by the table's contract `entries` is null or valid for this call.
+        // SAFETY: as above.
         unsafe { answer_with(entries, &answer) };
         Ok(())
     };
@@ -171,9 +172,25 @@ unsafe extern "C" fn commit(
 /// An entry in the block's format.
 fn encoded(key: &[u8], entry: EntryRef<'_>, with_value: bool) -> Vec<u8> {
     let value = if with_value { entry.value } else { &[] };
-    let head = block::head(entry.encoding, entry.version, entry.expires_at, key.len(), value.len())
-        .expect("keys and values are shorter than the block's limits");
-    [&head[..], key, value].concat()
+    [&head(key, entry, value), key, value].concat()
+}
+
+fn head(key: &[u8], entry: EntryRef<'_>, value: &[u8]) -> [u8; block::HEAD] {
+    block::head(entry.encoding, entry.version, entry.expires_at, key.len(), value.len())
+        .expect("keys and values are shorter than the block's limits")
+}
+
+/// Writes an entry whose key the caller knows.
+///
+/// # Safety
+///
+/// `sink` is null or valid for this call.
+unsafe fn answer_entry(sink: *const BytesSink, entry: EntryRef<'_>, with_value: bool) {
+    let value = if with_value { entry.value } else { &[] };
+    // SAFETY: this function's contract.
+    unsafe { answer_with(sink, &head(&[], entry, value)) };
+    // SAFETY: likewise.
+    unsafe { answer_with(sink, value) };
 }
 
 /// The keys of a range.

@@ -64,8 +64,9 @@ pub(super) trait Backend: Debug + Send + Sync {
 
 /// The entries as one commit left them.
 pub(super) trait View {
-    /// Shows `body` the entries of `keys` that are there at `now`, each with its place in `keys`.
-    fn get(&self, keys: &[&[u8]], now: u64, body: &mut dyn FnMut(usize, EntryRef<'_>)) -> Result<(), Fault>;
+    /// Shows `body` the entries of `keys`, each with its place in `keys`, whether they have expired or not: most
+    /// never do, so the clock is the caller's affair.
+    fn get(&self, keys: &[&[u8]], body: &mut dyn FnMut(usize, EntryRef<'_>)) -> Result<(), Fault>;
 
     /// Shows `body` the entries of a range in order, until it says `false`.
     ///
@@ -83,6 +84,11 @@ pub(super) trait View {
 
     /// The number of the last write.
     fn sequence(&self) -> Result<u64, Fault>;
+
+    /// Bytes that the entries take with all that belongs to them, where that can be told. Goes through all pages.
+    fn used_bytes(&self) -> Result<Option<u64>, Fault> {
+        Ok(None)
+    }
 
     /// Verifies every checksum.
     fn verify(&self) -> Result<Report, Fault>;

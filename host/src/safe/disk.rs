@@ -226,7 +226,7 @@ fn leave_room(file: &File, growth: u64) -> io::Result<()> {
 
 /// Writes zeros from `from` to `to`.
 fn fill(file: &File, from: u64, to: u64) -> io::Result<()> {
-    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    static ZEROS: [u8; 4 << 10] = [0; 4 << 10];
     let mut at = from;
     while at < to {
         let step = (to - at).min(ZEROS.len() as u64);

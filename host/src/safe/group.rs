@@ -1,17 +1,16 @@
 //! Group commit: who waits for whom, so that many writers share one sync.
 //!
-//! Writers queue. The first to find nobody leading leads: it gathers, commits what is queued, tells
-//! everybody the result and hands the lead to one of those who came meanwhile. So there is no thread
-//! to start, and a writer alone pays for no hand-off.
+//! Writers queue. The one whose arrival makes the group complete leads: it takes what is queued, commits it and
+//! tells everybody the result. So there is no thread to start, a writer alone pays for no hand-off, and in a
+//! steady group nobody is woken but to be told its result.
 //!
-//! Gathering: the leader waits for as many writers as were seen around the last commit (in it, or come
-//! while it ran), for half the time a commit takes, and at most for [`PATIENCE`]. A lone writer expects
-//! itself only, so it never waits.
+//! A group is complete with as many writers as were seen around the last commit: in it, or come while it ran.
+//! A lone writer expects itself only, so it never waits. Of those who wait for an incomplete group one watches:
+//! it leads after half the time a commit takes, and at most after [`PATIENCE`].
 //!
 //! # Invariants
 //!
-//! - At most one leader. Whoever may lead is waiting on its own ticket, so a lead is never handed to
-//!   somebody who does not look.
+//! - At most one leader. While nobody leads, and a writer sleeps on its ticket, one of the sleepers watches.
 //! - No lock of the queue is held during a commit.
 //! - A write that nobody waits for (its writer is told later, or never) is made by the safe's own thread,
 //!   which runs [`Group::serve`], unless somebody leads anyway.
@@ -43,8 +42,6 @@ pub(super) type Tell = Box<dyn FnOnce(&Outcome) + Send>;
 #[derive(Debug, Default)]
 pub(super) struct Group {
     queue: Mutex<Queue>,
-    /// Signalled when as many wait as the leader expects.
-    arrived: Condvar,
     /// Signalled when there is something for the safe's own thread to do.
     work: Condvar,
 }
@@ -55,6 +52,8 @@ struct Queue {
     /// Weight of `waiting`.
     bytes: usize,
     is_led: bool,
+    /// Whether one of those who wait leads when patience ends. Only while nobody leads.
+    is_watched: bool,
     /// How many of `waiting` nobody waits for.
     unattended: usize,
     /// Whether the safe's own thread ends when it has nothing left to do.
@@ -97,13 +96,78 @@ pub(super) struct Ticket {
 
 #[derive(Debug)]
 enum Turn {
-    /// Queued; its writer does other things.
+    /// Queued; its writer does other things, or is about to look at the queue.
     Away,
-    /// Its writer waits on it.
+    /// Its writer sleeps, or is about to.
     Waiting,
-    /// Its writer has to lead.
-    Lead,
     Done(Outcome),
+}
+
+/// What a writer does next.
+enum Look {
+    Done(Outcome),
+    /// It commits these.
+    Lead(Vec<Pending>),
+    /// It waits for news until then.
+    Sleep(Instant),
+}
+
+impl Queue {
+    /// Whether all have come that were seen around the last commit.
+    fn is_complete(&self) -> bool {
+        self.waiting.len() >= self.expected
+    }
+
+    /// How long those who have come wait for the others.
+    fn patience(&self) -> Instant {
+        Instant::now() + (self.commit_time / 2).min(PATIENCE)
+    }
+
+    /// Takes the lead, and what one commit takes.
+    fn take(&mut self) -> Vec<Pending> {
+        (self.is_led, self.is_watched) = (true, false);
+        let mut taken = 0;
+        let fits = |pending: &&Pending| {
+            taken += pending.write.weight();
+            taken <= BATCH_BYTES
+        };
+        // At least one, however large.
+        let count = self.waiting.iter().take_while(fits).count().max(1).min(self.waiting.len());
+        let batch: Vec<Pending> = self.waiting.drain(..count).collect();
+        self.bytes -= batch.iter().map(|pending| pending.write.weight()).sum::<usize>();
+        self.unattended -= batch.iter().filter(|pending| pending.tell.is_some()).count();
+        batch
+    }
+
+    /// Has one of those who sleep look again, if nobody leads or watches.
+    fn call_one(&mut self) {
+        for pending in &self.waiting {
+            let mut turn = pending.ticket.turn.lock();
+            if matches!(*turn, Turn::Waiting) {
+                *turn = Turn::Away;
+                pending.ticket.changed.notify_one();
+                return;
+            }
+        }
+    }
+
+    /// Takes a late write back.
+    fn give_up(&mut self, ticket: &Arc<Ticket>, is_watching: bool) -> Outcome {
+        let place = self.waiting.iter().position(|pending| Arc::ptr_eq(&pending.ticket, ticket));
+        let Some(pending) = place.and_then(|place| self.waiting.remove(place)) else {
+            let reason = "it was still under way at the deadline".to_owned();
+            return Err(WriteError::Indeterminate { reason });
+        };
+        self.bytes -= pending.write.weight();
+        if is_watching {
+            self.is_watched = false;
+        }
+        // Also if it was just called: somebody else has to look, then.
+        if !self.is_led && !self.is_watched {
+            self.call_one();
+        }
+        Err(WriteError::TimedOut)
+    }
 }
 
 impl Group {
@@ -130,10 +194,8 @@ impl Group {
         queue.bytes += weight;
         queue.unattended += usize::from(tell.is_some());
         queue.waiting.push_back(Pending { write, ticket: Arc::clone(&ticket), tell });
-        if queue.is_led && queue.waiting.len() >= queue.expected {
-            self.arrived.notify_one();
-        }
-        if !queue.is_led && queue.unattended > 0 {
+        // It has to know of the first, to be patient, and of the last.
+        if !queue.is_led && queue.unattended > 0 && (queue.unattended == 1 || queue.is_complete()) {
             self.work.notify_one();
         }
         Ok(ticket)
@@ -142,16 +204,25 @@ impl Group {
     /// Makes the writes that nobody waits for, until told to stop and none is left.
     pub(super) fn serve(&self, commit: impl Fn(&[&Write]) -> Vec<Outcome>) {
         let mut queue = self.queue.lock();
+        let mut patience = None;
         loop {
-            if queue.unattended > 0 && !queue.is_led {
-                queue.is_led = true;
-                drop(queue);
-                self.lead(&commit);
-                queue = self.queue.lock();
-            } else if queue.unattended == 0 && queue.is_stopping {
-                return;
-            } else {
+            if queue.unattended == 0 || queue.is_led {
+                patience = None;
+                if queue.unattended == 0 && queue.is_stopping {
+                    return;
+                }
                 self.work.wait(&mut queue);
+                continue;
+            }
+            let until = *patience.get_or_insert_with(|| queue.patience());
+            if queue.is_complete() || queue.is_stopping || Instant::now() >= until {
+                patience = None;
+                let batch = queue.take();
+                drop(queue);
+                self.lead(batch, &commit);
+                queue = self.queue.lock();
+            } else {
+                self.work.wait_until(&mut queue, until);
             }
         }
     }
@@ -171,70 +242,75 @@ impl Group {
         deadline: Instant,
         commit: impl Fn(&[&Write]) -> Vec<Outcome>,
     ) -> Outcome {
+        let mut patience = None;
         loop {
-            {
-                let mut queue = self.queue.lock();
-                let mut turn = ticket.turn.lock();
-                match &*turn {
-                    Turn::Done(outcome) => return outcome.clone(),
-                    Turn::Lead => {}
-                    Turn::Away | Turn::Waiting if queue.is_led => *turn = Turn::Waiting,
-                    Turn::Away | Turn::Waiting => {
-                        queue.is_led = true;
-                        *turn = Turn::Lead;
-                    }
+            let until = match self.look(ticket, &mut patience, deadline) {
+                Look::Done(outcome) => return outcome,
+                Look::Lead(batch) => {
+                    patience = None;
+                    self.lead(batch, &commit);
+                    continue;
                 }
-            }
+                Look::Sleep(until) => until,
+            };
             let mut turn = ticket.turn.lock();
             while matches!(*turn, Turn::Waiting) {
-                if ticket.changed.wait_until(&mut turn, deadline).timed_out() {
+                if ticket.changed.wait_until(&mut turn, until).timed_out() {
                     break;
                 }
             }
-            match &*turn {
-                Turn::Done(outcome) => return outcome.clone(),
-                Turn::Lead => {
-                    *turn = Turn::Away;
-                    drop(turn);
-                    self.lead(&commit);
-                }
-                Turn::Waiting | Turn::Away => {
-                    drop(turn);
-                    if let Some(outcome) = self.give_up(ticket) {
-                        return outcome;
-                    }
-                }
-            }
         }
     }
 
-    /// Takes a late write back. `None`: its writer was given the lead meanwhile.
-    fn give_up(&self, ticket: &Arc<Ticket>) -> Option<Outcome> {
+    /// What the writer of a ticket does next. `patience` is when it leads if it is the one that watches.
+    fn look(&self, ticket: &Arc<Ticket>, patience: &mut Option<Instant>, deadline: Instant) -> Look {
         let mut queue = self.queue.lock();
-        let turn = ticket.turn.lock();
-        match &*turn {
-            Turn::Done(outcome) => return Some(outcome.clone()),
-            Turn::Lead => return None,
-            Turn::Waiting | Turn::Away => {}
+        let mut turn = ticket.turn.lock();
+        if let Turn::Done(outcome) = &*turn {
+            return Look::Done(outcome.clone());
         }
-        let place = queue.waiting.iter().position(|pending| Arc::ptr_eq(&pending.ticket, ticket));
-        let Some(pending) = place.and_then(|place| queue.waiting.remove(place)) else {
-            let reason = "it was still under way at the deadline".to_owned();
-            return Some(Err(WriteError::Indeterminate { reason }));
-        };
-        queue.bytes -= pending.write.weight();
-        Some(Err(WriteError::TimedOut))
+        let now = Instant::now();
+        let may_lead = !queue.is_led && !queue.waiting.is_empty();
+        if may_lead && (queue.is_complete() || patience.is_some_and(|until| now >= until)) {
+            drop(turn);
+            return Look::Lead(queue.take());
+        }
+        if now >= deadline {
+            drop(turn);
+            return Look::Done(queue.give_up(ticket, patience.is_some()));
+        }
+        *turn = Turn::Waiting;
+        if !may_lead {
+            // The write is being made, or made and about to be told; or it is somebody else's turn.
+            *patience = None;
+            return Look::Sleep(deadline);
+        }
+        if patience.is_none() && !queue.is_watched {
+            queue.is_watched = true;
+            *patience = Some(queue.patience());
+        }
+        Look::Sleep(patience.map_or(deadline, |until| until.min(deadline)))
     }
 
-    /// Commits what is queued, once, and hands the lead on.
-    fn lead(&self, commit: &impl Fn(&[&Write]) -> Vec<Outcome>) {
-        let batch = self.gather();
+    /// Commits a batch and tells everybody.
+    fn lead(&self, batch: Vec<Pending>, commit: &impl Fn(&[&Write]) -> Vec<Outcome>) {
         let writes: Vec<&Write> = batch.iter().map(|pending| &pending.write).collect();
         let begun = Instant::now();
         let outcomes = crate::panic::catch(|| commit(&writes))
             .unwrap_or_else(|reason| vec![Err(WriteError::Indeterminate { reason }); writes.len()]);
-        let took = begun.elapsed();
-        let size = batch.len();
+        {
+            // Before anybody is told: who comes back with another write finds the queue free.
+            let mut queue = self.queue.lock();
+            queue.expected = batch.len() + queue.waiting.len();
+            queue.commit_time = begun.elapsed();
+            queue.numbers.batches += 1;
+            queue.numbers.writes += batch.len() as u64;
+            queue.is_led = false;
+            queue.call_one();
+            if queue.unattended > 0 || queue.is_stopping {
+                self.work.notify_all();
+            }
+        }
         for (pending, outcome) in batch.into_iter().zip(outcomes) {
             if let Some(tell) = pending.tell {
                 // Whoever listens is none of ours; a panic of theirs must not take the lead along.
@@ -244,50 +320,6 @@ impl Group {
             *pending.ticket.turn.lock() = Turn::Done(outcome);
             pending.ticket.changed.notify_one();
         }
-        let mut queue = self.queue.lock();
-        queue.expected = size + queue.waiting.len();
-        queue.commit_time = took;
-        queue.numbers.batches += 1;
-        queue.numbers.writes += size as u64;
-        let next = queue.waiting.iter().find(|pending| {
-            let mut turn = pending.ticket.turn.lock();
-            let is_waiting = matches!(*turn, Turn::Waiting);
-            if is_waiting {
-                *turn = Turn::Lead;
-                pending.ticket.changed.notify_one();
-            }
-            is_waiting
-        });
-        queue.is_led = next.is_some();
-        if !queue.is_led && queue.unattended > 0 {
-            self.work.notify_one();
-        }
-        if queue.is_stopping {
-            self.work.notify_all();
-        }
-    }
-
-    /// Waits a little for others and takes what is queued.
-    fn gather(&self) -> Vec<Pending> {
-        let mut queue = self.queue.lock();
-        let until = Instant::now() + (queue.commit_time / 2).min(PATIENCE);
-        while queue.waiting.len() < queue.expected {
-            if self.arrived.wait_until(&mut queue, until).timed_out() {
-                break;
-            }
-        }
-        let mut taken = 0;
-        let fits = |pending: &&Pending| {
-            taken += pending.write.weight();
-            taken <= BATCH_BYTES
-        };
-        // At least one, however large.
-        let count = queue.waiting.iter().take_while(fits).count().max(1).min(queue.waiting.len());
-        let batch: Vec<Pending> = queue.waiting.drain(..count).collect();
-        let weight: usize = batch.iter().map(|pending| pending.write.weight()).sum();
-        queue.bytes -= weight;
-        queue.unattended -= batch.iter().filter(|pending| pending.tell.is_some()).count();
-        batch
     }
 
     #[cfg(test)]

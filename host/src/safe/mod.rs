@@ -1,14 +1,14 @@
 //! The safe: each plugin's private durable key-value store.
 //!
-//! A safe is one file under `STATE/safe`, owned by the host. A write that was acknowledged is on disk;
+//! A safe is one file under `STATE/safe` with a journal beside it, owned by the host. A write that was acknowledged is on disk;
 //! each is atomic; writers that come together share one sync. Values are bytes here: what an author's
 //! types look like in them is the boundary's affair.
 //!
 //! Code map: [`Safe`] is what callers use, [`Safes`] finds it. `group` decides who commits, `decide` what a
 //! write comes to, `backend` is the seam below. Behind it is the file in `store` (`batch` makes many writes
 //! one transaction, `journal` makes it durable, `snapshot` is what readers share, `envelope` a value on
-//! disk, `disk` where the bytes lie), or a server in `postgres`. `watch` wakes those who wait for changes; `operate`, `copy` and
-//! `migrate` are the operator's.
+//! disk, `disk` where the bytes lie), or a server in `postgres`. `watch` wakes those who wait for changes;
+//! `operate`, `copy` and `migrate` are the operator's.
 //!
 //! # Invariants
 //!
@@ -139,10 +139,14 @@ impl Safe {
     ///
     /// [`ReadError`].
     pub fn get<R>(&self, key: &[u8], body: impl Fn(EntryRef<'_>) -> R) -> Result<Option<R>, ReadError> {
-        let (now, mut found) = (self.core.now(), None);
+        let mut found = None;
         self.core.backend.read(&mut |view| {
             found = None;
-            view.get(&[key], now, &mut |_, entry| found = Some(body(entry)))
+            view.get(&[key], &mut |_, entry| {
+                if entry.expires_at == 0 || entry.is_alive(self.core.now()) {
+                    found = Some(body(entry));
+                }
+            })
         })?;
         Ok(found)
     }
@@ -161,7 +165,11 @@ impl Safe {
         self.core.backend.read(&mut |view| {
             found.clear();
             found.resize_with(keys.len(), || None);
-            view.get(keys, now, &mut |index, entry| found[index] = Some(body(entry)))
+            view.get(keys, &mut |index, entry| {
+                if entry.is_alive(now) {
+                    found[index] = Some(body(entry));
+                }
+            })
         })?;
         Ok(found)
     }

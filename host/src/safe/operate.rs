@@ -25,6 +25,8 @@ use super::{
 
 /// The boundary's number for MessagePack.
 const MESSAGEPACK: u8 = 1;
+/// From how many free bytes on, and from which part of the file (one in so many), compacting is recommended.
+const WORTH_COMPACTING: (u64, u64) = (16 << 20, 2);
 /// How long a change waits for the disk.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -82,6 +84,11 @@ pub enum Order {
         file: PathBuf,
     },
     /// Makes the safe's file smaller, where it has much free room.
+    ///
+    /// An order, and nothing the safe does by itself: the engine moves pages only while nobody reads or writes,
+    /// for as long as it takes to write what is in use, so all who use the safe wait meanwhile. A file does not
+    /// grow because of its free room, which is used first; and what is free at its end goes back by itself.
+    /// [`Stat`](Order::Stat) recommends it where it is worth a pause.
     Compact {
         /// Its name; `None`: all.
         safe: Option<String>,
@@ -178,9 +185,9 @@ impl Safes {
     fn carry_out(&self, order: &Order) -> Result<Value, OperateError> {
         match order {
             Order::Stat { safe } => {
-                let status: Vec<SafeStatus> =
-                    self.named(safe.as_deref())?.iter().map(|safe| safe.status()).collect();
-                Ok(json!({ "safes": status }))
+                let shown: Result<Vec<Value>, OperateError> =
+                    self.named(safe.as_deref())?.iter().map(|safe| stat(safe)).collect();
+                Ok(json!({ "safes": shown? }))
             }
             Order::List { safe, prefix, limit } => list(&*self.one(safe)?, &parse(prefix)?, *limit),
             Order::Get { safe, key } => get(&*self.one(safe)?, key),
@@ -330,6 +337,29 @@ fn change(safe: &Safe, change: Change) -> Result<(u64, i64), WriteError> {
         Commit::Done { version, results } => Ok((version, results.first().copied().unwrap_or_default())),
         Commit::Conflict { .. } => Err(WriteError::Invalid("a write without checks has none".to_owned())),
     }
+}
+
+/// The numbers of a safe. Of one that is damaged, those that can be had.
+fn stat(safe: &Safe) -> Result<Value, OperateError> {
+    let status: SafeStatus = safe.status();
+    let mut used = None;
+    if status.trouble.is_none() {
+        safe.core.backend.read(&mut |view| {
+            used = view.used_bytes()?;
+            Ok(())
+        })?;
+    }
+    let free = used.map(|used| status.file_bytes.saturating_sub(used));
+    let is_worth_it = free.is_some_and(|free| is_worth_compacting(free, status.file_bytes));
+    let mut shown = serde_json::to_value(&status).map_err(|error| OperateError::Value(error.to_string()))?;
+    shown["free_bytes"] = json!(free);
+    shown["is_worth_compacting"] = json!(is_worth_it);
+    Ok(shown)
+}
+
+fn is_worth_compacting(free: u64, file: u64) -> bool {
+    let (bytes, part) = WORTH_COMPACTING;
+    free >= bytes && free >= file / part
 }
 
 fn verify(safe: &Safe) -> Result<Report, ReadError> {

@@ -76,16 +76,13 @@ pub(super) fn verify_absence(
 }
 
 impl View for Snapshot {
-    fn get(&self, keys: &[&[u8]], now: u64, body: &mut dyn FnMut(usize, EntryRef<'_>)) -> Result<(), Fault> {
+    fn get(&self, keys: &[&[u8]], body: &mut dyn FnMut(usize, EntryRef<'_>)) -> Result<(), Fault> {
         for (index, key) in keys.iter().enumerate() {
             let Some(bytes) = self.entries.get(*key)? else {
                 verify_absence(&self.entries, key)?;
                 continue;
             };
-            let entry = opened(key, bytes.value())?;
-            if entry.is_alive(now) {
-                body(index, entry);
-            }
+            body(index, opened(key, bytes.value())?);
         }
         Ok(())
     }
@@ -138,6 +135,14 @@ impl View for Snapshot {
 
     fn sequence(&self) -> Result<u64, Fault> {
         Ok(self.sequence)
+    }
+
+    fn used_bytes(&self) -> Result<Option<u64>, Fault> {
+        let stats = [self.entries.stats()?, self.expiries.stats()?];
+        let bytes = |stats: &redb::TableStats| {
+            stats.stored_bytes() + stats.metadata_bytes() + stats.fragmented_bytes()
+        };
+        Ok(Some(stats.iter().map(bytes).sum()))
     }
 
     fn verify(&self) -> Result<Report, Fault> {

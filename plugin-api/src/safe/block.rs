@@ -31,7 +31,7 @@ pub const MORE: u8 = 2;
 pub const END: u8 = 3;
 
 /// Length of what comes before an entry's key, its mark included.
-const HEAD: usize = 26;
+pub const HEAD: usize = 26;
 
 /// What comes before an entry's key and value. `None`: one of them is longer than 4 GiB.
 pub fn head(encoding: u8, version: u64, expires_at: u64, key: usize, value: usize) -> Option<[u8; HEAD]> {

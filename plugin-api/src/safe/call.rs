@@ -17,6 +17,9 @@ use crate::host::{CallError, Owned, call, collect, table};
 use crate::safe::atomic::{Change, Check};
 use crate::safe::{Key, Range};
 
+/// Most entries are not longer.
+const SMALL: usize = 256;
+
 /// The host's table and its functions of the safe.
 fn safe() -> Result<(&'static HostTable, &'static SafeTable), CallError> {
     let host = table()?;
@@ -36,6 +39,20 @@ fn grown(offset: usize) -> Result<(&'static HostTable, &'static SafeTable), Call
         return Err(CallError::new(Status::CLOSED, "this host is too old for it"));
     }
     Ok((host, safe))
+}
+
+/// The entry of a key as a block. It begins with room for a small value, so that it is allocated once.
+pub(super) fn get_one(safe_id: HandleId, key: &Key, with_value: bool) -> Result<Vec<u8>, CallError> {
+    let (host, safe) = safe()?;
+    let view = BytesView::new(key.as_bytes());
+    let flags = if with_value { 0 } else { SAFE_NO_VALUES };
+    let mut block = Vec::with_capacity(SMALL);
+    collect(&mut block, |entries, error| {
+        // SAFETY: the table's own `ctx`; `view`, one key, borrows from `key`; `entries` and `error` are valid
+        // during the call.
+        unsafe { (safe.get)(host.ctx, safe_id, &view, 1, flags, entries, error) }
+    })?;
+    Ok(block)
 }
 
 /// The entries of keys as a block.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::safe::block::{Item, Reader};
+use crate::safe::block::{HEAD, Item, Reader};
 use crate::safe::{Key, Range, ReadError};
 
 /// What lies under a key: the value's bytes, its version, its expiry.
@@ -66,6 +66,29 @@ pub struct Page {
     pub entries: Vec<Entry>,
     /// What is left of the range; `None`: nothing.
     pub next: Option<Range>,
+}
+
+/// The one entry of an answer: its encoding and its bytes, which are those of the block.
+pub(super) fn read_value(mut block: Vec<u8>) -> Result<Option<(u32, Vec<u8>)>, ReadError> {
+    match Reader::new(&block).item() {
+        Some(Item::Absent) => Ok(None),
+        Some(Item::Entry { encoding, key: [], value, .. }) => {
+            let len = value.len();
+            block.truncate(HEAD + len);
+            block.drain(..HEAD);
+            Ok(Some((encoding.into(), block)))
+        }
+        Some(Item::Entry { .. } | Item::End { .. }) | None => Err(malformed()),
+    }
+}
+
+/// The entry of a key, as the host wrote it.
+pub(super) fn read_entry(key: Key, block: &[u8]) -> Result<Option<Entry>, ReadError> {
+    match Reader::new(block).item() {
+        Some(Item::Absent) => Ok(None),
+        Some(item @ Item::Entry { .. }) => Ok(Entry::new(key, item)),
+        Some(Item::End { .. }) | None => Err(malformed()),
+    }
 }
 
 /// The entries of `keys`, as the host wrote them.

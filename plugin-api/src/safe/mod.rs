@@ -121,7 +121,11 @@ impl Safe {
     /// [`ReadError`].
     #[cfg(feature = "serde")]
     pub fn get<T: serde::de::DeserializeOwned>(&self, key: impl ToKey) -> Result<Option<T>, ReadError> {
-        self.entry(key)?.map(|entry| entry.value()).transpose()
+        let key = key.to_key();
+        match entry::read_value(call::get_one(self.handle, &key, true)?)? {
+            Some((encoding, bytes)) => value::decode(&key, encoding, &bytes).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// The values of several keys, as one moment had them.
@@ -143,7 +147,8 @@ impl Safe {
     ///
     /// [`ReadError`].
     pub fn get_bytes(&self, key: impl ToKey) -> Result<Option<Vec<u8>>, ReadError> {
-        Ok(self.entry(key)?.map(Entry::into_bytes))
+        let block = call::get_one(self.handle, &key.to_key(), true)?;
+        Ok(entry::read_value(block)?.map(|(_, bytes)| bytes))
     }
 
     /// The entry of a key: bytes, version, expiry.
@@ -152,7 +157,9 @@ impl Safe {
     ///
     /// [`ReadError`].
     pub fn entry(&self, key: impl ToKey) -> Result<Option<Entry>, ReadError> {
-        Ok(self.entries([key])?.pop().flatten())
+        let key = key.to_key().into_owned();
+        let block = call::get_one(self.handle, &key, true)?;
+        entry::read_entry(key, &block)
     }
 
     /// The entries of several keys, as one moment had them.
@@ -174,8 +181,7 @@ impl Safe {
     ///
     /// [`ReadError`].
     pub fn contains(&self, key: impl ToKey) -> Result<bool, ReadError> {
-        let keys = [key.to_key().into_owned()];
-        Ok(entry::read_keys(&keys, &call::get(self.handle, &keys, false)?)?.iter().any(Option::is_some))
+        Ok(entry::read_value(call::get_one(self.handle, &key.to_key(), false)?)?.is_some())
     }
 
     /// How many entries there are.

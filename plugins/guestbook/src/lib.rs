@@ -1,12 +1,19 @@
-//! A guestbook: a database through the registry, forms, and HTML.
+//! A guestbook: a database through the registry, forms, HTML, and notifications through a durable queue.
 //!
 //! The pool is opened once, at the first use, and found again by every later generation: edit this
 //! file while the host runs, and the connections stay. SQLite needs no server; with
 //! `DATABASE_URL=postgres://...` in the host's environment the same code runs on PostgreSQL.
+//!
+//! With `GUESTBOOK_NOTIFY=http://...` every entry is posted there. Whoever signs does not wait for that: the
+//! notification is a job in the plugin's safe, done at least once, whatever is down or restarted meanwhile.
 #![forbid(unsafe_code)]
 
+use std::thread;
+use std::time::Duration;
+
 use plugin_api::prelude::*;
-use serde::Deserialize;
+use plugin_api::safe::Queue;
+use serde::{Deserialize, Serialize};
 
 plugin! {
     routes: {
@@ -15,7 +22,7 @@ plugin! {
         GET "/{id}" => show,
         inline GET "/ping" => ping,
     },
-    on_load: migrate,
+    on_load: start,
 }
 
 static DB: registry::Lazy<db::Pool> = registry::Lazy::new("db", connect);
@@ -30,6 +37,14 @@ fn connect() -> Result<db::Pool> {
 }
 
 /// Runs before a generation takes over. If it fails, the old one stays.
+fn start() -> Result<()> {
+    migrate()?;
+    if let Some(url) = notify_url()? {
+        thread::Builder::new().name("notify".to_owned()).spawn(move || notify(&url))?;
+    }
+    Ok(())
+}
+
 fn migrate() -> Result<()> {
     let id = match url()?.starts_with("sqlite:") {
         true => "INTEGER PRIMARY KEY",
@@ -38,6 +53,51 @@ fn migrate() -> Result<()> {
     let table = format!("guestbook_entry (id {id}, who TEXT NOT NULL, said TEXT NOT NULL)");
     DB.get()?.execute(&format!("CREATE TABLE IF NOT EXISTS {table}"), &[])?;
     Ok(())
+}
+
+/// Where entries are told of; empty: nowhere.
+fn notify_url() -> Result<Option<String>> {
+    let url = env_or("GUESTBOOK_NOTIFY", "")?;
+    Ok((!url.is_empty()).then_some(url))
+}
+
+/// That somebody has signed, for those who want to know.
+#[derive(Serialize, Deserialize)]
+struct Notification {
+    id: i64,
+    who: String,
+}
+
+fn notifications() -> Queue {
+    safe::open().queue("notify")
+}
+
+/// Works notifications off. The queue says when this code is no longer the current generation; the next one's
+/// thread goes on where this one ends.
+fn notify(url: &str) {
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(10))).build().into();
+    for claim in notifications().claims() {
+        let job = claim.and_then(|claim| Ok((claim.value::<Notification>()?, claim)));
+        let (Notification { id, who }, claim) = match job {
+            Ok(job) => job,
+            Err(error) => {
+                tracing::warn!("no notification could be taken: {error}");
+                continue;
+            }
+        };
+        let decided = match agent.post(url).send(format!("{who} has signed, entry {id}\n")) {
+            Ok(_) => claim.ack(),
+            Err(error) => {
+                tracing::warn!(id, attempt = claim.attempt(), "not notified, and tried again later: {error}");
+                claim.nack()
+            }
+        };
+        // The claim has run out, then: somebody else has the job.
+        if let Err(error) = decided {
+            tracing::warn!(id, "a notification may be sent twice: {error}");
+        }
+    }
 }
 
 /// An entry of the guestbook.
@@ -101,6 +161,9 @@ fn sign(req: &Request) -> Result<Redirect> {
     let sql = "INSERT INTO guestbook_entry (who, said) VALUES ($1, $2) RETURNING id";
     let id: i64 = DB.get()?.query_one(sql, &[&who, &said])?.get("id")?;
     tracing::info!(id, who, "signed");
+    if notify_url()?.is_some() {
+        notifications().push(&Notification { id, who: who.to_owned() })?;
+    }
     Ok(Redirect::to(req.url("/")))
 }
 

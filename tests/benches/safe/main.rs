@@ -1,13 +1,15 @@
 //! The safe against its own disk: durable puts, gets, opening. `cargo bench -p tests --bench safe`.
 //!
-//! `SAFE_BENCH_DIR` says on which disk, `SAFE_BENCH_RECORDS` how many records the large safe has.
-//! Prints figures and ratios and judges nothing: machines differ. The bare disk's own rate comes first.
+//! `SAFE_BENCH_DIR` says on which disk, `SAFE_BENCH_RECORDS` how many records the large safe has; an argument
+//! (`put`, `get`, `open`) chooses a part. Prints figures and ratios and judges nothing: machines differ. The
+//! bare disk's own rates come first. Rates are taken in rounds, peer after peer; shown are the medians, of
+//! ratios those within a round.
 
 mod boundary;
 mod peers;
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -16,33 +18,27 @@ use std::time::{Duration, Instant};
 use host::safe::{Change, Expiry, Safe, Safes, Write};
 use redb::{Database, ReadableDatabase as _, TableDefinition};
 
-/// How long each rate is measured.
-const SPAN: Duration = Duration::from_secs(2);
+/// How long each rate is measured, in each round.
+const SPAN: Duration = Duration::from_secs(1);
+const ROUNDS: usize = 5;
 const VALUE: [u8; 100] = [b'v'; 100];
 const RAW: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("raw");
 
 fn main() {
     let place = std::env::var_os("SAFE_BENCH_DIR").map_or_else(std::env::temp_dir, Into::into);
     let scratch = tempfile::tempdir_in(place).expect("a directory to write in");
-    let bare = bare_syncs(scratch.path());
-    println!("bare append and sync: {bare:.0} per second");
-    let mut alone = 0.0;
-    for writers in [1, 8, 64] {
-        let (rate, per_sync) = puts(&scratch.path().join(format!("put{writers}")), writers);
-        if writers == 1 {
-            alone = rate;
-        }
-        let peer = peers::sqlite(scratch.path(), writers);
-        println!(
-            "put, {writers} writers: {rate:.0} per second, {per_sync:.2} per sync; {:.2} x the lone writer, \
-             {:.2} x SQLite ({peer:.0})",
-            rate / alone,
-            rate / peer
-        );
+    let chosen: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let is_chosen = |part: &str| chosen.is_empty() || chosen.iter().any(|name| name == part);
+    if is_chosen("put") {
+        puts(scratch.path());
     }
-    peers::berkeley_db(scratch.path());
-    gets(scratch.path());
-    opening(scratch.path());
+    if is_chosen("get") {
+        gets(scratch.path());
+    }
+    if is_chosen("open") {
+        opening(scratch.path());
+    }
 }
 
 fn put(key: Vec<u8>) -> Write {
@@ -57,23 +53,80 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
 
-fn bare_syncs(directory: &Path) -> f64 {
-    let mut file = File::create(directory.join("bare")).expect("the directory is writable");
-    let begun = Instant::now();
-    let mut count = 0_u32;
-    while begun.elapsed() < SPAN {
-        file.write_all(&VALUE).and_then(|()| file.sync_data()).expect("the disk works");
-        count += 1;
-    }
-    f64::from(count) / begun.elapsed().as_secs_f64()
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
 }
 
-/// Acknowledged puts per second, and per sync.
-fn puts(directory: &Path, writers: usize) -> (f64, f64) {
+/// Durable puts by one, 8 and 64 writers, beside SQLite behind the same kind of group commit.
+fn puts(scratch: &Path) {
+    let bare = |in_place| median((0..ROUNDS).map(|_| bare_syncs(scratch, in_place)).collect());
+    println!(
+        "bare disk: {:.0} appends and {:.0} writes in place, each synced, per second",
+        bare(false),
+        bare(true)
+    );
+    let mut rounds = Vec::new();
+    for round in 0..ROUNDS {
+        let place = scratch.join(format!("round{round}"));
+        fs::create_dir(&place).expect("the directory is writable");
+        rounds.push([1, 8, 64].map(|writers| {
+            (put_rate(&place.join(format!("put{writers}")), writers), peers::sqlite(&place, writers))
+        }));
+    }
+    for (index, writers) in [1, 8, 64].into_iter().enumerate() {
+        let of = |what: fn(&[(Puts, f64); 3], usize) -> f64| {
+            median(rounds.iter().map(|round| what(round, index)).collect())
+        };
+        println!(
+            "put, {writers} writers: {:.0} per second ({:.2} per sync, {:.1} kB to the disk each); {:.2} x the lone \
+             writer, {:.2} x SQLite ({:.0})",
+            of(|round, index| round[index].0.rate),
+            of(|round, index| round[index].0.per_sync),
+            of(|round, index| round[index].0.bytes_each / 1e3),
+            of(|round, index| round[index].0.rate / round[0].0.rate),
+            of(|round, index| round[index].0.rate / round[index].1),
+            of(|round, index| round[index].1),
+        );
+    }
+    peers::berkeley_db(scratch);
+}
+
+/// Synced writes of one block per second: appended, or to a file that has its blocks.
+fn bare_syncs(directory: &Path, in_place: bool) -> f64 {
+    let file = File::create(directory.join("bare")).expect("the directory is writable");
+    let block = [b'v'; 4096];
+    let blocks = if in_place { 512 } else { u64::MAX };
+    if in_place {
+        (0..blocks).for_each(|number| file.write_all_at(&block, number * 4096).expect("the disk works"));
+        file.sync_all().expect("the disk works");
+    }
+    let begun = Instant::now();
+    let mut count = 0_u64;
+    while begun.elapsed() < SPAN {
+        let at = count % blocks * 4096;
+        file.write_all_at(&block, at).and_then(|()| file.sync_data()).expect("the disk works");
+        count += 1;
+    }
+    count as f64 / begun.elapsed().as_secs_f64()
+}
+
+/// What some writers achieved.
+struct Puts {
+    /// Acknowledged per second.
+    rate: f64,
+    per_sync: f64,
+    /// Bytes that the system had to write for each.
+    bytes_each: f64,
+}
+
+fn put_rate(directory: &Path, writers: usize) -> Puts {
     let safes = Safes::new(directory.to_owned());
     let safe = safes.open("bench").expect("a new safe");
+    // The file and its journal are there before the clock runs.
+    safe.write(put(b"first".to_vec()), soon()).expect("the disk works");
     let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
-    let before = safe.status().syncs;
+    let (syncs, bytes) = (safe.status().syncs, written());
     let begun = Instant::now();
     thread::scope(|scope| {
         for writer in 0..writers {
@@ -92,7 +145,18 @@ fn puts(directory: &Path, writers: usize) -> (f64, f64) {
         stop.store(true, Ordering::Relaxed);
     });
     let done = done.load(Ordering::Relaxed) as f64;
-    (done / begun.elapsed().as_secs_f64(), done / (safe.status().syncs - before) as f64)
+    Puts {
+        rate: done / begun.elapsed().as_secs_f64(),
+        per_sync: done / (safe.status().syncs - syncs) as f64,
+        bytes_each: (written() - bytes) as f64 / done,
+    }
+}
+
+/// Bytes that this process has sent towards a disk.
+fn written() -> u64 {
+    let numbers = fs::read_to_string("/proc/self/io").expect("the system counts");
+    let number = numbers.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    number.and_then(|number| number.parse().ok()).expect("it counts bytes")
 }
 
 /// Makes many writes with few syncs.
@@ -167,7 +231,9 @@ fn opening(directory: &Path) {
     fill(&safes.open("bench").expect("a new safe"), records);
     // What a killed process leaves is the file as it is while it is open.
     fs::create_dir(&crashed).expect("the directory is writable");
-    fs::copy(place.join("bench.redb"), crashed.join("bench.redb")).expect("room for a copy");
+    for name in ["bench.redb", "bench.redb-journal"] {
+        fs::copy(place.join(name), crashed.join(name)).expect("room for a copy");
+    }
     safes.close();
     for (how, place) in [("closed", place), ("killed", crashed)] {
         let begun = Instant::now();

@@ -62,17 +62,14 @@ impl<'n> ServerView<'n> {
 }
 
 impl View for ServerView<'_> {
-    fn get(&self, keys: &[&[u8]], now: u64, body: &mut dyn FnMut(usize, EntryRef<'_>)) -> Result<(), Fault> {
+    fn get(&self, keys: &[&[u8]], body: &mut dyn FnMut(usize, EntryRef<'_>)) -> Result<(), Fault> {
         let mut session = self.session.borrow_mut();
         let sql = "SELECT key, sealed FROM safe_entries WHERE safe = $1 AND key = ANY($2)";
         let rows = session.client.query(sql, &[&self.name, &keys])?;
         let found: HashMap<&[u8], &[u8]> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
         for (index, key) in keys.iter().enumerate() {
             if let Some(sealed) = found.get(key) {
-                let entry = opened(key, sealed)?;
-                if entry.is_alive(now) {
-                    body(index, entry);
-                }
+                body(index, opened(key, sealed)?);
             }
         }
         Ok(())

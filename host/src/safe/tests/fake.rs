@@ -176,6 +176,48 @@ impl FakeDisk {
         core.capacity = if is_full { core.len() } else { u64::MAX };
     }
 
+    /// How long the engine's file is.
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.lock().image[0].len() as u64
+    }
+
+    /// How long the journal is.
+    pub(super) fn journal_bytes(&self) -> u64 {
+        self.0.lock().image[1].len() as u64
+    }
+
+    /// The disk as it is, for another process: this one was killed.
+    pub(super) fn after_kill(&self) -> FakeDisk {
+        FakeDisk::holding(self.0.lock().image.clone(), 0)
+    }
+
+    /// As [`after_kill`](FakeDisk::after_kill), with the journal of another.
+    pub(super) fn with_journal_of(&self, other: &FakeDisk) -> FakeDisk {
+        let image = [self.0.lock().image[0].clone(), other.0.lock().image[1].clone()];
+        FakeDisk::holding(image, 0)
+    }
+
+    /// As [`after_kill`](FakeDisk::after_kill), with one bit of the engine's file flipped; `None` where the byte
+    /// is not used.
+    pub(super) fn with_flipped_bit(&self, byte: u64, bit: u32) -> Option<FakeDisk> {
+        self.with_bit_flipped_in(0, byte, bit)
+    }
+
+    /// Likewise, of the journal.
+    pub(super) fn with_flipped_bit_of_the_journal(&self, byte: u64, bit: u32) -> Option<FakeDisk> {
+        self.with_bit_flipped_in(1, byte, bit)
+    }
+
+    fn with_bit_flipped_in(&self, file: usize, byte: u64, bit: u32) -> Option<FakeDisk> {
+        let mut image = self.0.lock().image.clone();
+        let byte = &mut image[file][usize::try_from(byte).unwrap()];
+        if *byte == 0 {
+            return None;
+        }
+        *byte ^= 1 << bit;
+        Some(FakeDisk::holding(image, 0))
+    }
+
     /// Flips a bit of the only place where these bytes are.
     pub(super) fn flip_bit_of(&self, bytes: &[u8], bit: usize) {
         let mut core = self.0.lock();

@@ -1,10 +1,12 @@
 //! A disk that fails, fills up or forgets: no acknowledged write is lost, and the safe goes on by itself.
 
 use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 
-use super::fake::FakeDisk;
-use super::{add, changes, check, contents, put, soon, value, version};
-use crate::safe::{ReadError, Safe, Write, WriteError, number};
+use super::fake::{Chance, FakeDisk};
+use super::{add, changes, check, contents, delete, put, soon, value, version};
+use crate::safe::{ReadError, Safe, Safes, Write, WriteError, number};
 
 #[test]
 fn failed_write_is_told_and_the_safe_goes_on() {
@@ -121,6 +123,73 @@ fn flipped_bit_of_a_key_is_never_taken_for_absence() {
         assert!(matches!(safe.write(absent, soon()), Err(WriteError::Corrupt { .. })), "{victim}");
     }
     assert!(told >= 14, "only {told} questions met the damage");
+}
+
+/// Whatever bit of the file flips: right answers or errors, and where an answer is an error `check` knows.
+#[test]
+fn flipped_bit_anywhere_is_never_a_wrong_answer() {
+    let disk = FakeDisk::new();
+    let safe = disk.safe();
+    let keys: Vec<String> = (0..600).map(|number| format!("key number {number:04}")).collect();
+    for some in keys.chunks(100) {
+        let puts: Vec<_> = some.iter().map(|key| put(key, key.as_bytes())).collect();
+        version(safe.write(changes(puts), soon()));
+    }
+    safe.close();
+    drop(safe);
+    let (mut chance, mut flips, mut met) = (Chance::new(7), 0, 0);
+    while flips < 150 {
+        let (byte, bit) = (chance.below(disk.bytes()), u32::try_from(chance.below(8)).unwrap());
+        let Some(disk) = disk.with_flipped_bit(byte, bit) else { continue };
+        flips += 1;
+        let Ok(safe) = Safe::on("tested", Box::new(disk)) else {
+            met += 1;
+            continue;
+        };
+        let mut errors = 0;
+        for key in &keys {
+            match safe.get(key.as_bytes(), |entry| entry.value.to_vec()) {
+                Ok(found) => assert_eq!(found.as_deref(), Some(key.as_bytes()), "bit {bit} of byte {byte}"),
+                Err(_) => errors += 1,
+            }
+        }
+        met += usize::from(errors > 0);
+        let is_sound = crate::safe::operate::check(&safe).is_ok_and(|found| found["is_sound"] == true);
+        assert!(errors == 0 || !is_sound, "bit {bit} of byte {byte}: {errors} errors, and sound");
+    }
+    assert!(met > 5, "only {met} flips were met: nothing was tested");
+}
+
+#[test]
+fn compacting_gives_room_back_while_others_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let safes = Safes::new(directory.path().to_owned());
+    let safe = safes.open("a").unwrap();
+    let keys: Vec<String> = (0..200).map(|number| format!("{number}")).collect();
+    version(safe.write(changes(keys.iter().map(|key| put(key, &[7; 20_000])).collect::<Vec<_>>()), soon()));
+    version(safe.write(changes(keys[1..].iter().map(|key| delete(key)).collect::<Vec<_>>()), soon()));
+    let before = safe.status().file_bytes;
+    let is_done = AtomicBool::new(false);
+    let freed = std::thread::scope(|scope| {
+        let (reads, read) = mpsc::channel();
+        let (safe, is_done) = (&safe, &is_done);
+        scope.spawn(move || {
+            while !is_done.load(Ordering::SeqCst) {
+                assert_eq!(value(safe, "0").map(|value| value.len()), Some(20_000));
+                reads.send(()).unwrap();
+            }
+        });
+        read.recv().unwrap();
+        let freed = safe.compact();
+        is_done.store(true, Ordering::SeqCst);
+        // What the reader still sends has somewhere to go.
+        read.iter().for_each(drop);
+        freed.unwrap()
+    });
+    let after = safe.status().file_bytes;
+    assert!(freed > 1 << 20 && before - after == freed, "{before} - {freed}, left {after}");
+    version(safe.write(changes([put("next", b"")]), soon()));
+    assert_eq!(safe.len().unwrap(), 2);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod disk;
 mod fake;
 mod faults;
 mod grouping;
+mod journal;
 mod operating;
 mod power;
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{changes, contents, put, put_for, soon, version};
+use super::{changes, contents, delete, put, put_for, soon, version};
 use crate::safe::{Change, Expiry, Order, Safes};
 
 fn order(safes: &Safes, order: Value) -> Result<Value, String> {
@@ -102,4 +102,31 @@ fn check_finds_a_flipped_bit() {
     let copy = json!({ "order": "backup", "safe": "a", "file": directory.path().join("b.redb") });
     assert!(order(&safes, copy).unwrap_err().contains("the value under `k` is damaged"));
     assert_eq!(safes.names().unwrap(), ["a"]);
+}
+
+#[test]
+fn compacting_is_recommended_where_it_is_worth_a_pause() {
+    let directory = tempfile::tempdir().unwrap();
+    let safes = Safes::new(directory.path().to_owned());
+    let safe = safes.open("a").unwrap();
+    let large = |key: u32| put(&format!("{key}"), &[7; 1 << 20]);
+    for first in [0, 10, 20] {
+        let puts: Vec<_> = (first..first + 10).map(large).collect();
+        version(safe.write(changes(puts), soon()));
+    }
+    let told = || {
+        let shown = order(&safes, json!({ "order": "stat", "safe": "a" })).unwrap();
+        let safe = &shown["safes"][0];
+        let (free, file) = (safe["free_bytes"].as_u64().unwrap(), safe["file_bytes"].as_u64().unwrap());
+        (free, file, safe["is_worth_compacting"] == true)
+    };
+    let (free, file, is_worth_it) = told();
+    assert!(file >= 30 << 20 && file - free >= 30 << 20 && !is_worth_it, "{free} of {file}");
+    let deletes: Vec<_> = (0..29).map(|key| delete(&format!("{key}"))).collect();
+    version(safe.write(changes(deletes), soon()));
+    let (free, file, is_worth_it) = told();
+    assert!(is_worth_it && free >= file - (4 << 20), "{free} of {file}");
+    safe.compact().unwrap();
+    let (free, file, is_worth_it) = told();
+    assert!(!is_worth_it && file < 8 << 20, "{free} of {file}");
 }
