@@ -3,7 +3,7 @@
 use std::fs;
 
 use tests::fixture::{compile_c, repository};
-use tests::host::{Launch, TestHost};
+use tests::host::{Event, Launch, TestHost};
 use tests::http::{Client, Response};
 use tests::load::Load;
 use tests::stress::{Plan, run};
@@ -185,6 +185,28 @@ fn library_that_a_plugin_brings_stays() {
     wait_unloaded(&host, "shop", 2);
     let maps = fs::read_to_string(format!("/proc/{}/maps", host.pid())).unwrap();
     assert!(maps.contains("/libdependency.so"), "it left with the plugin:\n{maps}");
+}
+
+/// A handler that ends its process costs a thread; its generation is retired as any other, its code stays, and
+/// stopping does not wait for it.
+#[test]
+fn code_in_which_a_thread_was_lost_is_retired_and_stays_mapped() {
+    let launch = Launch::new().supervised();
+    launch.plugins().install("shop", "crashes");
+    let host = launch.start();
+    assert_eq!(host.get("/shop/exit").status, 500);
+    host.reload("shop", |plugins| plugins.replace("shop", "version_a"));
+    eventually(SOON, "the generation to be retired", || {
+        let events = host.events("shop");
+        let is_it = |event: &&Event| event.kind() == "retired" && event.generation() == Some(1);
+        events.iter().find(is_it).map(|_| ()).ok_or_else(|| host.plugin("shop"))
+    });
+    let parked = host.plugin("shop").parked();
+    let holders = parked.first().map(|(_, holders)| holders.join(", ")).unwrap_or_default();
+    assert!(holders.contains("a handler that called `exit` or `abort`"), "{parked:?}");
+    let finished = host.terminate();
+    assert_eq!(finished.code(), 0, "{finished}");
+    assert!(!finished.stderr.contains("gave up waiting"), "{finished}");
 }
 
 /// Stacks of threads that have ended are reused or given back, however many there were at one time; and neither

@@ -211,6 +211,7 @@ impl FileConfig {
             "max_body",
             "max_head",
             "io_threads",
+            "max_connections",
             "max_workers",
             "queue",
             "max_late",
@@ -226,6 +227,7 @@ impl FileConfig {
         set(&mut limits.max_body, section.size("max_body", 0)?);
         set(&mut limits.max_head, section.size("max_head", 8192)?);
         limits.io_threads = section.count("io_threads", 1)?.and_then(NonZeroUsize::new);
+        limits.max_connections = section.count("max_connections", 1)?.and_then(NonZeroUsize::new);
         limits.max_workers = section.count("max_workers", 1)?.and_then(NonZeroUsize::new);
         set(&mut limits.queue, section.count("queue", 0)?);
         limits.max_late = section.count("max_late", 1)?.and_then(NonZeroUsize::new);

@@ -21,7 +21,7 @@ fn a_whole_file_is_understood() {
     let config = parse(
         "[host]\nlisten = \"127.0.0.1:0\"\nadmin = \"off\"\nplugins = \"plugins\"\nstate = \"/var/x\"\n\
          watch = false\nfreeze = true\nprofile = \"release\"\nproduction = true\nlog = \"debug\"\nprobation_ms = 500\nbudget = 7\n\
-         [limits]\nmax_body = \"3 MiB\"\nmax_head = 16384\nio_threads = 2\nmax_workers = 7\nqueue = 0\nmax_late = 3\n\
+         [limits]\nmax_body = \"3 MiB\"\nmax_head = 16384\nio_threads = 2\nmax_connections = 9\nmax_workers = 7\nqueue = 0\nmax_late = 3\n\
          handler_timeout_ms = 1500\nidle_timeout_ms = \"off\"\ndrain_timeout_ms = 9\nload_timeout_ms = 8\n\
          [plugin.hello]\nmount = \"/hi\"\n[plugin.shop]\nmount = \"/\"\n",
     )
@@ -37,6 +37,7 @@ fn a_whole_file_is_understood() {
     assert_eq!(config.budget.map(|budget| budget.get()), Some(7));
     assert_eq!((config.limits.max_body, config.limits.max_head), (3 << 20, 16384));
     assert_eq!(config.limits.io_threads.map(|n| n.get()), Some(2));
+    assert_eq!(config.limits.max_connections.map(|n| n.get()), Some(9));
     assert_eq!(config.limits.max_workers.map(|n| n.get()), Some(7));
     assert_eq!(config.freeze, Some(true));
     assert_eq!(config.limits.queue, 0);

@@ -10,9 +10,9 @@ use plugin_api::abi::Status;
 use super::index;
 use crate::hostcall::{Failure, call};
 use crate::http::{Found, Gate, Incoming, Reply, Route, Service};
-use crate::plugin::Plugins;
 use crate::plugin::invoke::{self, Invocation, Outcome};
 use crate::plugin::router::{self, Matched};
+use crate::plugin::{Lease, Plugins};
 use crate::report::chain;
 use crate::share::Account;
 use crate::tx::{Ending, Scope};
@@ -70,6 +70,9 @@ impl Service for PluginService {
     }
 }
 
+/// What holds the code of a handler that has ended its thread.
+const LOST: &str = "a handler that called `exit` or `abort`, whose thread is stopped for ever";
+
 /// How many times a handler that is declared idempotent is run again for one request.
 const MAX_RERUNS: u32 = 4;
 
@@ -81,16 +84,22 @@ pub(super) struct PluginRoute {
 }
 
 impl Route for PluginRoute {
+    type Lease = Option<Arc<Lease>>;
+
+    fn part(&mut self) -> Self::Lease {
+        self.matched.part()
+    }
+
     fn is_inline(&self) -> bool {
         self.matched.route().is_inline
     }
 
     fn plugin(&self) -> &str {
-        &self.matched.lease.generation().plugin
+        &self.matched.generation().plugin
     }
 
     fn generation(&self) -> u64 {
-        self.matched.lease.generation().number
+        self.matched.generation().number
     }
 
     fn pattern(&self) -> &str {
@@ -102,17 +111,19 @@ impl Route for PluginRoute {
     }
 
     fn account(&self) -> &Arc<Account> {
-        &self.matched.lease.generation().account
+        &self.matched.generation().account
     }
 
     fn lost(&self) {
-        let generation = self.matched.lease.generation();
+        let generation = self.matched.generation();
         generation.panics.fetch_add(1, Ordering::Relaxed);
         self.plugins.note_panic(generation);
+        // Its stack is in that code, for ever.
+        std::mem::forget(generation.pin(LOST));
     }
 
     fn invoke(&self, request: &Incoming) -> Reply {
-        let _entered = self.matched.lease.enter();
+        let _entered = self.matched.generation().enter();
         match &request.scope {
             Some(scope) => self.in_transactions(request, scope),
             None => self.call(request),
@@ -155,7 +166,7 @@ impl PluginRoute {
 
     /// Runs the handler once.
     fn call(&self, request: &Incoming) -> Reply {
-        let generation = self.matched.lease.generation();
+        let generation = self.matched.generation();
         let invocation = Invocation {
             id: &request.id,
             method: &request.method,

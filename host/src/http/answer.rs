@@ -20,13 +20,14 @@ use tracing::Level;
 
 use super::body::{self, BodyError, Outgoing};
 use super::connection::Flight;
+use super::crowd::Crowd;
 use super::headers::{complete, own_the_connection, sign};
 use super::limits::{Limits, size};
 use super::request_id::{RequestId, X_REQUEST_ID};
 use super::service::{Found, Incoming, Reply, Route, Service};
 use super::trouble::{Format, Trouble};
 use super::waiting::Waiting;
-use super::workers::{GivenUp, Refused, Workers};
+use super::workers::{GivenUp, Refused, Workers, afterwards};
 use crate::pins;
 use crate::share::Account;
 
@@ -38,6 +39,7 @@ pub(super) struct Front<S> {
     pub(super) service: Arc<S>,
     pub(super) limits: Limits,
     pub(super) workers: Workers,
+    pub(super) crowd: Crowd,
 }
 
 /// Who was to answer; outlives the route.
@@ -126,6 +128,10 @@ impl<S: Service> Front<S> {
         body: hyper::body::Incoming,
         is_traced: bool,
     ) -> Outcome {
+        if flight.0.is_surplus {
+            flight.0.linger();
+            return Outcome { response: Err(self.crowd.trouble()), origin: None };
+        }
         let found = match parts.uri.path() {
             "*" if parts.method == Method::OPTIONS => {
                 Found::WrongMethod { allow: "GET, HEAD, POST, PUT, PATCH, DELETE".to_owned() }
@@ -178,7 +184,7 @@ impl<S: Service> Front<S> {
     /// Runs a blocking handler on a worker.
     async fn hand_off(
         &self,
-        route: S::Route,
+        mut route: S::Route,
         mut incoming: Incoming,
         mut waiting: Waiting<'_>,
         began: Instant,
@@ -188,21 +194,20 @@ impl<S: Service> Front<S> {
         let (id, method, deadline) = (Arc::clone(&incoming.id), incoming.method.clone(), incoming.deadline);
         incoming.scope = Some(waiting.scope());
         let (answers, mut answer) = oneshot::channel();
+        let lease = route.part();
         let job = Box::new(move || {
+            let lease = Cell::new(Some(lease));
             let answers = Cell::new(Some(answers));
-            let send = |reply| {
-                if let Some(answers) = answers.take() {
-                    // Nobody waits any more after the deadline.
-                    let _ = answers.send(reply);
-                }
-            };
             let on_lost = |what: &str| {
                 route.lost();
-                send(Reply::Lost { message: format!("{what}; its thread is lost") });
+                drop(lease.take());
+                let message = format!("{what}; its thread is lost");
+                send(answers.take(), Reply::Lost { message });
             };
             let reply = pins::losable(&on_lost, || run(&route, &incoming));
             drop((route, incoming));
-            send(reply);
+            drop(lease.take());
+            afterwards(Box::new(move || send(answers.take(), reply)));
         });
         let ticket = match self.workers.submit(&account, job) {
             Ok(ticket) => ticket,
@@ -320,6 +325,13 @@ fn timed_out(what: &str, summary: &str, reason: String, id: &str, origin: Origin
     let mut trouble = Trouble::new(StatusCode::GATEWAY_TIMEOUT, summary);
     trouble.reason = Some(reason);
     Outcome { response: Err(trouble), origin: Some(origin) }
+}
+
+/// Tells who waits for a handler what came of it. After the deadline nobody does.
+fn send(answers: Option<oneshot::Sender<Reply>>, reply: Reply) {
+    if let Some(answers) = answers {
+        let _ = answers.send(reply);
+    }
 }
 
 /// What is said where nothing is free.

@@ -49,6 +49,8 @@ pub(super) enum Phase {
 pub(super) struct Connection {
     pub(super) remote: SocketAddr,
     pub(super) thread: Arc<Thread>,
+    /// Whether it is one too many, and is to be told so.
+    pub(super) is_surplus: bool,
     number: u64,
     phase: AtomicU8,
     /// Milliseconds of the thread's clock at the last change of phase or progress in writing.
@@ -229,11 +231,12 @@ impl Thread {
     }
 
     /// Lists a new connection until the guard is dropped.
-    pub(super) fn admit(self: &Arc<Self>, remote: SocketAddr) -> Admitted {
+    pub(super) fn admit(self: &Arc<Self>, remote: SocketAddr, is_surplus: bool) -> Admitted {
         let now = self.read_clock();
         let connection = Arc::new(Connection {
             remote,
             thread: Arc::clone(self),
+            is_surplus,
             number: self.next.fetch_add(1, Relaxed),
             phase: AtomicU8::new(Phase::Fresh as u8),
             since: AtomicU64::new(now),

@@ -26,6 +26,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use super::answer::{Front, answer};
 use super::connection::{Admitted, Flight, Thread};
+use super::crowd::FULL_REST;
 use super::limits::Limits;
 use super::service::Service;
 use super::wire::Wire;
@@ -91,7 +92,15 @@ impl<S: Service> IoThread<S> {
         let tick = tick(&self.front.limits);
         let mut ticks = interval(tick);
         let until = loop {
-            match self.next_event(&listener, &mut ticks).await {
+            let event = if self.front.crowd.is_full(self.open()) {
+                match tokio::time::timeout(FULL_REST, self.next_event(None, &mut ticks)).await {
+                    Ok(event) => event,
+                    Err(_) => continue,
+                }
+            } else {
+                self.next_event(Some(&listener), &mut ticks).await
+            };
+            match event {
                 Event::Command(Some(Command::Adopt(stream, remote))) => self.adopt(stream, remote),
                 Event::Command(Some(Command::Visit)) => pins::drain_if_due(),
                 Event::Command(Some(Command::Drain(until))) => break until,
@@ -113,7 +122,8 @@ impl<S: Service> IoThread<S> {
         until
     }
 
-    async fn next_event(&mut self, listener: &TcpListener, ticks: &mut Interval) -> Event {
+    /// What happens next; without a `listener` nothing is accepted.
+    async fn next_event(&mut self, listener: Option<&TcpListener>, ticks: &mut Interval) -> Event {
         let is_alone = self.state().counters.connections.load(Ordering::Relaxed) == 0;
         poll_fn(|cx| {
             if let Poll::Ready(command) = self.inbox.poll_recv(cx) {
@@ -124,12 +134,17 @@ impl<S: Service> IoThread<S> {
             if !is_alone && ticks.poll_tick(cx).is_ready() {
                 return Poll::Ready(Event::Tick);
             }
-            if let Poll::Ready(accepted) = listener.poll_accept(cx) {
+            if let Some(Poll::Ready(accepted)) = listener.map(|listener| listener.poll_accept(cx)) {
                 return Poll::Ready(Event::Accepted(accepted));
             }
             Poll::Pending
         })
         .await
+    }
+
+    /// How many connections all threads have.
+    fn open(&self) -> u64 {
+        self.peers.iter().map(|(thread, _)| thread.counters.connections.load(Ordering::Relaxed)).sum()
     }
 
     /// Gives a new connection to the thread with the fewest.
@@ -173,7 +188,8 @@ impl<S: Service> IoThread<S> {
     fn serve_connection(&self, stream: TcpStream, remote: SocketAddr) {
         // Without it the last part of a response may wait for the client's delayed acknowledgement.
         let _ = stream.set_nodelay(true);
-        let admitted = self.state().admit(remote);
+        let is_surplus = self.front.crowd.is_surplus(self.open());
+        let admitted = self.state().admit(remote, is_surplus);
         tokio::spawn(converse(Arc::clone(&self.front), admitted, stream));
     }
 
@@ -239,7 +255,8 @@ async fn converse<S: Service>(front: Arc<Front<S>>, admitted: Admitted, stream: 
     let outcome = poll_fn(|cx| {
         connection.remember(cx.waker());
         // HTTP/1 is told by `connection: close` on its next response, HTTP/2 by a GOAWAY frame.
-        if !is_told && connection.is_http2() && connection.thread.is_draining() {
+        let is_last = connection.is_surplus || connection.thread.is_draining();
+        if !is_told && connection.is_http2() && is_last {
             is_told = true;
             serving.as_mut().graceful_shutdown();
         }

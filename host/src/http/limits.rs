@@ -10,6 +10,9 @@ use super::workers::WorkerLimits;
 pub struct Limits {
     /// I/O threads; `None` takes one per core.
     pub io_threads: Option<NonZeroUsize>,
+    /// Most connections. Whoever connects beyond that is answered with 503, and beyond a few of those waits.
+    /// `None` takes three quarters of the descriptors that this process may have.
+    pub max_connections: Option<NonZeroUsize>,
     /// Most worker threads for blocking handlers, started on demand; `None` takes four per core, at least 16.
     pub max_workers: Option<NonZeroUsize>,
     /// Starts all workers at once instead of on demand.
@@ -48,6 +51,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             io_threads: None,
+            max_connections: None,
             max_workers: None,
             fixed_workers: false,
             queue: 1024,
@@ -71,12 +75,23 @@ impl Limits {
         self.io_threads.map_or_else(cores, NonZeroUsize::get)
     }
 
+    /// The number of connections these limits mean for this process.
+    pub(super) fn connections(&self) -> usize {
+        self.max_connections.map_or_else(|| (descriptors() / 4 * 3).max(1), NonZeroUsize::get)
+    }
+
     /// What these limits mean for the workers on this machine.
     pub(super) fn workers(&self) -> WorkerLimits {
         let threads = self.max_workers.map_or_else(|| (4 * cores()).max(16), NonZeroUsize::get);
         let late = self.max_late.map_or_else(|| threads.div_ceil(2), NonZeroUsize::get);
         WorkerLimits { threads, queue: self.queue, late }
     }
+}
+
+/// How many files and sockets this process may have open.
+fn descriptors() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
 fn cores() -> usize {

@@ -7,7 +7,7 @@
 //!
 //! Code map, in reading order: `service` (what this room asks of the plugins), `limits`, `listen`,
 //! `server` (start and shutdown), `io_thread` (accept loop and drain), `connection` (phases and
-//! their time-outs), `wire` and `reject` (bytes that never became a request), `answer` (one
+//! their time-outs), `crowd` (how many of them), `wire` and `reject` (bytes that never became a request), `answer` (one
 //! request), `body`, `headers`, `trouble` (error pages), `request_id`, `numbers`, `workers`, `side`.
 //!
 //! It does not own plugins, generations or routes, and reads no configuration file.
@@ -21,6 +21,7 @@
 mod answer;
 mod body;
 mod connection;
+mod crowd;
 mod headers;
 mod io_thread;
 mod limits;

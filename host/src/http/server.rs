@@ -12,6 +12,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::answer::Front;
 use super::connection::Thread;
+use super::crowd::Crowd;
 use super::io_thread::{Command, IoThread};
 use super::limits::Limits;
 use super::listen::Listener;
@@ -66,7 +67,8 @@ impl Server {
         } else {
             Workers::new(limits.workers())
         };
-        let front = Arc::new(Front { service, limits, workers: workers.clone() });
+        let crowd = Crowd::new(limits.connections());
+        let front = Arc::new(Front { service, limits, workers: workers.clone(), crowd });
         let (senders, inboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| unbounded_channel()).unzip();
         let peers: Arc<[_]> = senders.into_iter().map(|sender| (Arc::new(Thread::new()), sender)).collect();
         let accepting = Arc::new(AtomicUsize::new(count));

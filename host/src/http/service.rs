@@ -72,6 +72,13 @@ pub enum Found<R> {
 
 /// A handler, found for one request. Its generation is pinned until it is dropped.
 pub trait Route: Send + 'static {
+    /// The pin of the generation, apart from the route.
+    type Lease: Send + 'static;
+
+    /// Takes the pin out of the route, which can then be run as long as that lives. What a route without it still
+    /// keeps is memory, so that a thread that is lost with the route does not keep the generation in use.
+    fn part(&mut self) -> Self::Lease;
+
     /// Whether the handler promised not to block and so runs on the I/O thread.
     fn is_inline(&self) -> bool;
 

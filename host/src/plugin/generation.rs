@@ -45,10 +45,10 @@ pub struct Generation {
     pub loaded_at: SystemTime,
     /// The staged copy, kept for debuggers; removed with the generation.
     pub(super) staged: Staged,
-    /// Requests executing in this generation now. Written by [`Lease::enter`], read by faces, also after
+    /// Requests executing in this generation now. Written by [`Generation::enter`], read by faces, also after
     /// the generation was retired.
     pub(super) in_flight: Arc<AtomicU32>,
-    /// Requests this generation has answered. Written by [`Lease::enter`], read by faces.
+    /// Requests this generation has answered. Written by [`Generation::enter`], read by faces.
     pub(super) requests: AtomicU64,
     /// Panics of its handlers. Written by the service, read by faces.
     pub panics: AtomicU64,
@@ -63,6 +63,13 @@ impl Generation {
     /// library beyond a call; to be taken during a call, or while holding a lease.
     pub fn pin(&self, reason: impl Into<String>) -> Pin {
         self.library.code().pin(reason)
+    }
+
+    /// Counts a request until the guard is dropped.
+    pub fn enter(&self) -> Entered<'_> {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        Entered(self)
     }
 
     /// Where the staged copy is.
@@ -113,14 +120,6 @@ impl Lease {
     /// The generation.
     pub fn generation(&self) -> &Arc<Generation> {
         self.generation.as_ref().expect("taken by the drop only")
-    }
-
-    /// Counts a request until the guard is dropped.
-    pub fn enter(&self) -> Entered<'_> {
-        let generation = self.generation();
-        generation.in_flight.fetch_add(1, Ordering::Relaxed);
-        generation.requests.fetch_add(1, Ordering::Relaxed);
-        Entered(generation)
     }
 }
 

@@ -14,7 +14,7 @@ use arc_swap::ArcSwapOption;
 use http::Method;
 use percent_encoding::percent_decode_str;
 
-use super::generation::Lease;
+use super::generation::{Generation, Lease};
 use super::library::Route;
 
 /// A plugin as the router sees it.
@@ -107,8 +107,8 @@ pub enum Found {
 /// A route that answers, and what pins it.
 #[derive(Debug)]
 pub struct Matched {
-    /// Keeps the generation current or draining.
-    pub lease: Arc<Lease>,
+    /// What keeps the generation.
+    hold: Hold,
     /// Index of the route in its generation.
     pub route: usize,
     /// Path parameters, decoded.
@@ -117,10 +117,36 @@ pub struct Matched {
     pub refusal: Arc<ArcSwapOption<Refusal>>,
 }
 
+/// What a match keeps of its generation.
+#[derive(Debug)]
+enum Hold {
+    /// The right to use it.
+    Lease(Arc<Lease>),
+    /// No more than its memory: somebody else has the lease.
+    Memory(Arc<Generation>),
+}
+
 impl Matched {
+    /// The generation.
+    pub fn generation(&self) -> &Arc<Generation> {
+        match &self.hold {
+            Hold::Lease(lease) => lease.generation(),
+            Hold::Memory(generation) => generation,
+        }
+    }
+
     /// The route.
     pub fn route(&self) -> &Route {
-        &self.lease.generation().library.routes[self.route]
+        &self.generation().library.routes[self.route]
+    }
+
+    /// Hands the lease over to the caller, who keeps it for as long as the handler runs; `None` if that was done.
+    pub fn part(&mut self) -> Option<Arc<Lease>> {
+        let memory = Hold::Memory(Arc::clone(self.generation()));
+        match std::mem::replace(&mut self.hold, memory) {
+            Hold::Lease(lease) => Some(lease),
+            Hold::Memory(_) => None,
+        }
     }
 }
 
@@ -238,7 +264,7 @@ impl Mounted {
             }
         }
         Found::Route(Matched {
-            lease: Arc::clone(lease),
+            hold: Hold::Lease(Arc::clone(lease)),
             route,
             params,
             refusal: Arc::clone(&self.entry.refusal),

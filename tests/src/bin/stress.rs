@@ -77,8 +77,11 @@ fn table(outcome: &Outcome) {
         ("maps_first", outcome.maps_first),
         ("maps_last", outcome.maps_last),
         ("crashes", outcome.crashes),
+        ("safe_writes", outcome.safe_writes),
+        ("sqlite_writes", outcome.sqlite_writes),
+        ("postgres_writes", outcome.postgres_writes),
     ] {
-        println!("{name:>14}  {value}");
+        println!("{name:>15}  {value}");
     }
     for (name, value) in [
         ("rss_growth_%", outcome.rss_growth_percent),
@@ -91,7 +94,7 @@ fn table(outcome: &Outcome) {
         ("restart_p50_ms", outcome.restart_p50_ms),
         ("restart_max_ms", outcome.restart_max_ms),
     ] {
-        println!("{name:>14}  {value:.2}");
+        println!("{name:>15}  {value:.2}");
     }
     for wrong in &outcome.wrong {
         println!("wrong: {wrong}");

@@ -1,23 +1,27 @@
 //! Crashes under load: how long nobody is answered, and whether anything acknowledged is lost.
 //!
 //! Owns: the three ways to die, the moment of a death, the comparison of what was acknowledged with what is
-//! there. Does not own: the plugin that crashes (`crashes`), the one that counts (`safe_probe`).
+//! there. Does not own: the plugin that crashes (`crashes`), those that write: to their safe (`safe_probe`), to SQLite
+//! (`ledger_plugin`), to PostgreSQL (`db_ledger`).
 //!
 //! # Invariants
 //!
 //! - A crash fails what is in flight, at most one request for each client, and refuses nobody.
 //! - After a crash that is a plugin's the code before it answers.
 
-use std::io::Read;
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Outcome;
+use super::writers::Writer;
 use crate::guard;
 use crate::host::{Launch, TestHost};
 use crate::http::{Client, Response};
 use crate::load::{Load, Tally};
+use crate::postgres::Cluster;
 use crate::wait::{SOON, eventually};
 
 /// Crashes faster than this would be a loop to the supervisor, which then waits on purpose.
@@ -40,13 +44,23 @@ pub fn run_crashes(crashes: u64, clients: usize) -> Outcome {
     let launch = Launch::new().supervised();
     launch.plugins().install("shop", "version_a");
     launch.plugins().install("keep", "safe_probe");
-    let host = launch.start();
+    launch.plugins().install("lite", "ledger_plugin");
+    launch.plugins().install("ledger", "db_ledger");
+    let cluster = Cluster::private();
+    let database = cluster.create_database();
+    let table = "CREATE TABLE transfer (id bigint NOT NULL, from_id bigint, to_id bigint); \
+                 CREATE TABLE account (id bigint PRIMARY KEY, value bigint NOT NULL); \
+                 INSERT INTO account VALUES (0, 0), (1, 0)";
+    cluster.connect(&database).batch_execute(table).expect("a fresh database takes tables");
+    let host = launch.env("DATABASE_URL", cluster.url(&database)).start();
     let right = |response: &Response| match response.status {
         200 => Ok(String::new()),
         status => Err(format!("{status}: {}", response.text())),
     };
     let load = Load::start(host.listen(), clients, "/shop/ping", right);
     let counting = Load::start(host.listen(), 1, "/keep/incr/stress", right);
+    let lite = Writer::start(host.listen(), |number| (format!("/lite/{number}"), r#"{"by": 1}"#));
+    let ledger = Writer::start(host.listen(), |number| (format!("/ledger/{number}/0/1"), ""));
     let mut outcome = Outcome::default();
     let mut took = Vec::new();
     for crash in 0..crashes {
@@ -57,6 +71,8 @@ pub fn run_crashes(crashes: u64, clients: usize) -> Outcome {
             outcome.reloads += 1;
         }
         counting.wait_answers(1);
+        lite.wait();
+        ledger.wait();
         load.wait_answers(clients);
         thread::park_timeout(PACE.saturating_sub(begun.elapsed()));
         took.push(crash_once(&host, way, &mut outcome.wrong));
@@ -74,7 +90,32 @@ pub fn run_crashes(crashes: u64, clients: usize) -> Outcome {
     if counted <= acknowledged {
         outcome.wrong.push(format!("{acknowledged} increments were acknowledged, {counted} are there"));
     }
+    let (lite, ledger) = (lite.finish(), ledger.finish());
+    outcome.wrong.extend(lite.compare("SQLite", &in_sqlite(&host)));
+    outcome.wrong.extend(ledger.compare("PostgreSQL", &in_postgres(&cluster, &database)));
+    outcome.safe_writes = acknowledged;
+    outcome.sqlite_writes = lite.acknowledged.len() as u64;
+    outcome.postgres_writes = ledger.acknowledged.len() as u64;
     outcome
+}
+
+/// How often each write is in the database of `lite`, read from its file.
+fn in_sqlite(host: &TestHost) -> BTreeMap<i64, u64> {
+    let file = host.state_dir().join("data/ledger.db");
+    let database = rusqlite::Connection::open(file).expect("the plugin has made it");
+    let mut rows =
+        database.prepare("SELECT name, value FROM account").expect("the plugin has made the table");
+    let found =
+        rows.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?.cast_unsigned())));
+    let found = found.expect("it can be read").map(|row| row.expect("names and counts"));
+    found.filter_map(|(name, times)| Some((name.parse().ok()?, times))).collect()
+}
+
+/// How often each write is in the database of `ledger`.
+fn in_postgres(cluster: &Cluster, database: &str) -> BTreeMap<i64, u64> {
+    let sql = "SELECT id, count(*) FROM transfer GROUP BY id";
+    let rows = cluster.connect(database).query(sql, &[]).expect("the table is there");
+    rows.iter().map(|row| (row.get(0), row.get::<_, i64>(1).cast_unsigned())).collect()
 }
 
 /// Makes code live that has not crashed yet, and will.
@@ -95,9 +136,12 @@ fn crash_once(host: &TestHost, way: Way, wrong: &mut Vec<String>) -> f64 {
     let pid = host.serving_pid();
     // The system closes it when the process is gone: that is the moment.
     let mut canary = TcpStream::connect(address).expect("the host listens");
+    // An answer proves that this process has it: from the queue it would pass on to the next one.
+    canary.write_all(b"GET /shop/ping HTTP/1.1\r\nhost: canary\r\n\r\n").expect("the host reads");
+    canary.read_exact(&mut [0; 12]).expect("the host answers");
     let (died, at) = std::sync::mpsc::channel();
     let watching = thread::spawn(move || {
-        let _ = canary.read(&mut [0]);
+        while matches!(canary.read(&mut [0; 512]), Ok(1..)) {}
         let _ = died.send(Instant::now());
     });
     match way {

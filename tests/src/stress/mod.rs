@@ -13,6 +13,7 @@ mod clients;
 mod crashes;
 mod memory;
 mod state;
+mod writers;
 
 use std::fs::{self, File};
 use std::time::{Duration, Instant, SystemTime};
@@ -78,6 +79,12 @@ pub struct Outcome {
     pub reload_p99_ms: f64,
     /// Processes that were ended.
     pub crashes: u64,
+    /// Writes to a safe that were acknowledged meanwhile.
+    pub safe_writes: u64,
+    /// The same to SQLite.
+    pub sqlite_writes: u64,
+    /// The same to PostgreSQL.
+    pub postgres_writes: u64,
     /// From the end of a process to the first answer of the next, median.
     pub restart_p50_ms: f64,
     /// The same, the longest.

@@ -1,5 +1,6 @@
 //! A fake service, a server on a free port, and a client that shows every byte.
 
+mod crowd;
 mod drain;
 mod malformed;
 mod requests;
@@ -118,6 +119,10 @@ impl Service for Fake {
 }
 
 impl Route for FakeRoute {
+    type Lease = ();
+
+    fn part(&mut self) {}
+
     fn lost(&self) {
         unreachable!("nothing of the fake ends its thread")
     }

@@ -370,3 +370,14 @@ fn gate_that_stays_shut_is_a_504_at_the_deadline() {
         drop(opened.recv_timeout(PATIENCE).unwrap());
     }
 }
+
+/// A client that asks again as soon as it is answered keeps one worker busy and has no second one started.
+#[test]
+fn closed_loop_uses_one_worker() {
+    let server = Fake::default().blocking("/page", |_| ok("page")).start(one_thread());
+    let mut client = Client::connect(server.address());
+    for _ in 0..2_000 {
+        assert_eq!(client.get("/page").status, 200);
+    }
+    assert_eq!(server.numbers().workers.threads, 1);
+}

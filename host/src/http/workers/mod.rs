@@ -13,6 +13,7 @@
 //! - A job that is given up does not count as a thread: another one may take its place. There are never
 //!   more of these than the limit and the threads of their share together.
 //! - A panic in a job ends the job, never the worker.
+//! - Who waits for a job is told when its worker is free again: one who asks again and again uses one thread.
 //! - A worker that is nudged drains what it keeps of retired code, at once or after its job.
 
 mod line;
@@ -25,6 +26,7 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 
 use self::line::Lines;
+pub(super) use self::thread::afterwards;
 use self::thread::{After, Next, Slot, start};
 use self::ticket::Stage;
 pub use self::ticket::Ticket;

@@ -2,6 +2,7 @@
 //!
 //! Owns one thread's life. What it does next after a job is decided by the pool.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -22,6 +23,26 @@ pub(super) enum Next {
     Wait,
     Run(Task),
     End,
+}
+
+thread_local! {
+    /// What the job on this worker has left to be done when the worker is free again.
+    static AFTERWARDS: Cell<Option<Job>> = const { Cell::new(None) };
+}
+
+/// Has `tell` run on this worker once it counts as free, right after the job that asks for it.
+///
+/// Whoever is told that a job is done may bring the next one at once, and is to find this worker then: told
+/// earlier, they would now and then have another thread started, up to the limit.
+pub(in crate::http) fn afterwards(tell: Job) {
+    AFTERWARDS.set(Some(tell));
+}
+
+/// Runs what the job has left to be done, if anything.
+fn tell() {
+    if let Some(tell) = AFTERWARDS.take() {
+        run(tell);
+    }
 }
 
 /// What a worker does after a job.
@@ -70,8 +91,14 @@ fn work(shared: &Arc<Shared>, slot: &Arc<Slot>) {
         loop {
             let Task { job, ticket } = task;
             run(job);
-            pins::drain_if_due();
-            match shared.after(&ticket, slot) {
+            if pins::is_due() {
+                // Destructors of a plugin may take their time, and nobody is to wait for them.
+                tell();
+                pins::drain_if_due();
+            }
+            let after = shared.after(&ticket, slot);
+            tell();
+            match after {
                 After::Run(next) => task = next,
                 After::Rest => break,
                 After::End => return,
