@@ -1,6 +1,6 @@
 //! Where the bytes of a safe lie: the seam at which tests cut the power.
 //!
-//! Owns: the file, its lock, the count of syncs. Does not own: what the bytes mean; that is the
+//! Owns: the file, its lock, the journal's file, the count of syncs. Does not own: what the bytes mean; that is the
 //! engine's.
 //!
 //! # Invariants

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::backend::Report;
-use super::disk::FileDisk;
+use super::disk::{FileDisk, journal_of};
 use super::migrate::aside;
 use super::{
     Change, Commit, EntryRef, Expiry, OpenError, ReadError, Safe, SafeStatus, Safes, Write, WriteError, copy,
@@ -390,6 +390,12 @@ fn restore(file: &Path, path: &Path) -> Result<u64, OperateError> {
     let fresh = path.with_extension("new");
     std::fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).map_err(|e| failed(e.to_string()))?;
     std::fs::copy(file, &fresh).map_err(|error| failed(error.to_string()))?;
+    // A file that was taken from a host that was killed goes on in its journal.
+    let (journal, fresh_journal) = (journal_of(file), journal_of(&fresh));
+    // What an attempt before this one may have left is of another file, and void.
+    if journal.exists() {
+        std::fs::copy(&journal, &fresh_journal).map_err(|error| failed(error.to_string()))?;
+    }
     let verified = Safe::on("restored", Box::new(FileDisk::open(&fresh)?))
         .map_err(|error| failed(error.to_string()))
         .and_then(|copy| {
@@ -400,6 +406,8 @@ fn restore(file: &Path, path: &Path) -> Result<u64, OperateError> {
                 Some(key) => Err(failed(format!("the value under {key} is damaged"))),
             }
         });
+    // The copy was closed, and needs it no more.
+    let _ = std::fs::remove_file(&fresh_journal);
     if verified.is_ok() {
         std::fs::rename(&fresh, path).map_err(|error| failed(error.to_string()))?;
     } else {

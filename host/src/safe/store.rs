@@ -375,7 +375,11 @@ fn replay(database: &Database, disk: &dyn Disk, numbers: &MetaNumbers) -> Result
         ReplayError::Io(error) => failed(text(error)),
         ReplayError::Engine(reason) => failed(reason),
         ReplayError::Damaged => {
-            let reason = "its journal is damaged, and a write that was acknowledged is lost".to_owned();
+            let reason = format!(
+                "its journal {} is damaged, so that writes which were acknowledged are lost; without the journal it \
+                 opens as it was before them",
+                disk::journal_of(&path).display()
+            );
             OpenError::Corrupt { path: path.clone(), reason }
         }
     })?;

@@ -261,7 +261,7 @@ impl Core {
         for Pending { file, what } in pending.drain(..) {
             match what {
                 Operation::Length(len) if self.chance.below(4) < survives => {
-                    self.durable[file].resize(usize::try_from(len).unwrap(), 0);
+                    resize(&mut self.durable[file], usize::try_from(len).unwrap());
                 }
                 Operation::Length(_) => {}
                 Operation::Write(offset, data) => {
@@ -283,7 +283,7 @@ impl Core {
         for Pending { file, what } in std::mem::take(&mut self.pending) {
             match what {
                 _ if file != synced => self.pending.push_back(Pending { file, what }),
-                Operation::Length(len) => self.durable[file].resize(usize::try_from(len).unwrap(), 0),
+                Operation::Length(len) => resize(&mut self.durable[file], usize::try_from(len).unwrap()),
                 Operation::Write(offset, data) => {
                     write(&mut self.durable[file], usize::try_from(offset).unwrap(), &data);
                 }
@@ -292,9 +292,20 @@ impl Core {
     }
 }
 
+/// As the vector's own, but unoptimised code is fast too.
+fn resize(image: &mut Vec<u8>, len: usize) {
+    if len <= image.len() {
+        image.truncate(len);
+    } else {
+        let mut grown = vec![0; len];
+        grown[..image.len()].copy_from_slice(image);
+        *image = grown;
+    }
+}
+
 fn write(image: &mut Vec<u8>, offset: usize, data: &[u8]) {
     if image.len() < offset + data.len() {
-        image.resize(offset + data.len(), 0);
+        resize(image, offset + data.len());
     }
     image[offset..offset + data.len()].copy_from_slice(data);
 }
@@ -357,7 +368,7 @@ impl StorageBackend for FakeFile {
         if core.len() + len.saturating_sub(old) > core.capacity {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        core.image[self.file].resize(usize::try_from(len).unwrap(), 0);
+        resize(&mut core.image[self.file], usize::try_from(len).unwrap());
         core.pending.push_back(Pending { file: self.file, what: Operation::Length(len) });
         Ok(())
     }

@@ -104,6 +104,34 @@ fn check_finds_a_flipped_bit() {
     assert_eq!(safes.names().unwrap(), ["a"]);
 }
 
+/// A file without its journal is older than what was acknowledged; so it is taken with it.
+#[test]
+fn file_of_a_killed_host_is_restored_with_its_journal() {
+    let directory = tempfile::tempdir().unwrap();
+    let killed = Safes::new(directory.path().join("killed"));
+    let safe = killed.open("a").unwrap();
+    for number in 0..5 {
+        version(safe.write(changes([put(&format!("{number}"), b"acknowledged")]), soon()));
+    }
+    let copy = directory.path().join("copy.redb");
+    for end in ["", "-journal"] {
+        let from = directory.path().join(format!("killed/a.redb{end}"));
+        std::fs::copy(from, directory.path().join(format!("copy.redb{end}"))).unwrap();
+    }
+    let safes = Safes::new(directory.path().join("safe"));
+    let restore = || order(&safes, json!({ "order": "restore", "safe": "b", "file": copy }));
+    assert_eq!(restore().unwrap()["entries"], 5);
+    // What is left of its journal is void for the file that comes after it.
+    std::fs::remove_file(directory.path().join("copy.redb-journal")).unwrap();
+    assert_eq!(restore().unwrap()["entries"], 1);
+    let restored = safes.open("b").unwrap();
+    version(restored.write(changes([put("next", b"")]), soon()));
+    assert_eq!(restored.len().unwrap(), 2);
+    let files: Vec<_> = std::fs::read_dir(directory.path().join("safe")).unwrap().flatten().collect();
+    assert_eq!(files.len(), 2, "{files:?}");
+    assert_eq!(contents(&safe).len(), 5);
+}
+
 #[test]
 fn compacting_is_recommended_where_it_is_worth_a_pause() {
     let directory = tempfile::tempdir().unwrap();
