@@ -7,7 +7,7 @@
 //! A panic while a lock is held does not poison it: the next holder finds what the panicking one left.
 //! A reload must not end with a value that nobody can ever use again.
 //!
-//! What they guard is [`Resident`](crate::Resident), because a lock that changes hands between libraries sees to it that
+//! What they guard is [`Resident`], because a lock that changes hands between libraries sees to it that
 //! nothing below it points into the former one. The first use by a library of another generation or plugin than the last
 //! looks at every map that is nested in others for that; a map by itself costs nothing.
 //!

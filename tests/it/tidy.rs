@@ -43,6 +43,7 @@ const UNCHECKED: &[&str] = &[
     "host/src/pins/tombstone.rs",
     "host/src/plugin/invoke.rs",
     "host/src/plugin/library.rs",
+    "host/src/plugin/mapped_file.rs",
     "host/src/plugin/probe.rs",
     "host/src/plugin/reaper.rs",
     "host/src/registry/data.rs",

@@ -34,9 +34,10 @@ const POLL: Duration = Duration::from_millis(25);
 
 /// Runs a host until a signal ends it: supervises the process that serves, or is that process.
 pub(super) fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
-    memory::give_large_blocks_back();
+    memory::bound_heaps();
     match &args.supervised {
         Some(text) => {
+            memory::forget_bounds();
             let mut handover = Handover::take_over(text)?;
             let line = Line::new(handover.need("line")?);
             let outcome = host(args, Some((&mut handover, &line)));
@@ -59,6 +60,7 @@ fn supervise(args: &RunArgs) -> Result<ExitCode, CliError> {
         name: words.next().unwrap_or_else(|| "host".into()),
         args: words.collect(),
         program: settings.host.plugins.program,
+        environment: memory::bounds_for_serving().into_iter().collect(),
         crash_file: sockets.state_dir().join(CRASH_FILE),
         sockets: sockets.into_descriptors(),
     };
