@@ -251,6 +251,9 @@ typedef struct HostTable {
      *
      * Written by the host, atomically. LIFETIME: as this table. */
     const uint64_t *registry_epoch;
+    /* The number of this loaded library, from 1, which no other library of this process has or will have. (The
+     * number of a generation is its plugin's alone, and addresses are used again.) */
+    uint32_t instance;
 } HostTable;
 
 /* What a library offers the host. Static data of the library. */

@@ -232,6 +232,9 @@ pub struct HostTable {
     ///
     /// Written by the host, atomically. LIFETIME: as this table.
     pub registry_epoch: *const AtomicU64,
+    /// The number of this loaded library, from 1, which no other library of this process has or will have. (The
+    /// number of a generation is its plugin's alone, and addresses are used again.)
+    pub instance: u32,
 }
 
 /// What a library offers the host. Static data of the library.

@@ -71,7 +71,8 @@ pub unsafe fn entry(host: *const HostTable, table: &'static PluginTable) -> *con
     if found.abi_version < ABI_VERSION {
         return std::ptr::null();
     }
-    host::attach(host);
+    // SAFETY: this function's contract.
+    unsafe { host::attach(host) };
     table
 }
 

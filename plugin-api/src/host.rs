@@ -9,6 +9,7 @@
 
 use std::ffi::c_void;
 use std::fmt;
+use std::mem::offset_of;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -18,7 +19,17 @@ use crate::abi::{BytesSink, BytesView, ErrorSink, ErrorView, HandleId, HostTable
 static TABLE: AtomicPtr<HostTable> = AtomicPtr::new(ptr::null_mut());
 
 /// Remembers the host's table.
-pub(crate) fn attach(table: *const HostTable) {
+///
+/// # Safety
+///
+/// `table` is valid as long as this library is mapped.
+pub(crate) unsafe fn attach(table: *const HostTable) {
+    // SAFETY: this function's contract; every version of the table begins with its size.
+    let size = unsafe { (&raw const (*table).size).read() };
+    if size >= offset_of!(HostTable, instance) + size_of::<u32>() {
+        // SAFETY: a host whose table reaches this far has filled it in.
+        crate::sync::is_here(unsafe { (&raw const (*table).instance).read() });
+    }
     TABLE.store(table.cast_mut(), Ordering::Release);
 }
 

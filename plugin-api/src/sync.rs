@@ -7,87 +7,52 @@
 //! A panic while a lock is held does not poison it: the next holder finds what the panicking one left.
 //! A reload must not end with a value that nobody can ever use again.
 //!
+//! What they guard is [`Resident`], because a lock that changes hands between libraries sees to it that
+//! nothing below it points into the former one. The first use by a library of another generation or plugin than the last
+//! looks at every map that is nested in others for that; a map by itself costs nothing.
+//!
 //! ```
 //! use plugin_api::sync::Mutex;
 //!
-//! let names = Mutex::new(vec!["ann"]);
-//! names.lock().push("bob");
+//! let names = Mutex::new(vec!["ann".to_owned()]);
+//! names.lock().push("bob".to_owned());
 //! assert_eq!(names.lock().len(), 2);
 //! ```
+//!
+//! # Invariants
+//!
+//! - The types that data consists of are defined in this very file: their paths are part of layouts.
+
+mod home;
+mod mutex;
+mod rw_lock;
 
 use std::fmt;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-pub use std::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
+use self::home::Homed;
+pub(crate) use self::home::is_here;
+pub use self::mutex::MutexGuard;
+pub use self::rw_lock::{RwLockReadGuard, RwLockWriteGuard};
+use crate::resident::{Empties, Resident};
 
 /// One holder at a time.
+///
+/// It guards what is [`Resident`]. For a lock that stays within one generation, say in a `static`, there is
+/// `std::sync::Mutex`.
 #[derive(Default)]
 #[repr(transparent)]
-pub struct Mutex<T>(std::sync::Mutex<T>);
-
-impl<T> Mutex<T> {
-    /// Unlocked.
-    pub const fn new(value: T) -> Mutex<T> {
-        Mutex(std::sync::Mutex::new(value))
-    }
-
-    /// Waits until nobody holds it.
-    pub fn lock(&self) -> MutexGuard<'_, T> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes it if nobody holds it.
-    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        match self.0.try_lock() {
-            Ok(guard) => Some(guard),
-            Err(std::sync::TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(std::sync::TryLockError::WouldBlock) => None,
-        }
-    }
-
-    /// The value; nobody can hold the lock.
-    pub fn get_mut(&mut self) -> &mut T {
-        self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The value, without its lock.
-    pub fn into_inner(self) -> T {
-        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+pub struct Mutex<T: Resident>(std::sync::Mutex<Homed<T>>);
 
 /// Many readers or one writer at a time.
+///
+/// A thread that reads must not ask to read once more, itself or through what it calls: the second may wait for a
+/// writer, who waits for the first. The first reader of another generation than the last writer's is
+/// such a writer, for a moment.
 #[derive(Default)]
 #[repr(transparent)]
-pub struct RwLock<T>(std::sync::RwLock<T>);
-
-impl<T> RwLock<T> {
-    /// Unlocked.
-    pub const fn new(value: T) -> RwLock<T> {
-        RwLock(std::sync::RwLock::new(value))
-    }
-
-    /// Waits until nobody writes.
-    pub fn read(&self) -> RwLockReadGuard<'_, T> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until nobody reads or writes.
-    pub fn write(&self) -> RwLockWriteGuard<'_, T> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The value; nobody can hold the lock.
-    pub fn get_mut(&mut self) -> &mut T {
-        self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The value, without its lock.
-    pub fn into_inner(self) -> T {
-        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+pub struct RwLock<T: Resident>(std::sync::RwLock<Homed<T>>);
 
 /// Written once.
 #[derive(Default)]
@@ -105,9 +70,26 @@ impl<T> OnceCell<T> {
         self.0.get()
     }
 
+    /// The value, if there is one; nobody else can see the cell.
+    pub fn get_mut(&mut self) -> Option<&mut T> {
+        self.0.get_mut()
+    }
+
+    /// With a value that was in a cell before.
+    pub(crate) fn moved(value: T) -> OnceCell<T> {
+        OnceCell(std::sync::OnceLock::from(value))
+    }
+}
+
+impl<T: Resident> OnceCell<T> {
     /// The value; made by `init` if there is none. Others wait meanwhile.
     pub fn get_or_init(&self, init: impl FnOnce() -> T) -> &T {
-        self.0.get_or_init(init)
+        self.0.get_or_init(|| {
+            let mut value = init();
+            // Others see it from now on without a lock.
+            value.settle(Empties::Nowhere);
+            value
+        })
     }
 
     /// Fills the cell.
@@ -115,13 +97,9 @@ impl<T> OnceCell<T> {
     /// # Errors
     ///
     /// Gives `value` back if there is one already.
-    pub fn set(&self, value: T) -> Result<(), T> {
+    pub fn set(&self, mut value: T) -> Result<(), T> {
+        value.settle(Empties::Nowhere);
         self.0.set(value)
-    }
-
-    /// The value, if there is one; nobody else can see the cell.
-    pub fn get_mut(&mut self) -> Option<&mut T> {
-        self.0.get_mut()
     }
 }
 
@@ -137,18 +115,18 @@ impl Condvar {
     }
 
     /// Gives the lock up, waits to be notified, and takes it again. May return early: look again.
-    pub fn wait<'m, T>(&self, guard: MutexGuard<'m, T>) -> MutexGuard<'m, T> {
-        self.0.wait(guard).unwrap_or_else(PoisonError::into_inner)
+    pub fn wait<'m, T: Resident>(&self, guard: MutexGuard<'m, T>) -> MutexGuard<'m, T> {
+        MutexGuard::taken(self.0.wait(guard.0).unwrap_or_else(PoisonError::into_inner))
     }
 
     /// As [`wait`](Condvar::wait), up to `timeout`; says whether that is what ended it.
-    pub fn wait_timeout<'m, T>(
+    pub fn wait_timeout<'m, T: Resident>(
         &self,
         guard: MutexGuard<'m, T>,
         timeout: Duration,
     ) -> (MutexGuard<'m, T>, bool) {
-        let (guard, ended) = self.0.wait_timeout(guard, timeout).unwrap_or_else(PoisonError::into_inner);
-        (guard, ended.timed_out())
+        let (held, ended) = self.0.wait_timeout(guard.0, timeout).unwrap_or_else(PoisonError::into_inner);
+        (MutexGuard::taken(held), ended.timed_out())
     }
 
     /// Wakes one of those who wait.
@@ -159,18 +137,6 @@ impl Condvar {
     /// Wakes all who wait.
     pub fn notify_all(&self) {
         self.0.notify_all();
-    }
-}
-
-impl<T: fmt::Debug> fmt::Debug for Mutex<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
-    }
-}
-
-impl<T: fmt::Debug> fmt::Debug for RwLock<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
     }
 }
 

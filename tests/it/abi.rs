@@ -33,7 +33,7 @@ fn layouts() -> Vec<Layout> {
         ErrorSink { data, report }
         BytesSink { data, write }
         HostTable { size, abi_version, generation, ctx, log, panicked, handle_clone, handle_drop, registry, db,
-                    data, safe, services, tx, pool, stream, listen, registry_epoch }
+                    data, safe, services, tx, pool, stream, listen, registry_epoch, instance }
         PluginTable { size, abi_version, descriptor, mount, routes, route_count, route_size, on_load, on_unload,
                       upgrade, check, memory, memory_stripes }
         PreviousView { size, generation, version }

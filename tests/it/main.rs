@@ -32,6 +32,8 @@ mod evolution;
 mod fingerprint;
 // The harness keeps its promises.
 mod harness;
+// Empty maps in data lead into no code that is gone.
+mod homes;
 // Hooks at both ends of a generation's life.
 mod lifecycle;
 // What works behind pgbouncer, and what is refused there.
@@ -44,6 +46,8 @@ mod registry;
 mod reload;
 // Earlier code serves again.
 mod rollback;
+// The newest lines of the log, for whoever asks.
+mod logs;
 // Data that outlives the code which made it.
 mod resident;
 // A plugin's own durable store.

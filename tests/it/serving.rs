@@ -199,6 +199,13 @@ fn status_page_and_metrics_are_on_the_admin_listener_only() {
         assert!(admin.get(path).unwrap().header("content-type").unwrap().starts_with(kind), "{path}");
     }
     let metrics = admin.get("/metrics").unwrap().text();
+    let of_plugin = ["requests", "panics", "missed_deadlines", "is_refused", "parked", "last_outcome_ms"];
+    for name in of_plugin {
+        assert!(
+            metrics.contains(&format!("\nhost_plugin_{name}{{plugin=\"version_a\"}} ")),
+            "{name}: {metrics}"
+        );
+    }
     for line in ["host_is_ready 1", "host_plugin_requests{plugin=\"version_a\"} 1"] {
         assert!(metrics.lines().any(|found| found == line), "no `{line}` in:\n{metrics}");
     }

@@ -186,3 +186,30 @@ fn library_that_a_plugin_brings_stays() {
     let maps = fs::read_to_string(format!("/proc/{}/maps", host.pid())).unwrap();
     assert!(maps.contains("/libdependency.so"), "it left with the plugin:\n{maps}");
 }
+
+/// Stacks of threads that have ended are reused or given back, however many there were at one time; and neither
+/// plugins nor builds find the host's own settings in their environment.
+#[test]
+fn stacks_of_a_burst_of_threads_are_given_back() {
+    let launch = Launch::new().supervised();
+    launch.plugins().install("shop", "threads_and_locals");
+    let host = launch.start();
+    let pid = host.serving_pid();
+    let answer = host.get("/shop/burst");
+    assert_eq!((answer.status, answer.text()), (200, "nothing".to_owned()));
+    // Each of the threads ends a moment after it was waited for.
+    eventually(SOON, "all stacks to belong to a thread, but for four", || {
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+        let stacks = maps.lines().filter(|line| is_stack(line)).count();
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().count();
+        if stacks <= threads + 4 { Ok(()) } else { Err(format!("{stacks} stacks, {threads} threads")) }
+    });
+}
+
+/// Whether a line of `maps` is the stack of a thread of std's usual size.
+fn is_stack(line: &str) -> bool {
+    let (range, rest) = line.split_once(' ').unwrap_or_default();
+    let number = |text: &str| u64::from_str_radix(text, 16).unwrap_or_default();
+    let (start, end) = range.split_once('-').map_or((0, 0), |(start, end)| (number(start), number(end)));
+    end - start == 2 << 20 && rest.starts_with("rw-p 00000000 00:00 0")
+}

@@ -12,6 +12,7 @@
 //! | `POST /api/registry` | lets go of a value: `{"remove": {"module": "", "key": "db"}}`; control socket only |
 //! | `GET /api/db` | every pool of database connections; the texts of statements on the control socket only |
 //! | `GET /api/events` | what happened, the newest first |
+//! | `GET /api/logs` | the newest lines of the log, the oldest first; `?after=N`: those after number N; control socket only |
 //! | `POST /api/plugins/NAME/rollback` | takes the plugin back, to `{"generation": N}` if it says so; control socket only |
 //! | `POST /api/plugins/NAME/reload` | tries the plugin's source again; control socket only |
 //! | `GET /api/safes` | every safe in use: numbers, never contents |
@@ -26,6 +27,7 @@
 mod client;
 mod metrics;
 mod page;
+mod recent;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -40,6 +42,7 @@ use serde_json::{Value, json};
 
 pub use self::client::{Client, ClientError};
 use self::metrics::Metrics;
+pub use self::recent::{LogLine, RecentLog};
 use crate::host::Shared;
 use crate::http::Server;
 use crate::http::side::Handler;
@@ -67,6 +70,7 @@ pub(crate) struct Admin {
     pub(crate) safes: Arc<Safes>,
     pub(crate) server: Arc<Server>,
     pub(crate) admin: Option<SocketAddr>,
+    pub(crate) log: Arc<RecentLog>,
 }
 
 impl Admin {
@@ -113,6 +117,9 @@ impl Admin {
             "/api/db" => json(&pools(trust)),
             "/api/safes" => json(&json!({ "safes": self.safes.status() })),
             "/api/events" => json(&json!({ "events": self.plugins.events() })),
+            "/api/logs" if trust == Trust::ControlSocket => {
+                self.log(request.uri().query().unwrap_or_default())
+            }
             "/metrics" => respond(StatusCode::OK, metrics::CONTENT_TYPE, self.metrics().into()),
             path => page::file(path).unwrap_or_else(|| {
                 text(
@@ -179,6 +186,19 @@ impl Admin {
         }
     }
 
+    /// The lines after the number in the query; the process is named because numbers are its own.
+    fn log(&self, query: &str) -> Response<Bytes> {
+        let after = match query.strip_prefix("after=") {
+            None if query.is_empty() => Ok(0),
+            None => return text(StatusCode::BAD_REQUEST, "the query must be as after=12, or empty"),
+            Some(number) => number.parse(),
+        };
+        match after {
+            Ok(after) => json(&json!({ "pid": std::process::id(), "lines": self.log.after(after) })),
+            Err(error) => text(StatusCode::BAD_REQUEST, &format!("the query must be as after=12: {error}")),
+        }
+    }
+
     fn host(&self) -> Value {
         let uptime = u64::try_from(self.shared.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         json!({
@@ -197,16 +217,10 @@ impl Admin {
         let mut metrics = Metrics::default();
         metrics.add("host", &[], &self.host());
         for plugin in self.plugins.status() {
-            let numbers = json!({
-                "generation": plugin.generation,
-                "requests": plugin.requests,
-                "in_flight": plugin.in_flight,
-                "panics": plugin.panics,
-                "is_refused": plugin.refused.is_some(),
-                "parked": plugin.parked.len(),
-                "unloaded": plugin.unloaded,
-                "loaded_at_ms": plugin.loaded_at_ms,
-            });
+            let mut numbers = serde_json::to_value(&plugin).expect("a plugin's status is text and numbers");
+            // Text and a list, of which a number is worth an alert.
+            numbers["is_refused"] = plugin.refused.is_some().into();
+            numbers["parked"] = plugin.parked.len().into();
             metrics.add("host_plugin", &[("plugin", &plugin.name)], &numbers);
         }
         for slot in self.registry.slots() {

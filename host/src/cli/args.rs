@@ -55,6 +55,8 @@ pub enum Command {
     Db(AskArgs),
     /// Shows what happened to plugins, the newest first
     Events(AskArgs),
+    /// Shows the newest lines of the log, and with --follow those that come
+    Logs(LogsArgs),
     /// Shows all routes
     Routes(AskArgs),
     /// Takes a plugin back to the code of an earlier generation
@@ -180,6 +182,28 @@ pub struct AskArgs {
     /// Which host.
     #[command(flatten)]
     pub place: PlaceArgs,
+}
+
+/// `host logs`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The host keeps about two thousand lines, of the level that `host run --log` says. With --json
+each line is a JSON object of its own. Times are UTC.")]
+pub struct LogsArgs {
+    /// Only what this plugin says, and what is said of it
+    pub name: Option<String>,
+    /// Go on with the lines that come, until interrupted
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Most lines to begin with
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
+    pub lines: usize,
+    /// Only lines as bad as this: error, warn, info, debug, trace
+    #[arg(long, value_name = "LEVEL")]
+    pub level: Option<LogLevel>,
+    /// How to answer, and of which host.
+    #[command(flatten)]
+    pub ask: AskArgs,
 }
 
 /// `host registry`.

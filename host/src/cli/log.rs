@@ -1,4 +1,4 @@
-//! The log on standard error, and the one live line below it.
+//! The log on standard error, the one live line below it, and how a line of it looks.
 //!
 //! ```text
 //! 12:01:02 INFO  reloaded hello: generation 2 -> 3 in 312 ms (build 280, probe 4, init 1)
@@ -10,23 +10,21 @@
 //! - A log line never runs into the live line: one lock covers both.
 //! - What a plugin or a client says cannot steer the terminal nor pass for a line of its own.
 
-use std::fmt::{self, Debug, Write as _};
+use std::fmt::{Debug, Write as _};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Metadata, Subscriber};
-use tracing_subscriber::Layer as _;
+use tracing_subscriber::Layer;
 use tracing_subscriber::filter::filter_fn;
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::layer::{Context, SubscriberExt as _};
 
+use super::ask::now_ms;
 use super::text::{harmless, utc};
+use crate::admin::{LogLine, RecentLog};
 use crate::build::plain;
 
 /// Standard error: lines that stay, and below them one that changes.
@@ -50,8 +48,7 @@ impl Terminal {
     /// Standard error as it is.
     pub(super) fn stderr() -> Arc<Terminal> {
         let is_terminal = io::stderr().is_terminal();
-        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Arc::new(Terminal { is_terminal, has_colours: is_terminal && !no_color, live: Mutex::default() })
+        Arc::new(Terminal { is_terminal, has_colours: has_colours(is_terminal), live: Mutex::default() })
     }
 
     /// Replaces the live line; an empty one takes it away.
@@ -75,36 +72,24 @@ impl Terminal {
     }
 }
 
+/// Whether colours are welcome where there is a screen, or none.
+pub(super) fn has_colours(is_terminal: bool) -> bool {
+    is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 fn put(text: &str) {
     // A log that cannot be written has nobody to complain to.
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// What the subscriber writes to.
-struct Lines(Arc<Terminal>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lines(&String::from_utf8_lossy(bytes));
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Sets the log of this process up. A second call changes nothing.
-pub(super) fn install(terminal: &Arc<Terminal>, level: LevelFilter) {
+/// Sets the log of this process up: each line goes to the terminal, and is kept in `recent`. A second call
+/// changes nothing.
+pub(super) fn install(terminal: &Arc<Terminal>, level: LevelFilter, recent: Arc<RecentLog>) {
     let format = Format { has_colours: terminal.has_colours, has_date: !terminal.is_terminal };
-    let terminal = Arc::clone(terminal);
-    let lines = tracing_subscriber::fmt::layer()
-        .event_format(format)
-        .with_ansi(format.has_colours)
-        .with_writer(move || Lines(Arc::clone(&terminal)))
-        .with_filter(filter_fn(move |of| is_wanted(of, level)).with_max_level_hint(level));
+    let log = Log { terminal: Arc::clone(terminal), format, recent };
+    let log = log.with_filter(filter_fn(move |of| is_wanted(of, level)).with_max_level_hint(level));
     // Fails only if there is one already, as in a test.
-    let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(lines));
+    let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(log));
 }
 
 /// Whether an event is logged: everything at the level is, but of libraries only what is wrong.
@@ -114,60 +99,50 @@ fn is_wanted(of: &Metadata<'_>, level: LevelFilter) -> bool {
     *of.level() <= level && !of.is_span() && (is_ours || *of.level() <= Level::WARN)
 }
 
-/// How an event becomes a line.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Format {
-    pub(super) has_colours: bool,
-    /// A file needs the date too.
-    pub(super) has_date: bool,
+/// Where events go.
+struct Log {
+    terminal: Arc<Terminal>,
+    format: Format,
+    recent: Arc<RecentLog>,
 }
 
-impl<S, N> FormatEvent<S, N> for Format
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        _: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let mut fields = Fields::default();
-        event.record(&mut fields);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        writer.write_str(&self.line(now, *event.metadata().level(), event.metadata().target(), &fields))
+impl<S: Subscriber> Layer<S> for Log {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut line = LogLine {
+            at_ms: now_ms(),
+            level: event.metadata().level().as_str().to_ascii_lowercase(),
+            target: event.metadata().target().to_owned(),
+            ..LogLine::default()
+        };
+        event.record(&mut Parts(&mut line));
+        self.terminal.lines(&self.format.line(&line));
+        self.recent.push(line);
     }
 }
 
-/// The fields of an event, those with a place of their own apart.
-#[derive(Debug, Default)]
-pub(super) struct Fields {
-    pub(super) message: String,
-    pub(super) plugin: String,
-    pub(super) generation: String,
-    pub(super) route: String,
-    pub(super) request_id: String,
-    pub(super) origin: String,
-    /// The others, as ` name=value`.
-    pub(super) rest: String,
-}
+/// Puts the fields of an event into their places.
+struct Parts<'a>(&'a mut LogLine);
 
-impl Fields {
+impl Parts<'_> {
     fn put(&mut self, field: &Field, value: String) {
+        let line = &mut *self.0;
         let known = match field.name() {
-            "message" => &mut self.message,
-            "plugin" => &mut self.plugin,
-            "generation" => &mut self.generation,
-            "route" => &mut self.route,
-            "request_id" => &mut self.request_id,
-            "origin" => &mut self.origin,
+            "message" => &mut line.message,
+            "plugin" => &mut line.plugin,
+            "about" => {
+                line.is_plugin_in_message = true;
+                &mut line.plugin
+            }
+            "generation" => &mut line.generation,
+            "route" => &mut line.route,
+            "request_id" => &mut line.request_id,
+            "origin" => &mut line.origin,
             name => {
                 let is_bare = !value.is_empty() && !value.contains([' ', '"', '=']);
                 // Writing to a `String` cannot fail.
                 let _ = match is_bare {
-                    true => write!(self.rest, " {name}={}", harmless(&value)),
-                    false => write!(self.rest, " {name}={value:?}"),
+                    true => write!(line.fields, " {name}={}", harmless(&value)),
+                    false => write!(line.fields, " {name}={value:?}"),
                 };
                 return;
             }
@@ -176,7 +151,7 @@ impl Fields {
     }
 }
 
-impl Visit for Fields {
+impl Visit for Parts<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
         self.put(field, value.to_owned());
     }
@@ -190,52 +165,60 @@ impl Visit for Fields {
     }
 }
 
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Format {
+    pub(super) has_colours: bool,
+    /// A file needs the date too.
+    pub(super) has_date: bool,
+}
+
 impl Format {
-    /// The line of an event, its end included.
-    pub(super) fn line(&self, seconds: u64, level: Level, target: &str, fields: &Fields) -> String {
-        let (date, time) = utc(seconds);
+    /// The line as text, its end included.
+    pub(super) fn line(&self, line: &LogLine) -> String {
+        let (date, time) = utc(line.at_ms / 1000);
         let time = if self.has_date { format!("{date}T{time}Z") } else { time };
-        let colour = match level {
-            Level::ERROR => "31",
-            Level::WARN => "33",
-            Level::INFO => "32",
-            Level::DEBUG => "34",
+        let colour = match line.level.as_str() {
+            "error" => "31",
+            "warn" => "33",
+            "info" => "32",
+            "debug" => "34",
             _ => "2",
         };
-        let who = self.who(fields);
-        let message = self.message(target, fields);
-        let rest = self.paint("2", &fields.rest);
-        let level = self.paint(colour, &format!("{level:<5}"));
-        format!("{} {level} {who}{message}{rest}\n", self.paint("2", &time))
+        let who = self.who(line);
+        let message = self.message(line);
+        let fields = self.paint("2", &line.fields);
+        let level = self.paint(colour, &format!("{:<5}", line.level.to_ascii_uppercase()));
+        format!("{} {level} {who}{message}{fields}\n", self.paint("2", &time))
     }
 
-    /// The plugin, generation, route and request that an event is about.
-    fn who(&self, fields: &Fields) -> String {
+    /// The plugin, generation, route and request that a line is about.
+    fn who(&self, line: &LogLine) -> String {
         let mut parts = Vec::new();
-        if !fields.plugin.is_empty() {
-            parts.push(self.paint("1", &harmless(&fields.plugin)));
+        if !line.plugin.is_empty() && !line.is_plugin_in_message {
+            parts.push(self.paint("1", &harmless(&line.plugin)));
         }
-        if !fields.generation.is_empty() {
-            parts.push(format!("g{}", fields.generation));
+        if !line.generation.is_empty() {
+            parts.push(format!("g{}", line.generation));
         }
-        if !fields.route.is_empty() {
-            parts.push(harmless(&fields.route));
+        if !line.route.is_empty() {
+            parts.push(harmless(&line.route));
         }
-        if !fields.request_id.is_empty() {
-            parts.push(self.paint("2", &format!("[{}]", harmless(&fields.request_id))));
+        if !line.request_id.is_empty() {
+            parts.push(self.paint("2", &format!("[{}]", harmless(&line.request_id))));
         }
         if parts.is_empty() { String::new() } else { format!("{} ", parts.join(" ")) }
     }
 
-    fn message(&self, target: &str, fields: &Fields) -> String {
-        if target != "plugin" {
+    fn message(&self, line: &LogLine) -> String {
+        if line.target != "plugin" {
             // The compiler's words are shown as they are, or without their colours.
-            return if self.has_colours { fields.message.clone() } else { plain(&fields.message) };
+            return if self.has_colours { line.message.clone() } else { plain(&line.message) };
         }
-        let of = fields.origin.split(':').next().unwrap_or_default();
-        let is_own = of.is_empty() || of == "panic" || of == fields.plugin.replace('-', "_");
-        let origin = if is_own { String::new() } else { format!("{}: ", fields.origin) };
-        harmless(&format!("{origin}{}", fields.message))
+        let of = line.origin.split(':').next().unwrap_or_default();
+        let is_own = of.is_empty() || of == "panic" || of == line.plugin.replace('-', "_");
+        let origin = if is_own { String::new() } else { format!("{}: ", line.origin) };
+        harmless(&format!("{origin}{}", line.message))
     }
 
     fn paint(&self, colour: &str, text: &str) -> String {

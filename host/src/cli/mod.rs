@@ -1,8 +1,8 @@
 //! The command line: from arguments to an exit code.
 //!
 //! `args` is what can be typed, `settings` puts it together with environment and file, `run` runs the
-//! host and `screen` and `log` show it; `new`, `check`, `ask`, `db` and `order` are the other commands, `text` lays
-//! out tables.
+//! host and `screen` and `log` show it; `new`, `check`, `ask`, `logs`, `db`, `registry`, `safe` and `order` are the
+//! other commands, `text` lays out tables.
 //!
 //! Exit codes, the same for every command:
 //!
@@ -23,6 +23,7 @@ mod check;
 mod db;
 mod itself;
 mod log;
+mod logs;
 mod memory;
 mod new;
 mod order;
@@ -135,6 +136,7 @@ pub fn main() -> ExitCode {
         Command::Registry(args) => registry::registry(args),
         Command::Events(args) => ask::events(&args),
         Command::Db(args) => db::db(&args),
+        Command::Logs(args) => logs::logs(&args),
         Command::Routes(args) => ask::routes(&args),
         Command::Rollback(args) => order::rollback(&args),
         Command::Reload(args) => order::reload(&args),
@@ -156,12 +158,16 @@ fn completions(shell: clap_complete::Shell) -> Result<ExitCode, CliError> {
 
 /// Prints a result. A reader that has gone away, as `head` does, has read enough.
 fn print(text: &str) -> Result<ExitCode, CliError> {
+    write_out(text).map(|_| ExitCode::SUCCESS)
+}
+
+/// Writes to standard output; tells whether somebody still reads it.
+fn write_out(text: &str) -> Result<bool, CliError> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(CliError::System { doing: "write to standard output".to_owned(), source: error })
-        }
-        _ => Ok(ExitCode::SUCCESS),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(CliError::System { doing: "write to standard output".to_owned(), source: error }),
+        Ok(()) => Ok(true),
     }
 }
 

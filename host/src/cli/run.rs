@@ -34,9 +34,10 @@ const POLL: Duration = Duration::from_millis(25);
 
 /// Runs a host until a signal ends it: supervises the process that serves, or is that process.
 pub(super) fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
-    memory::give_large_blocks_back();
+    memory::bound_heaps();
     match &args.supervised {
         Some(text) => {
+            memory::forget_bounds();
             let mut handover = Handover::take_over(text)?;
             let line = Line::new(handover.need("line")?);
             let outcome = host(args, Some((&mut handover, &line)));
@@ -53,12 +54,13 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
 fn supervise(args: &RunArgs) -> Result<ExitCode, CliError> {
     let settings = settings(args)?;
     let sockets = Sockets::bind(&settings.host)?;
-    install(&Terminal::stderr(), settings.log.0);
+    install(&Terminal::stderr(), settings.log.0, Arc::default());
     let mut words = std::env::args_os();
     let supervisor = Supervisor {
         name: words.next().unwrap_or_else(|| "host".into()),
         args: words.collect(),
         program: settings.host.plugins.program,
+        environment: memory::bounds_for_serving().into_iter().collect(),
         crash_file: sockets.state_dir().join(CRASH_FILE),
         sockets: sockets.into_descriptors(),
     };
@@ -111,7 +113,7 @@ fn host(args: &RunArgs, supervised: Option<(&mut Handover, &Line)>) -> Result<Ex
     record_crashes(recorder).map_err(CliError::system("set up signal handling"))?;
     survive_ends();
     let terminal = Terminal::stderr();
-    install(&terminal, settings.log.0);
+    install(&terminal, settings.log.0, Arc::clone(&config.log));
     let screen = Screen::new(Arc::clone(&terminal), args.quiet);
     let started = Host::start_on(config.clone(), sockets, screen);
     if started.is_err() {

@@ -108,12 +108,12 @@ impl Observer for Screen {
                     words.push('\n');
                     words.push_str(rendered.trim_end());
                 }
-                tracing::error!("{words}");
+                tracing::error!(about = %event.plugin, "{words}");
             }
-            EventKind::RolledBack | EventKind::Degraded => tracing::warn!("{words}"),
-            EventKind::Retired if event.reason.is_some() => tracing::warn!("{words}"),
-            EventKind::Unchanged | EventKind::Unloaded => tracing::debug!("{words}"),
-            _ => tracing::info!("{words}"),
+            EventKind::RolledBack | EventKind::Degraded => tracing::warn!(about = %event.plugin, "{words}"),
+            EventKind::Retired if event.reason.is_some() => tracing::warn!(about = %event.plugin, "{words}"),
+            EventKind::Unchanged | EventKind::Unloaded => tracing::debug!(about = %event.plugin, "{words}"),
+            _ => tracing::info!(about = %event.plugin, "{words}"),
         }
     }
 }

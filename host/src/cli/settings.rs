@@ -6,6 +6,7 @@
 use std::net::ToSocketAddrs as _;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
@@ -70,6 +71,7 @@ impl RunSettings {
             },
             drain_timeout: file.drain_timeout.unwrap_or(DRAIN_TIMEOUT),
             safe: file.safe,
+            log: Arc::default(),
         };
         check_addresses(&host)?;
         Ok(RunSettings { host, log: args.log.or(file.log).unwrap_or(LogLevel(LevelFilter::INFO)) })

@@ -5,19 +5,19 @@ use std::time::{Duration, Instant};
 
 use clap::{CommandFactory as _, Parser as _};
 use serde_json::json;
-use tracing::Level;
 
 use super::args::{Cli, Command, RunArgs};
 use super::ask::{events_text, status_text};
 use super::check::{Finding, Refusal, complaint, details, table};
 use super::db::db_text;
-use super::log::{Fields, Format};
+use super::log::Format;
 use super::new::{Surroundings, check_name, covers, render_manifest, source};
 use super::ready::{Outcome, ReadyFile};
 use super::registry::{registry_text, slot_text};
 use super::screen::{Builds, sentence};
 use super::settings::RunSettings;
 use super::text::{harmless, lasted, took, url, utc};
+use crate::admin::LogLine;
 use crate::build::Step;
 use crate::config::FileConfig;
 use crate::plugin::{self, Event, EventKind, PluginState, PluginStatus, RouteStatus, SourceStatus};
@@ -224,34 +224,43 @@ const LINE: Format = Format { has_colours: false, has_date: false };
 
 #[test]
 fn a_plugins_log_line_names_plugin_generation_route_and_request() {
-    let fields = Fields {
+    let said = LogLine {
+        at_ms: 43_262_000,
+        level: "info".to_owned(),
+        target: "plugin".to_owned(),
         message: "no such guest\n2026 forged \x1b[2J".to_owned(),
         plugin: "hello".to_owned(),
         generation: "3".to_owned(),
         route: "GET /{name}".to_owned(),
         request_id: "5f2c-1".to_owned(),
         origin: "hello::guests".to_owned(),
-        rest: " name=bob".to_owned(),
+        fields: " name=bob".to_owned(),
+        ..LogLine::default()
     };
     assert_eq!(
-        LINE.line(43262, Level::INFO, "plugin", &fields),
+        LINE.line(&said),
         "12:01:02 INFO  hello g3 GET /{name} [5f2c-1] no such guest\n    2026 forged \\u{1b}[2J name=bob\n"
     );
-    let other =
-        Fields { origin: "sqlx".to_owned(), route: String::new(), request_id: String::new(), ..fields };
-    assert!(LINE.line(0, Level::WARN, "plugin", &other).starts_with("00:00:00 WARN  hello g3 sqlx: no such"));
+    let level = "warn".to_owned();
+    let other = LogLine { at_ms: 0, level, origin: "sqlx".to_owned(), route: String::new(), ..said };
+    assert!(LINE.line(&other).starts_with("00:00:00 WARN  hello g3 [5f2c-1] sqlx: no such"));
 }
 
 #[test]
 fn the_compilers_colours_stay_only_where_colours_are_welcome() {
-    let fields = Fields { message: "refused\n\x1b[31merror\x1b[0m: x".to_owned(), ..Fields::default() };
+    let refused = LogLine {
+        at_ms: 1_795_262_462_000,
+        level: "error".to_owned(),
+        target: "host::cli::screen".to_owned(),
+        plugin: "hello".to_owned(),
+        is_plugin_in_message: true,
+        message: "refused hello\n\x1b[31merror\x1b[0m: x".to_owned(),
+        ..LogLine::default()
+    };
     let dated = Format { has_date: true, ..LINE };
-    assert_eq!(
-        dated.line(1_795_262_462, Level::ERROR, "host::cli::screen", &fields),
-        "2026-11-21T12:01:02Z ERROR refused\nerror: x\n"
-    );
+    assert_eq!(dated.line(&refused), "2026-11-21T12:01:02Z ERROR refused hello\nerror: x\n");
     let coloured = Format { has_colours: true, has_date: false };
-    assert!(coloured.line(0, Level::ERROR, "host::cli::screen", &fields).contains("\x1b[31merror\x1b[0m: x"));
+    assert!(coloured.line(&refused).contains("\x1b[31merror\x1b[0m: x"));
 }
 
 fn status(name: &str, routes: usize) -> PluginStatus {

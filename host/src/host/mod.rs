@@ -26,7 +26,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use self::service::PluginService;
 pub use self::sockets::Sockets;
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, RecentLog};
 use crate::hostcall::OwnSafe;
 use crate::http::side::{self, SideError, SideServer};
 use crate::http::{Limits, ListenError, Listener, Server};
@@ -52,6 +52,8 @@ pub struct HostConfig {
     pub drain_timeout: Duration,
     /// Where safes are kept, and who shares which.
     pub safe: SafeSettings,
+    /// What `host logs` shows. Whoever sets the log up fills it.
+    pub log: Arc<RecentLog>,
 }
 
 /// Why a host did not start. Nothing of it runs.
@@ -174,6 +176,7 @@ impl Host {
             safes: Arc::clone(&safes),
             server: Arc::clone(&server),
             admin: admin_address,
+            log: config.log,
         });
         let mut side = vec![side::serve("control", control, face.handler(admin::Trust::ControlSocket))?];
         if let Some(listener) = admin_listener {

@@ -7,6 +7,7 @@
 #![expect(unsafe_code, reason = "hands out the pointers that the boundary reads")]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use plugin_api::abi::{ABI_VERSION, HandleId, HostCtx, HostTable, Status};
 
@@ -52,6 +53,7 @@ impl HostApi {
             listen: &db_listen::LISTEN_TABLE,
             // Of the registry that the caller holds.
             registry_epoch: caller.registry.epoch(),
+            instance: next_instance(),
         });
         HostApi { table, caller }
     }
@@ -65,6 +67,16 @@ impl HostApi {
     pub fn caller(&self) -> &Arc<Caller> {
         &self.caller
     }
+}
+
+/// A number that no library has had. See [`HostTable::instance`].
+fn next_instance() -> u32 {
+    static LAST: AtomicU32 = AtomicU32::new(0);
+    // The greatest number is no library's, so that plugins may give it a meaning.
+    let next = |last: u32| last.checked_add(1).filter(|next| *next < u32::MAX);
+    LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
+        .expect("a process that loads a library each millisecond has numbers for 49 days")
+        + 1
 }
 
 unsafe extern "C" fn handle_clone(ctx: HostCtx, handle: HandleId, out: *mut HandleId) -> Status {

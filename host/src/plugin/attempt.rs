@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use super::descriptor::{self, DescriptorError};
 use super::event::{Event, EventKind, Steps};
-use super::load::{Loaded, Prepared, Refused};
+use super::load::{Image, Loaded, Prepared, Refused};
 use super::record::Waited;
 use super::router::Refusal;
 use super::stage::BuildId;
@@ -276,7 +276,7 @@ impl Attempts {
             }
             return;
         }
-        match self.shared.load(&self.plugin, bytes, build_id, &mut steps) {
+        match self.shared.load(&self.plugin, Image::of(bytes, build_id), &mut steps) {
             Ok(loaded) => self.loaded(loaded, steps),
             Err(refused) => self.refuse(steps, refused),
         }
@@ -294,7 +294,7 @@ impl Attempts {
             self.refuse(steps, Refused::new("publish", reason));
             return Look::Tried;
         }
-        match shared.prepare(&self.plugin, bytes, BuildId::of(bytes), &mut steps) {
+        match shared.prepare(&self.plugin, Image::of(bytes, BuildId::of(bytes)), &mut steps) {
             Err(refused) => self.refuse_in(Some(round), steps, refused),
             Ok(Prepared::Unchanged { number }) => {
                 shared.report(round, &self.plugin, Report::Out);

@@ -6,12 +6,13 @@
 //! - The note is replaced whole. A process that was started anew begins without one; a process that goes
 //!   on after a crash begins with it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::mapped_file::MappedFile;
 use super::rollback::OrderError;
 use super::stage::BuildId;
 
@@ -182,6 +183,17 @@ impl Good {
         } else {
             Err(failed("its content has changed".to_owned()))
         }
+    }
+
+    /// The same without a copy in memory. Read through once, so that what cannot be read is an error here and
+    /// not a fault later.
+    pub(super) fn map(&self) -> Result<MappedFile, OrderError> {
+        let failed = |reason: String| OrderError::Kept { path: self.path.clone(), reason };
+        let build_id = File::open(&self.path).and_then(BuildId::of_content);
+        if build_id.map_err(|error| failed(error.to_string()))? != self.build_id {
+            return Err(failed("its content has changed".to_owned()));
+        }
+        MappedFile::open(&self.path).map_err(|error| failed(error.to_string()))
     }
 }
 

@@ -32,6 +32,25 @@ use crate::share::Account;
 /// process's 1,024 pthread keys; a process that runs out of them aborts.
 const MOST_PARKED: usize = 900;
 
+/// A library on its way into the process.
+#[derive(Clone, Copy)]
+pub(super) struct Image<'a> {
+    /// All of it.
+    pub(super) bytes: &'a [u8],
+    /// The id of these bytes.
+    pub(super) build_id: BuildId,
+    /// A private file with these very bytes that nothing in this process has mapped, if there is one: a second
+    /// name for it is as good as a copy.
+    pub(super) file: Option<&'a Path>,
+}
+
+impl<'a> Image<'a> {
+    /// A library that has to be copied.
+    pub(super) fn of(bytes: &'a [u8], build_id: BuildId) -> Image<'a> {
+        Image { bytes, build_id, file: None }
+    }
+}
+
 /// Why new code did not become current.
 #[derive(Debug)]
 pub(super) struct Refused {
@@ -86,15 +105,14 @@ pub(super) enum Loaded {
 }
 
 impl Shared {
-    /// Takes the library with these bytes, whose id is `build_id`, through the pipeline.
+    /// Takes a library through the pipeline.
     pub(super) fn load(
         self: &Arc<Self>,
         plugin: &Arc<Plugin>,
-        bytes: &[u8],
-        build_id: BuildId,
+        image: Image<'_>,
         steps: &mut Steps,
     ) -> Result<Loaded, Refused> {
-        let generation = match self.prepare(plugin, bytes, build_id, steps)? {
+        let generation = match self.prepare(plugin, image, steps)? {
             Prepared::Ready(generation) => generation,
             Prepared::Unchanged { number } => return Ok(Loaded::Unchanged { number }),
         };
@@ -112,10 +130,10 @@ impl Shared {
     pub(super) fn prepare(
         self: &Arc<Self>,
         plugin: &Arc<Plugin>,
-        bytes: &[u8],
-        build_id: BuildId,
+        image: Image<'_>,
         steps: &mut Steps,
     ) -> Result<Prepared, Refused> {
+        let Image { bytes, build_id, file } = image;
         let serving = plugin.state.lock().current.clone();
         if let Some(lease) = serving.as_ref().filter(|lease| lease.generation().build_id == build_id) {
             return Ok(Prepared::Unchanged { number: lease.generation().number });
@@ -131,8 +149,14 @@ impl Shared {
             for oddity in &vetted.oddities {
                 tracing::warn!(plugin = %plugin.name, "odd library: {oddity}");
             }
-            let staged =
-                self.stage.put(&plugin.name, bytes).map_err(|error| Refused::new("stage", chain(&error)))?;
+            let linked = file.and_then(|file| self.stage.link(&plugin.name, file));
+            let staged = match linked {
+                Some(staged) => staged,
+                None => self
+                    .stage
+                    .put(&plugin.name, bytes)
+                    .map_err(|error| Refused::new("stage", chain(&error)))?,
+            };
             Ok::<_, Refused>((descriptor, vetted, staged))
         })?;
         if !self.proven.lock().contains(&build_id) {

@@ -25,6 +25,7 @@ pub mod invoke;
 mod kept;
 pub mod library;
 mod load;
+mod mapped_file;
 mod parked;
 pub mod probe;
 mod quarantine;

@@ -9,13 +9,11 @@
 //!   succeeded.
 //! - The child is dead and reaped when [`Probe::run`] returns.
 //! - It is spawned without `pre_exec`, so that the system can use `vfork` semantics however large the host is.
-#![expect(unsafe_code, reason = "the child maps the file and turns core dumps off")]
+#![expect(unsafe_code, reason = "the child turns core dumps off")]
 
-use std::ffi::c_void;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::ops::Deref;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -24,6 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::library::Library;
+use super::mapped_file::MappedFile;
 use super::{descriptor, vetting};
 use crate::hostcall::{Caller, OwnSafe};
 use crate::pins::Code;
@@ -170,7 +169,7 @@ pub fn child(path: &Path, token: &str) -> io::Result<()> {
 }
 
 fn enter(path: &Path) -> Result<Library, String> {
-    let bytes = View::of(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let bytes = MappedFile::open(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let descriptor = descriptor::read(&bytes).map_err(|error| error.to_string())?;
     vetting::vet(&bytes, vetting::is_available).map_err(|error| error.to_string())?;
     let caller = Arc::new(Caller {
@@ -184,51 +183,6 @@ fn enter(path: &Path) -> Result<Library, String> {
         code: Code::new(path, || ()),
     });
     Library::open(path, caller, |_| false).map_err(|failure| crate::report::chain(&failure.error))
-}
-
-/// A file, mapped to be read. A copy would cost this process a page fault for each of its pages, which is
-/// most of what a probe takes.
-struct View {
-    start: *mut c_void,
-    len: usize,
-}
-
-impl View {
-    fn of(path: &Path) -> io::Result<View> {
-        let file = File::open(path)?;
-        let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
-        if len == 0 {
-            return Ok(View { start: std::ptr::null_mut(), len });
-        }
-        let fd = file.as_raw_fd();
-        // SAFETY: a fresh private mapping of an open file, which replaces nothing.
-        let start =
-            unsafe { libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ, libc::MAP_PRIVATE, fd, 0) };
-        if start == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(View { start, len }) }
-    }
-}
-
-impl Deref for View {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        if self.len == 0 {
-            return &[];
-        }
-        // SAFETY: `len` mapped bytes, readable until the drop. The file is the host's private copy, or
-        // lies still for `host check`; one that were cut short now would end this process, as anything
-        // may that is wrong with a library under probe.
-        unsafe { std::slice::from_raw_parts(self.start.cast(), self.len) }
-    }
-}
-
-impl Drop for View {
-    fn drop(&mut self) {
-        if self.len > 0 {
-            // SAFETY: the mapping made in `of`, removed once; no slice of it can be left.
-            unsafe { libc::munmap(self.start, self.len) };
-        }
-    }
 }
 
 /// A line from the child; `Ok(None)` when it closed the socket, an error when the deadline passed.

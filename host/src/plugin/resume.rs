@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use super::event::{EventKind, Steps};
-use super::load::Loaded;
+use super::load::{Image, Loaded};
 use super::quarantine;
 use super::router::Refusal;
 use super::worker::Attempts;
@@ -36,7 +36,7 @@ impl Attempts {
         });
         let is_another = self.kept.current != Some(build_id);
         let mut steps = Steps::default();
-        let bytes = match steps.run("read", || good.read()) {
+        let bytes = match steps.run("read", || good.map()) {
             Ok(bytes) => bytes,
             Err(error) => {
                 tracing::warn!("cannot go on with the code of {}: {error}", plugin.name);
@@ -44,7 +44,9 @@ impl Attempts {
             }
         };
         shared.proven.lock().insert(build_id);
-        let number = match shared.load(&plugin, &bytes, build_id, &mut steps) {
+        // Nothing is mapped yet in this process, so the kept file itself can be opened, by another name.
+        let image = Image { bytes: &bytes, build_id, file: Some(&good.path) };
+        let number = match shared.load(&plugin, image, &mut steps) {
             Ok(Loaded::Published { number, .. } | Loaded::Unchanged { number }) => number,
             Err(refused) => {
                 self.refuse(steps, refused);

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use super::Plugins;
 use super::event::{Event, EventKind, Steps};
 use super::generation::Generation;
-use super::load::{Loaded, Refused};
+use super::load::{Image, Loaded, Refused};
 use super::record::Plugin;
 use super::router::Refusal;
 use super::worker::Attempts;
@@ -305,7 +305,8 @@ impl Attempts {
         let origin = good.generations[0];
         let mut steps = Steps::default();
         let bytes = steps.run("read", || good.read())?;
-        let (number, previous) = match self.shared.load(&plugin, &bytes, good.build_id, &mut steps) {
+        let (number, previous) = match self.shared.load(&plugin, Image::of(&bytes, good.build_id), &mut steps)
+        {
             Ok(Loaded::Published { number, previous }) => (number, previous),
             Ok(Loaded::Unchanged { .. }) => {
                 return Err(OrderError::ServesAlready {

@@ -7,10 +7,12 @@
 //!
 //! - A value is dropped once, by `Data::drop_value`, or moved away once, by `Upgrade::commit`.
 //! - It is dropped when the slot has let go of it and nobody uses it. The cell outlives both.
-//! - Glue is code: the library of `Data::owner` has to stay mapped as long as the value lives, and so has one
-//!   that used a value with hash maps, which when empty point into it. A [`Keeper`] of each is with the value.
-//! - A map can be moved out of its value, into any library that uses the value. So once two have used it, both
-//!   stay for good: nobody can tell when the last of their empty maps is gone.
+//! - Glue is code: the library of `Data::owner` has to stay mapped as long as the value lives. A [`Keeper`] of it is
+//!   with the value. A newer generation that uses the value becomes the owner.
+//! - An empty hash map points into the library that made or emptied it. The plugins' locks see to it that code meets only
+//!   maps of its own, where they can reach all maps; else, as [`Layout::keeps_code`] says, each library that has used
+//!   the value stays as well, and once there are two, both stay for good: a map can be moved out of its value, and
+//!   nobody can tell when the last is gone.
 //! - An upgrade begins when the value is claimed, that is when it is frozen and nobody uses it.
 #![expect(unsafe_code, reason = "values and their glue are addresses to the host")]
 
@@ -109,10 +111,6 @@ impl DataType {
     pub(super) fn difference(&self, newer: &DataType) -> String {
         self.layout.difference(&newer.layout)
     }
-
-    fn has_hash_maps(&self) -> bool {
-        self.layout.types.iter().any(|ty| ty.name.starts_with("std::collections::hash::"))
-    }
 }
 
 impl fmt::Debug for DataType {
@@ -121,7 +119,7 @@ impl fmt::Debug for DataType {
     }
 }
 
-/// Generations that have used a value with hash maps, and what keeps their code.
+/// Generations that have used a value which may point into them, and what keeps their code.
 type Touched = Vec<(Author, Keeper)>;
 
 /// A value and what is known of it.
@@ -129,9 +127,9 @@ pub struct Data {
     cell: NonNull<DataCell>,
     /// As the owner describes it.
     owner: Mutex<(DataType, Author)>,
-    /// Whether there are hash maps in it.
-    has_maps: bool,
-    /// Generations that may have left pointers to constants of their library in it, if it has hash maps.
+    /// Whether it may keep pointers to constants of the libraries that use it.
+    keeps_code: bool,
+    /// Generations that may have left such pointers in it.
     touched: Mutex<Touched>,
     /// Set by whoever drops the value or moves it away.
     is_over: AtomicBool,
@@ -175,10 +173,10 @@ impl Data {
     /// `value` is a whole value of the type, `Send + Sync`, in a block of the C library's, and nobody else's.
     unsafe fn new(ty: DataType, author: Author, value: *mut c_void) -> Arc<Data> {
         let cell = DataCell { size: size_of::<DataCell>(), users: AtomicU64::new(0), value };
-        let (has_maps, maker, keeper) = (ty.has_hash_maps(), author.clone(), Arc::clone(&ty.keeper));
+        let (keeps_code, maker, keeper) = (ty.layout.keeps_code(), author.clone(), Arc::clone(&ty.keeper));
         let data = Arc::new(Data {
             cell: NonNull::from(Box::leak(Box::new(cell))),
-            has_maps,
+            keeps_code,
             touched: Mutex::default(),
             owner: Mutex::new((ty, author)),
             is_over: AtomicBool::new(false),
@@ -337,9 +335,9 @@ impl Data {
         }
     }
 
-    /// Notes that a generation is about to use the value, and may leave an empty map of its own in it.
+    /// Notes that a generation is about to use the value, and may leave a pointer to a constant of its own in it.
     pub fn touch(&self, author: &Author, keeper: &Keeper) {
-        if self.has_maps {
+        if self.keeps_code {
             let mut touched = self.touched.lock();
             let is_over = self.is_over.load(Ordering::Acquire);
             if !is_over && !touched.iter().any(|(known, _)| known == author) {
@@ -365,7 +363,7 @@ impl Drop for Data {
     }
 }
 
-/// Keeps the code of generations that have used the same maps: one may have moved out what another had made.
+/// Keeps the code of generations that have used the same value: one may have moved out what another had made.
 fn keep_if_several(touched: Touched) {
     if touched.len() > 1 {
         // A pin that is never dropped; `held_by` names its type.
@@ -540,7 +538,7 @@ impl Upgrade {
         self.old.0.free_code();
         // SAFETY: the new code made the value of its own type, and it is valid since the line above.
         let new = unsafe { Data::new(self.ty.clone(), self.author.clone(), view.value) };
-        if new.has_maps {
+        if new.keeps_code {
             let earlier = touched.into_iter().filter(|(author, _)| *author != self.author);
             new.touched.lock().extend(earlier);
         } else {

@@ -1,16 +1,20 @@
-//! Many writes, one transaction, one sync.
+//! Many writes, one transaction, one sync: of the journal, or of the engine's file.
 //!
 //! # Invariants
 //!
+//! - The engine is told of a batch after the journal has it; so whatever the engine makes durable by itself
+//!   was acknowledged, or is about to be.
 //! - A batch that changes nothing does not touch the disk.
 //! - Every entry with an expiry has its row in the index, and no other row is there.
 
-use redb::{Database, ReadableTable as _, StorageError, Table};
+use redb::{Database, Durability, ReadableTable as _, StorageError, Table, WriteTransaction};
 
 use super::backend::{Fault, Outcome};
 use super::decide::{self, Present, Rows};
+use super::disk::Disk;
 use super::envelope::{self, EntryRef};
 use super::error::{WriteError, printable};
+use super::journal::{Changes, Journal, Row};
 use super::snapshot::verify_absence;
 use super::store::{ENTRIES, EXPIRIES, META, text};
 use super::write::Write;
@@ -29,30 +33,41 @@ pub(super) struct Applied {
 pub(super) struct Failure {
     /// The engine's words.
     pub(super) reason: String,
-    /// Whether it may have reached the disk.
-    pub(super) is_committing: bool,
+    pub(super) step: Step,
+}
+
+/// Where a batch failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Before anything of it could reach the disk.
+    Prepare,
+    /// On its way to the journal; the engine was told nothing.
+    Append,
+    /// In the engine.
+    Commit,
 }
 
 impl Failure {
     fn before(error: impl std::fmt::Display) -> Failure {
-        Failure { reason: text(error), is_committing: false }
+        Failure { reason: text(error), step: Step::Prepare }
+    }
+
+    fn committing(error: impl std::fmt::Display) -> Failure {
+        Failure { reason: text(error), step: Step::Commit }
     }
 }
 
-/// Applies the writes, numbered from `sequence` + 1, and commits.
+/// Applies the writes, numbered from `sequence` + 1, and makes them durable.
 pub(super) fn apply(
     database: &Database,
+    journal: &mut Journal,
+    disk: &dyn Disk,
     sequence: u64,
     writes: &[&Write],
     now: u64,
 ) -> Result<Applied, Failure> {
-    let transaction = database.begin_write().map_err(Failure::before)?;
-    let mut tables = Tables {
-        entries: transaction.open_table(ENTRIES).map_err(Failure::before)?,
-        expiries: transaction.open_table(EXPIRIES).map_err(Failure::before)?,
-        buffer: Vec::new(),
-        now,
-    };
+    let mut transaction = database.begin_write().map_err(Failure::before)?;
+    let mut tables = Tables::open(&transaction, now).map_err(Failure::before)?;
     let mut last = sequence;
     let mut results = Vec::with_capacity(writes.len());
     for write in writes {
@@ -65,19 +80,80 @@ pub(super) fn apply(
         return Ok(Applied { results, sequence });
     }
     tables.clear_expired().map_err(Failure::before)?;
+    let changes = std::mem::take(&mut tables.changes);
     drop(tables);
-    let mut meta = transaction.open_table(META).map_err(Failure::before)?;
-    meta.insert("sequence", last).map_err(Failure::before)?;
-    drop(meta);
-    transaction.commit().map_err(|error| Failure { reason: text(error), is_committing: true })?;
+    number(&transaction, "sequence", last).map_err(Failure::before)?;
+    if !journal.has_room(&changes) {
+        commit_durably(transaction, journal, disk)?;
+        return Ok(Applied { results, sequence: last });
+    }
+    transaction.set_durability(Durability::None).map_err(Failure::before)?;
+    journal
+        .append(sequence, last, &changes)
+        .map_err(|error| Failure { reason: text(error), step: Step::Append })?;
+    transaction.commit().map_err(Failure::committing)?;
     Ok(Applied { results, sequence: last })
+}
+
+/// Makes everything durable that was committed, and the journal void.
+pub(super) fn checkpoint(database: &Database, journal: &mut Journal, disk: &dyn Disk) -> Result<(), Failure> {
+    let transaction = database.begin_write().map_err(Failure::before)?;
+    commit_durably(transaction, journal, disk)
+}
+
+fn commit_durably(
+    transaction: WriteTransaction,
+    journal: &mut Journal,
+    disk: &dyn Disk,
+) -> Result<(), Failure> {
+    let salt = Journal::fresh_salt();
+    number(&transaction, "journal", salt).map_err(Failure::before)?;
+    transaction.commit().map_err(Failure::committing)?;
+    journal.begin(disk, salt);
+    Ok(())
+}
+
+/// Makes the changes of a record once more.
+pub(super) fn replay(transaction: &WriteTransaction, rows: &[Row<'_>]) -> Result<(), String> {
+    let mut tables = Tables::open(transaction, 0).map_err(text)?;
+    for (key, sealed) in rows {
+        match sealed {
+            Some(sealed) => {
+                let entry = envelope::open(key, sealed)
+                    .ok_or_else(|| format!("the journal's value under {} is damaged", printable(key)))?;
+                tables.put(key, entry).map_err(text)?;
+            }
+            None => drop(tables.remove(key).map_err(text)?),
+        }
+    }
+    Ok(())
+}
+
+/// Sets a number of the safe's own.
+pub(super) fn number(transaction: &WriteTransaction, name: &str, number: u64) -> Result<(), redb::Error> {
+    transaction.open_table(META)?.insert(name, number)?;
+    Ok(())
 }
 
 struct Tables<'t> {
     entries: Table<'t, &'static [u8], &'static [u8]>,
     expiries: Table<'t, (u64, &'static [u8]), ()>,
     buffer: Vec<u8>,
+    /// What the journal has to know. Not: what is cleared away because it has expired.
+    changes: Changes,
     now: u64,
+}
+
+impl<'t> Tables<'t> {
+    fn open(transaction: &'t WriteTransaction, now: u64) -> Result<Tables<'t>, redb::TableError> {
+        Ok(Tables {
+            entries: transaction.open_table(ENTRIES)?,
+            expiries: transaction.open_table(EXPIRIES)?,
+            buffer: Vec::new(),
+            changes: Changes::default(),
+            now,
+        })
+    }
 }
 
 impl Rows for Tables<'_> {
@@ -103,6 +179,7 @@ impl Rows for Tables<'_> {
 
     fn put(&mut self, key: &[u8], entry: EntryRef<'_>) -> Result<(), StorageError> {
         envelope::seal(key, entry, &mut self.buffer);
+        self.changes.put(key, &self.buffer);
         let old = self.entries.insert(key, self.buffer.as_slice())?;
         let old = old.map_or(0, |bytes| expiry_of(bytes.value()));
         self.index(key, old, entry.expires_at)
@@ -112,6 +189,7 @@ impl Rows for Tables<'_> {
         let Some(old) = self.entries.remove(key)?.map(|bytes| expiry_of(bytes.value())) else {
             return Ok(false);
         };
+        self.changes.remove(key);
         self.index(key, old, 0)?;
         Ok(true)
     }

@@ -28,6 +28,12 @@ pub(super) trait Disk: Debug + Send + Sync {
     /// Opens the database, making it if there is none. The one opened before has been dropped.
     fn open(&self, builder: &Builder) -> Result<Database, DatabaseError>;
 
+    /// Opens the file of the journal; `None` if there is none.
+    fn journal(&self) -> io::Result<Option<Box<dyn StorageBackend>>>;
+
+    /// As [`journal`](Disk::journal), but makes it if there is none: in its full length, and durably so.
+    fn make_journal(&self) -> io::Result<Box<dyn StorageBackend>>;
+
     /// Forgets what is cached of it, before it is opened anew after a failure.
     ///
     /// A sync that fails leaves pages in the system's cache that are not on the disk and are not written
@@ -47,6 +53,9 @@ pub(super) trait Disk: Debug + Send + Sync {
 /// Growth up to this many bytes is written as zeros; the rest of a bigger step is left to the file system.
 const FILLED_STEP: u64 = 64 << 20;
 
+/// Length of a journal. Also what a checkpoint may have to write, and opening after a crash to replay.
+const JOURNAL: u64 = 2 << 20;
+
 /// What a safe leaves free on its file system, or a hundredth of it if that is less.
 const RESERVE: u64 = 64 << 20;
 
@@ -54,14 +63,9 @@ const RESERVE: u64 = 64 << 20;
 #[derive(Debug)]
 pub(super) struct FileDisk {
     path: PathBuf,
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
     /// Locked, until it is closed or the last reference goes.
-    file: File,
-    syncs: AtomicU64,
+    file: Arc<File>,
+    syncs: Arc<AtomicU64>,
 }
 
 impl FileDisk {
@@ -84,8 +88,19 @@ impl FileDisk {
         }
         // A file whose name is not on disk is lost with all that was synced into it.
         File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
-        Ok(FileDisk { path: path.to_owned(), shared: Arc::new(Shared { file, syncs: AtomicU64::new(0) }) })
+        Ok(FileDisk { path: path.to_owned(), file: Arc::new(file), syncs: Arc::default() })
     }
+
+    fn backend(&self, file: Arc<File>) -> FileBackend {
+        FileBackend { file, syncs: Arc::clone(&self.syncs) }
+    }
+}
+
+/// The file of the journal of the safe in `path`.
+pub(super) fn journal_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-journal");
+    name.into()
 }
 
 fn make_directory(directory: &Path) -> io::Result<()> {
@@ -101,22 +116,48 @@ fn make_directory(directory: &Path) -> io::Result<()> {
 
 impl Disk for FileDisk {
     fn open(&self, builder: &Builder) -> Result<Database, DatabaseError> {
-        builder.create_with_backend(FileBackend(Arc::clone(&self.shared)))
+        builder.create_with_backend(self.backend(Arc::clone(&self.file)))
+    }
+
+    fn journal(&self) -> io::Result<Option<Box<dyn StorageBackend>>> {
+        match File::options().read(true).write(true).open(journal_of(&self.path)) {
+            Ok(file) => Ok(Some(Box::new(self.backend(Arc::new(file))))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn make_journal(&self) -> io::Result<Box<dyn StorageBackend>> {
+        let path = journal_of(&self.path);
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let backend = self.backend(Arc::new(options.open(&path)?));
+        if backend.len()? != JOURNAL {
+            // Whole blocks of zeros: a record in a hole would need room, and the file system's own journal.
+            backend.set_len(0)?;
+            backend.set_len(JOURNAL)?;
+        }
+        backend.file.sync_all()?;
+        File::open(path.parent().unwrap_or(Path::new("."))).and_then(|directory| directory.sync_all())?;
+        Ok(Box::new(backend))
     }
 
     fn distrust(&self) {
         // What can still be written is; what cannot counts as clean afterwards, and clean pages are dropped. So
         // the next read is one of the disk. (Reading around the cache would show the same, and leave the wrong
         // pages to everybody who comes later.)
-        let _ = self.shared.file.sync_data();
-        if let Err(error) = rustix::fs::fadvise(&self.shared.file, 0, None, Advice::DontNeed) {
-            tracing::warn!(safe = %self.path.display(), "the page cache could not be dropped: {error}");
+        let journal = File::open(journal_of(&self.path)).ok();
+        for file in journal.iter().chain([&*self.file]) {
+            let _ = file.sync_data();
+            if let Err(error) = rustix::fs::fadvise(file, 0, None, Advice::DontNeed) {
+                tracing::warn!(safe = %self.path.display(), "the page cache could not be dropped: {error}");
+            }
         }
     }
 
     fn close(&self) {
         // Otherwise the lock goes with the file, at the last drop.
-        let _ = self.shared.file.unlock();
+        let _ = self.file.unlock();
     }
 
     fn path(&self) -> &Path {
@@ -124,43 +165,46 @@ impl Disk for FileDisk {
     }
 
     fn syncs(&self) -> u64 {
-        self.shared.syncs.load(Ordering::Relaxed)
+        self.syncs.load(Ordering::Relaxed)
     }
 }
 
 /// The file as the engine sees it. Reads and writes carry their place, so none waits for another.
 #[derive(Debug)]
-struct FileBackend(Arc<Shared>);
+struct FileBackend {
+    file: Arc<File>,
+    syncs: Arc<AtomicU64>,
+}
 
 impl StorageBackend for FileBackend {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.file.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.file.read_exact_at(out, offset)
+        self.file.read_exact_at(out, offset)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let old = self.len()?;
-        leave_room(&self.0.file, len.saturating_sub(old))?;
+        leave_room(&self.file, len.saturating_sub(old))?;
         let filled = old.saturating_add(FILLED_STEP).min(len);
-        if let Err(error) = fill(&self.0.file, old, filled) {
+        if let Err(error) = fill(&self.file, old, filled) {
             // As it was, or at least not shorter: the engine has not used the new part yet.
-            let _ = self.0.file.set_len(old);
+            let _ = self.file.set_len(old);
             return Err(error);
         }
-        if filled == len && old < len { Ok(()) } else { self.0.file.set_len(len) }
+        if filled == len && old < len { Ok(()) } else { self.file.set_len(len) }
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.file.sync_data()?;
-        self.0.syncs.fetch_add(1, Ordering::Relaxed);
+        self.file.sync_data()?;
+        self.syncs.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.file.write_all_at(data, offset)
+        self.file.write_all_at(data, offset)
     }
 }
 

@@ -6,8 +6,8 @@
 //!
 //! Code map: [`Safe`] is what callers use, [`Safes`] finds it. `group` decides who commits, `decide` what a
 //! write comes to, `backend` is the seam below. Behind it is the file in `store` (`batch` makes many writes
-//! one transaction, `snapshot` is what readers share, `envelope` a value on disk, `disk` where the bytes
-//! lie), or a server in `postgres`. `watch` wakes those who wait for changes; `operate`, `copy` and
+//! one transaction, `journal` makes it durable, `snapshot` is what readers share, `envelope` a value on
+//! disk, `disk` where the bytes lie), or a server in `postgres`. `watch` wakes those who wait for changes; `operate`, `copy` and
 //! `migrate` are the operator's.
 //!
 //! # Invariants
@@ -26,6 +26,7 @@ mod disk;
 mod envelope;
 mod error;
 mod group;
+mod journal;
 mod migrate;
 mod number;
 mod operate;

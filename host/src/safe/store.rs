@@ -9,6 +9,7 @@
 //! - After any failure of the engine the database is dropped and opened again before it is used: what it
 //!   holds in memory is not trusted, what is on disk is.
 //! - `sequence` is part of every commit, so the disk itself tells whether a commit that failed was made.
+//! - What is on disk is the engine's file and, after it, what the journal has: opened together, always.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,17 +23,18 @@ use redb::{
 };
 
 use super::backend::{Backend, Facts, Fault, Outcome, View};
-use super::batch;
+use super::batch::{self, Step};
 use super::copy;
 use super::disk::{self, Disk, FileDisk};
 use super::error::{OpenError, ReadError, WriteError};
+use super::journal::{self, Journal, ReplayError};
 use super::snapshot::Snapshot;
 use super::write::Write;
 
 pub(super) const ENTRIES: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("entries");
 /// When an entry expires, and its key.
 pub(super) const EXPIRIES: TableDefinition<'static, (u64, &[u8]), ()> = TableDefinition::new("expiries");
-/// `format` and `sequence`.
+/// `format`, `sequence` and, as `journal`, the salt of what continues the file.
 pub(super) const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
 
 /// The format of the tables and of what is in them.
@@ -63,6 +65,7 @@ struct Writer {
     database: Option<Database>,
     /// The number of the last write on disk.
     sequence: u64,
+    journal: Journal,
     /// Why the last opening failed, and when the next is due.
     failure: Option<(String, Instant)>,
     is_closed: bool,
@@ -78,6 +81,7 @@ impl Store {
             writer: Mutex::new(Writer {
                 database: Some(database),
                 sequence,
+                journal: Journal::default(),
                 failure: None,
                 is_closed: false,
             }),
@@ -104,13 +108,25 @@ impl Store {
 
     /// Opens anew after a failed commit and says what became of it.
     fn verdict(&self, writer: &mut Writer, before: u64, failure: batch::Failure) -> WriteError {
-        let batch::Failure { reason, is_committing } = failure;
+        let batch::Failure { reason, step } = failure;
         tracing::error!(safe = %self.disk.path().display(), "a commit failed: {reason}");
+        if step == Step::Append && self.settle(writer) {
+            return WriteError::Refused { reason };
+        }
         match self.reopen(writer) {
             Ok(()) if writer.sequence == before => WriteError::Refused { reason },
-            Err(_) if !is_committing => WriteError::Refused { reason },
+            Err(_) if step == Step::Prepare => WriteError::Refused { reason },
             _ => WriteError::Indeterminate { reason },
         }
+    }
+
+    /// Makes what was committed durable, and so what the journal may have of a batch that failed void; tells
+    /// whether it could.
+    fn settle(&self, writer: &mut Writer) -> bool {
+        writer.journal.give_up();
+        let Writer { database: Some(database), journal, .. } = writer else { return false };
+        crate::panic::catch(|| batch::checkpoint(database, journal, &*self.disk))
+            .is_ok_and(|made| made.is_ok())
     }
 
     /// Has the database to itself: nobody reads or writes while `body` runs. `Err(None)`: a reader is at it.
@@ -122,9 +138,17 @@ impl Store {
         if writer.database.is_none() {
             self.reopen(&mut writer)?;
         }
+        let Writer { database: Some(database), journal, .. } = &mut *writer else {
+            return Err(WriteError::Closed);
+        };
+        // The engine is left with a file that is whole without the journal.
+        let made = crate::panic::catch(|| batch::checkpoint(database, journal, &*self.disk));
+        if let Ok(Err(batch::Failure { reason, .. })) | Err(reason) = made {
+            self.reopen(&mut writer)?;
+            return Err(WriteError::Refused { reason });
+        }
         // Readers wait for the new snapshot; those that have the old one are soon done.
         self.snapshot.store(None);
-        let database = writer.database.as_mut().expect("opened above, or open before");
         let mut outcome = Err(None);
         for attempt in 0..ALONE_TRIES {
             if attempt > 0 {
@@ -146,6 +170,7 @@ impl Store {
     /// Drops the database and opens it again.
     fn reopen(&self, writer: &mut Writer) -> Result<(), ReadError> {
         self.snapshot.store(None);
+        writer.journal.give_up();
         drop(writer.database.take());
         if writer.is_closed {
             return Err(ReadError::Closed);
@@ -202,8 +227,11 @@ impl Backend for Store {
             return vec![Err(error.into()); writes.len()];
         }
         let before = writer.sequence;
-        let database = writer.database.as_ref().expect("opened above, or open before");
-        let applied = crate::panic::catch(|| batch::apply(database, before, writes, now));
+        let Writer { database: Some(database), journal, .. } = &mut *writer else {
+            return vec![Err(WriteError::Closed); writes.len()];
+        };
+        let applied =
+            crate::panic::catch(|| batch::apply(database, journal, &*self.disk, before, writes, now));
         let failure = match applied {
             Ok(Ok(applied)) => {
                 if applied.sequence != before {
@@ -213,7 +241,7 @@ impl Backend for Store {
                 return applied.results;
             }
             Ok(Err(failure)) => failure,
-            Err(reason) => batch::Failure { reason, is_committing: true },
+            Err(reason) => batch::Failure { reason, step: Step::Commit },
         };
         vec![Err(self.verdict(&mut writer, before, failure)); writes.len()]
     }
@@ -259,7 +287,9 @@ impl Backend for Store {
         let mut writer = self.writer.lock();
         writer.is_closed = true;
         self.snapshot.store(None);
+        // The engine makes durable what it has committed; the journal is then older than its file.
         drop(writer.database.take());
+        writer.journal.give_up();
         self.disk.close();
     }
 
@@ -305,25 +335,73 @@ fn open_database(disk: &dyn Disk) -> Result<(Database, u64), OpenError> {
         Ok(Err(error)) => return Err(OpenError::Corrupt { path, reason: error.to_string() }),
         Err(panic) => return Err(OpenError::Corrupt { path, reason: panic }),
     };
-    match crate::panic::catch(|| prepare(&database)) {
-        Ok(Ok((FORMAT, sequence))) => Ok((database, sequence)),
-        Ok(Ok((format, _))) => {
-            let reason = format!("it has format {format}, and this host knows {FORMAT}");
-            Err(OpenError::Corrupt { path, reason })
-        }
-        Ok(Err(reason)) => Err(OpenError::Io { path, reason }),
-        Err(reason) => Err(OpenError::Corrupt { path, reason }),
+    let numbers = match crate::panic::catch(|| prepare(&database)) {
+        Ok(Ok(numbers)) => numbers,
+        Ok(Err(reason)) => return Err(OpenError::Io { path, reason }),
+        Err(reason) => return Err(OpenError::Corrupt { path, reason }),
+    };
+    if numbers.format != FORMAT {
+        let reason = format!("it has format {}, and this host knows {FORMAT}", numbers.format);
+        return Err(OpenError::Corrupt { path, reason });
     }
+    let sequence = crate::panic::catch(|| replay(&database, disk, &numbers))
+        .unwrap_or_else(|reason| Err(OpenError::Corrupt { path, reason }))?;
+    Ok((database, sequence))
 }
 
-/// Makes the tables of a new database; returns its format and sequence.
-fn prepare(database: &Database) -> Result<(u64, u64), String> {
+/// The numbers of a safe's own.
+struct MetaNumbers {
+    format: u64,
+    sequence: u64,
+    /// The salt of its journal; 0: it has none.
+    salt: u64,
+}
+
+/// Makes what the journal has durable in the database, by one commit; returns the sequence after it.
+fn replay(database: &Database, disk: &dyn Disk, numbers: &MetaNumbers) -> Result<u64, OpenError> {
+    let path = disk.path().to_owned();
+    let failed = |reason: String| OpenError::Io { path: path.clone(), reason };
+    if numbers.salt == 0 {
+        return Ok(numbers.sequence);
+    }
+    let Some(file) = disk.journal().map_err(|error| failed(text(error)))? else {
+        return Ok(numbers.sequence);
+    };
+    let write = database.begin_write().map_err(|error| failed(text(error)))?;
+    let sequence = journal::replay(&*file, numbers.salt, numbers.sequence, |rows| {
+        batch::replay(&write, rows).map_err(ReplayError::Engine)
+    });
+    let sequence = sequence.map_err(|error| match error {
+        ReplayError::Io(error) => failed(text(error)),
+        ReplayError::Engine(reason) => failed(reason),
+        ReplayError::Damaged => {
+            let reason = "its journal is damaged, and a write that was acknowledged is lost".to_owned();
+            OpenError::Corrupt { path: path.clone(), reason }
+        }
+    })?;
+    if sequence == numbers.sequence {
+        // Nothing was written, so there is nothing to lose by a rollback that fails.
+        let _ = write.abort();
+        return Ok(sequence);
+    }
+    // With a salt of its own: the journal is void from here on.
+    let made = [("sequence", sequence), ("journal", Journal::fresh_salt())]
+        .iter()
+        .try_for_each(|(name, number)| batch::number(&write, name, *number));
+    made.map_err(|error| failed(text(error)))?;
+    write.commit().map_err(|error| failed(text(error)))?;
+    Ok(sequence)
+}
+
+/// Makes the tables of a new database; returns its numbers.
+fn prepare(database: &Database) -> Result<MetaNumbers, String> {
     let read = database.begin_read().map_err(text)?;
     if let Ok(meta) = read.open_table(META) {
         let number = |name| -> Result<u64, String> {
             Ok(meta.get(name).map_err(text)?.map_or(0, |number| number.value()))
         };
-        return Ok((number("format")?, number("sequence")?));
+        let (format, sequence, salt) = (number("format")?, number("sequence")?, number("journal")?);
+        return Ok(MetaNumbers { format, sequence, salt });
     }
     drop(read);
     let write = database.begin_write().map_err(text)?;
@@ -331,7 +409,7 @@ fn prepare(database: &Database) -> Result<(u64, u64), String> {
     write.open_table(ENTRIES).map_err(text)?;
     write.open_table(EXPIRIES).map_err(text)?;
     write.commit().map_err(text)?;
-    Ok((FORMAT, 0))
+    Ok(MetaNumbers { format: FORMAT, sequence: 0, salt: 0 })
 }
 
 /// An error of the engine in its words: its types are no concern of this room's callers.

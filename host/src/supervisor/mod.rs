@@ -62,6 +62,8 @@ pub struct Supervisor {
     pub name: OsString,
     /// Its further arguments; the handover is appended.
     pub args: Vec<OsString>,
+    /// What they find in their environment besides that of the supervisor.
+    pub environment: Vec<(&'static str, &'static str)>,
     /// What every serving process inherits, by name.
     pub sockets: Vec<(&'static str, OwnedFd)>,
     /// Where the record of a crash is left for the next serving process, and for people.
@@ -155,6 +157,7 @@ impl Supervisor {
         let handover = handover::give(given.chain([("line", &theirs)]), restarts).map_err(failed)?;
         let mut command = Command::new(&self.program);
         command.arg0(&self.name).args(&self.args).arg(handover);
+        command.envs(self.environment.iter().copied());
         for variable in activation::VARIABLES {
             command.env_remove(variable);
         }

@@ -8,6 +8,8 @@ use crate::input::{self, Body, Field, Variant};
 
 /// The parts of an implementation.
 struct Parts {
+    may_settle: TokenStream,
+    settle: TokenStream,
     shape: TokenStream,
     variant: TokenStream,
     children: TokenStream,
@@ -29,7 +31,7 @@ pub(crate) fn resident(input: &DeriveInput) -> Result<TokenStream> {
             unsafe { work.upgrade(old, into, hook) }
         };
     }
-    let Parts { shape, variant, children, fits, rebuild } = parts;
+    let Parts { may_settle, settle, shape, variant, children, fits, rebuild } = parts;
     let repr = input::repr(input)?;
 
     let name = &input.ident;
@@ -42,6 +44,11 @@ pub(crate) fn resident(input: &DeriveInput) -> Result<TokenStream> {
         #[automatically_derived]
         unsafe impl #of ::plugin_api::resident::Resident for #name #with #wheres {
             const REPR: &'static str = #repr;
+            const MAY_SETTLE: bool = #may_settle;
+
+            fn settle(&mut self, empties: ::plugin_api::resident::Empties) {
+                #settle
+            }
 
             fn shape(shapes: &mut ::plugin_api::resident::Shapes) -> ::plugin_api::resident::Kind {
                 #shape
@@ -81,6 +88,12 @@ fn default_of(field: &Field) -> TokenStream {
     }
 }
 
+/// Whether any of these may have something to settle.
+fn may_settle<'f>(fields: impl IntoIterator<Item = &'f Field>) -> TokenStream {
+    let types = fields.into_iter().map(|field| &field.ty);
+    quote! { false #(|| <#types as ::plugin_api::resident::Resident>::MAY_SETTLE)* }
+}
+
 fn of_struct(fields: &[Field]) -> Parts {
     let describe = fields.iter().map(|Field { member, name, ty, .. }| {
         quote! { shapes.field::<#ty>(#name, ::core::mem::offset_of!(Self, #member)) }
@@ -103,6 +116,14 @@ fn of_struct(fields: &[Field]) -> Parts {
     let types = fields.iter().map(|field| &field.ty);
     let names: Vec<_> = (0..fields.len()).map(|i| format_ident!("part_{i}")).collect();
     Parts {
+        may_settle: may_settle(fields),
+        settle: {
+            let members = fields.iter().map(|field| &field.member);
+            quote! {
+                let _ = empties;
+                #(::plugin_api::resident::Resident::settle(&mut self.#members, empties);)*
+            }
+        },
         // The pattern does not compile where the definition has another field than was seen here, or one of
         // another type: an attribute below the derive may have changed it.
         shape: quote! {
@@ -173,7 +194,21 @@ fn of_enum(variants: &[Variant], is_numbered: bool) -> Parts {
         }
     });
     let rebuild = variants.iter().map(rebuild_variant);
+    let settle = variants.iter().map(|Variant { ident, fields, .. }| {
+        let members = fields.iter().map(|field| &field.member);
+        let names: Vec<_> = (0..fields.len()).map(|i| format_ident!("part_{i}")).collect();
+        quote! {
+            Self::#ident { #(#members: #names),* } => {
+                #(::plugin_api::resident::Resident::settle(#names, empties);)*
+            }
+        }
+    });
     Parts {
+        may_settle: may_settle(variants.iter().flat_map(|variant| &variant.fields)),
+        settle: quote! {
+            let _ = empties;
+            match self { #(#settle)* }
+        },
         shape: quote! { ::plugin_api::resident::Kind::Enum(::std::vec![#(#describe),*]) },
         variant: quote! {
             fn variant(&self) -> u32 {

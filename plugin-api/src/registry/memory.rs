@@ -22,9 +22,9 @@ use std::mem::MaybeUninit;
 use std::ops::Deref;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use super::Key;
-use crate::sync::Mutex;
 
 /// There is a value, to be lent.
 const FULL: u64 = 1 << 63;
@@ -265,7 +265,7 @@ fn take<T: ?Sized + 'static>(key: &Key<'_>, hash: u64, forget: fn(&Memory)) -> O
     let mut text = [0; LONGEST];
     let len = module.len() + name.len();
     text.get_mut(..len)?.copy_from_slice(&[module, name].concat());
-    let _alone = TAKE.lock();
+    let _alone = TAKE.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(place) = find::<T>(key, hash) {
         return Some(&place.memory);
     }

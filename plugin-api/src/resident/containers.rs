@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::mem::{MaybeUninit, forget};
 use std::sync::Arc;
 
-use super::{Kind, Misfit, Old, OldType, Resident, Shapes, Work};
+use super::{Empties, Kind, Misfit, Old, OldType, Resident, Shapes, Work};
 use crate::sync::{Mutex, OnceCell, RwLock};
 
 /// The one type that a container holds.
@@ -19,6 +19,13 @@ fn fits_one<C, T: Resident>(old: OldType<'_>, work: &mut Work) -> Result<(), Mis
     }
 }
 
+/// Settles parts, if theirs may have to be.
+fn settle_all<'p, T: Resident>(parts: impl IntoIterator<Item = &'p mut T>, empties: Empties) {
+    if T::MAY_SETTLE {
+        parts.into_iter().for_each(|part| part.settle(empties));
+    }
+}
+
 /// Visits the value that a reference leads to.
 fn see<T>(part: &mut T, visit: &mut dyn FnMut(*mut u8)) {
     visit((&raw mut *part).cast());
@@ -26,6 +33,12 @@ fn see<T>(part: &mut T, visit: &mut dyn FnMut(*mut u8)) {
 
 // SAFETY: a list of `T`s in a block of the global allocator.
 unsafe impl<T: Resident> Resident for Vec<T> {
+    const MAY_SETTLE: bool = true;
+
+    fn settle(&mut self, empties: Empties) {
+        settle_all(self, empties);
+    }
+
     fn shape(shapes: &mut Shapes) -> Kind {
         Kind::Container(vec![shapes.of::<T>()])
     }
@@ -66,6 +79,12 @@ unsafe impl<T: Resident> Resident for Vec<T> {
 
 // SAFETY: a ring of `T`s in a block of the global allocator.
 unsafe impl<T: Resident> Resident for VecDeque<T> {
+    const MAY_SETTLE: bool = true;
+
+    fn settle(&mut self, empties: Empties) {
+        settle_all(self, empties);
+    }
+
     fn shape(shapes: &mut Shapes) -> Kind {
         Kind::Container(vec![shapes.of::<T>()])
     }
@@ -103,6 +122,12 @@ unsafe impl<T: Resident> Resident for VecDeque<T> {
 
 // SAFETY: a `T` in a block of the global allocator.
 unsafe impl<T: Resident> Resident for Box<T> {
+    const MAY_SETTLE: bool = true;
+
+    fn settle(&mut self, empties: Empties) {
+        settle_all([&mut **self], empties);
+    }
+
     fn shape(shapes: &mut Shapes) -> Kind {
         Kind::Container(vec![shapes.of::<T>()])
     }
@@ -138,6 +163,10 @@ unsafe impl<T: Resident> Resident for Box<T> {
 
 // SAFETY: a `T` and two counts in a block of the global allocator.
 unsafe impl<T: Resident> Resident for Arc<T> {
+    const MAY_SETTLE: bool = false;
+
+    fn settle(&mut self, _: Empties) {}
+
     fn shape(shapes: &mut Shapes) -> Kind {
         Kind::Container(vec![shapes.of::<T>()])
     }
@@ -174,6 +203,12 @@ unsafe impl<T: Resident> Resident for Arc<T> {
 
 // SAFETY: `N` times `T`.
 unsafe impl<T: Resident, const N: usize> Resident for [T; N] {
+    const MAY_SETTLE: bool = T::MAY_SETTLE;
+
+    fn settle(&mut self, empties: Empties) {
+        settle_all(self, empties);
+    }
+
     fn shape(shapes: &mut Shapes) -> Kind {
         Kind::Container(vec![shapes.of::<T>()])
     }
@@ -209,6 +244,11 @@ macro_rules! locks {
         // SAFETY: a `T` beside a word that the kernel waits on. Nobody uses the lock during an upgrade, so
         // it is not held, and a fresh one takes its place.
         unsafe impl<T: Resident> Resident for $lock<T> {
+            // What is below has a home of its own.
+            const MAY_SETTLE: bool = false;
+
+            fn settle(&mut self, _: Empties) {}
+
             fn shape(shapes: &mut Shapes) -> Kind {
                 Kind::Container(vec![shapes.of::<T>()])
             }
@@ -241,6 +281,12 @@ locks! { Mutex RwLock }
 
 // SAFETY: a `T`, or none, beside a word that the kernel waits on.
 unsafe impl<T: Resident> Resident for OnceCell<T> {
+    const MAY_SETTLE: bool = T::MAY_SETTLE;
+
+    fn settle(&mut self, empties: Empties) {
+        settle_all(self.get_mut(), empties);
+    }
+
     fn shape(shapes: &mut Shapes) -> Kind {
         Kind::Container(vec![shapes.of::<T>()])
     }
@@ -263,10 +309,7 @@ unsafe impl<T: Resident> Resident for OnceCell<T> {
             for element in old.elements() {
                 let staged = work.staging::<T>();
                 work.place::<T>(element, staged)?;
-                let fresh = OnceCell::new();
-                // The cell is new, so it takes the value.
-                let _ = fresh.set(staged.read());
-                into.write(fresh);
+                into.write(OnceCell::moved(staged.read()));
             }
         }
         Ok(())
@@ -275,6 +318,12 @@ unsafe impl<T: Resident> Resident for OnceCell<T> {
 
 // SAFETY: described as the enum that it is.
 unsafe impl<T: Resident> Resident for Option<T> {
+    const MAY_SETTLE: bool = T::MAY_SETTLE;
+
+    fn settle(&mut self, empties: Empties) {
+        settle_all(self, empties);
+    }
+
     fn shape(shapes: &mut Shapes) -> Kind {
         let part = ("0".to_owned(), shapes.of::<T>());
         Kind::Enum(vec![shapes.variant("None", 0, Vec::new()), shapes.variant("Some", 1, vec![part])])
@@ -315,6 +364,15 @@ unsafe impl<T: Resident> Resident for Option<T> {
 
 // SAFETY: described as the enum that it is.
 unsafe impl<T: Resident, E: Resident> Resident for Result<T, E> {
+    const MAY_SETTLE: bool = T::MAY_SETTLE || E::MAY_SETTLE;
+
+    fn settle(&mut self, empties: Empties) {
+        match self {
+            Ok(part) => part.settle(empties),
+            Err(part) => part.settle(empties),
+        }
+    }
+
     fn shape(shapes: &mut Shapes) -> Kind {
         let (ok, err) = (("0".to_owned(), shapes.of::<T>()), ("0".to_owned(), shapes.of::<E>()));
         Kind::Enum(vec![shapes.variant("Ok", 0, vec![ok]), shapes.variant("Err", 1, vec![err])])

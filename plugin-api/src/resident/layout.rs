@@ -11,12 +11,12 @@
 //! field 0 1 hits
 //! field 8 2 last
 //! type leaf 8 8 core::sync::atomic::Atomic<u64>
-//! type container 8 4 plugin_api::sync::Mutex<u32>
+//! type container 16 4 plugin_api::sync::Mutex<u32>
 //! param 3
 //! type leaf 4 4 u32
 //! ```
 //!
-//! `type KIND SIZE ALIGN NAME`; `repr WORDS` where the definition has any; `field OFFSET TYPE NAME`; `variant DISCRIMINANT NAME`; `part TYPE NAME` for a
+//! `type KIND SIZE ALIGN NAME`; `repr WORDS` where the definition has any (`settled` for a hash map, see [`Layout::keeps_code`]); `field OFFSET TYPE NAME`; `variant DISCRIMINANT NAME`; `part TYPE NAME` for a
 //! variant's field; `param TYPE` for what a container holds. Types are numbered from 0 in order.
 //!
 //! # Invariants
@@ -26,6 +26,11 @@
 
 use std::collections::HashSet;
 use std::fmt::Write;
+
+/// What is below one of these has empty maps of one library only: see [`crate::sync`].
+const LOCKS: [&str; 2] = ["plugin_api::sync::Mutex", "plugin_api::sync::RwLock"];
+/// In the room of the maps, and without keys.
+const RING: &str = "alloc::collections::vec_deque::VecDeque";
 
 /// The first line.
 const HEADER: &str = "resident 1";
@@ -186,6 +191,44 @@ impl Layout {
                 }
                 Kind::Container(params) => params.iter().all(|param| *param < self.types.len()),
             })
+    }
+
+    /// Whether a value of this layout may keep pointers into libraries that have used it, so that these have to stay mapped.
+    ///
+    /// A hash map without room for an entry points into the library that made or emptied it. Where code of today can
+    /// reach all of a value's maps it sees to it that this is never followed once the library is gone; what such code says of
+    /// its maps is `settled`. It cannot reach a map that several owners share without a lock between, nor one in a key.
+    pub fn keeps_code(&self) -> bool {
+        let is_map = |number: usize| base(&self.types[number].name).starts_with("std::collections::hash::");
+        self.types.iter().enumerate().any(|(number, ty)| {
+            let is_foreign = is_map(number) && ty.repr != "settled";
+            let closed = match (&ty.kind, base(&ty.name)) {
+                (Kind::Container(params), "alloc::sync::Arc") => &params[..],
+                // All that has keys: two parameters or, for sets, one.
+                (Kind::Container(params), name) if name.contains("::collections::") && name != RING => {
+                    params.get(..1).unwrap_or_default()
+                }
+                _ => &[],
+            };
+            is_foreign || closed.iter().any(|part| self.leads_to(*part, &mut HashSet::new(), &is_map))
+        })
+    }
+
+    /// Whether a type is or contains one of those, locks not entered.
+    fn leads_to(&self, number: usize, seen: &mut HashSet<usize>, is_it: &impl Fn(usize) -> bool) -> bool {
+        if !seen.insert(number) {
+            return false;
+        }
+        let mut within = |part: &usize| self.leads_to(*part, seen, is_it);
+        let ty = &self.types[number];
+        match &ty.kind {
+            _ if is_it(number) => true,
+            _ if LOCKS.contains(&base(&ty.name)) => false,
+            Kind::Leaf => false,
+            Kind::Struct(fields) => fields.iter().any(|field| within(&field.ty)),
+            Kind::Enum(variants) => variants.iter().flat_map(|v| &v.parts).any(|(_, part)| within(part)),
+            Kind::Container(params) => params.iter().any(within),
+        }
     }
 
     /// What differs between this layout and `new`, in a sentence that names the first difference.

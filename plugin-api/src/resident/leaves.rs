@@ -12,13 +12,17 @@ use std::sync::atomic::{
 };
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Kind, Misfit, Old, OldType, Resident, Shapes, Work};
+use super::{Empties, Kind, Misfit, Old, OldType, Resident, Shapes, Work};
 
 macro_rules! leaves {
     ($($of:ty),* $(,)?) => {$(
         // SAFETY: complete as a leaf: a type of `std` is the same wherever compiler and name are. It holds
         // numbers only, or owns bytes of the global allocator.
         unsafe impl Resident for $of {
+            const MAY_SETTLE: bool = false;
+
+            fn settle(&mut self, _: Empties) {}
+
             fn shape(_: &mut Shapes) -> Kind {
                 Kind::Leaf
             }
@@ -39,6 +43,10 @@ leaves! {
 
 // SAFETY: has no values to represent; what `T` is does not matter.
 unsafe impl<T: 'static> Resident for PhantomData<T> {
+    const MAY_SETTLE: bool = false;
+
+    fn settle(&mut self, _: Empties) {}
+
     fn shape(_: &mut Shapes) -> Kind {
         Kind::Leaf
     }
@@ -59,6 +67,12 @@ macro_rules! tuples {
     ($(($($of:ident $at:tt),*))*) => {$(
         // SAFETY: every field is described, at its place, and is `Resident` itself.
         unsafe impl<$($of: Resident),*> Resident for ($($of,)*) {
+            const MAY_SETTLE: bool = false $(|| $of::MAY_SETTLE)*;
+
+            fn settle(&mut self, empties: Empties) {
+                $(self.$at.settle(empties);)*
+            }
+
             fn shape(shapes: &mut Shapes) -> Kind {
                 Kind::Struct(vec![$(shapes.field::<$of>(stringify!($at), offset_of!(Self, $at))),*])
             }

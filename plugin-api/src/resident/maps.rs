@@ -3,13 +3,17 @@
 //! A map with the standard hasher keeps its keys' hash state inside, so it works in every generation. Should
 //! an edit change how a key is hashed or ordered while its layout stays the same, entries may not be found;
 //! that is a wrong answer, and never undefined behaviour.
+//!
+//! A hash map without room for an entry points to a constant of the library that made or emptied it, which may be unmapped
+//! by now. `capacity`, `is_empty` and `drop` look at its numbers alone, and that is all that is done with one here before
+//! it has been replaced. (It is also what has no room because of entries removed long ago; that is replaced, too.)
 #![expect(unsafe_code, reason = "takes maps apart by address")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 use std::mem::forget;
 
-use super::{Kind, Misfit, Old, OldType, Resident, Shapes, Work};
+use super::{Empties, Kind, Misfit, Old, OldType, Resident, Shapes, Work};
 
 /// A key as the address of what may be taken apart: nobody uses it any more. Maps lend their keys for reading
 /// only, values for more.
@@ -27,17 +31,49 @@ impl Drop for Bomb {
     }
 }
 
+/// Replaces a hash map or set that points into a library. What it is depends on the text only, and both have it.
+macro_rules! settle_empty {
+    ($this:expr, $map:ident, $empties:expr) => {
+        if $this.capacity() == 0 {
+            // The old one is dropped, whose memory nobody looks at.
+            *$this = $map::with_hasher($this.hasher().clone());
+            if $empties == Empties::Nowhere {
+                $this.reserve(1);
+            }
+        }
+    };
+}
+
+/// Others point to the heap, or to nothing.
+macro_rules! nothing_to_settle {
+    ($this:expr, $map:ident, $empties:expr) => {};
+}
+
 macro_rules! maps {
-    ($($map:ident ($($bound:ident),*) $new:expr;)*) => {$(
-        // SAFETY: entries in blocks of the global allocator.
+    ($($map:ident ($($bound:ident),*) $repr:literal $settle_empty:ident $new:expr;)*) => {$(
+        // SAFETY: entries in blocks of the global allocator, or none and settled.
         unsafe impl<K: Resident $(+ $bound)*, V: Resident> Resident for $map<K, V> {
+            const REPR: &'static str = $repr;
+            const MAY_SETTLE: bool = true;
+
+            fn settle(&mut self, empties: Empties) {
+                $settle_empty!(self, $map, empties);
+                if V::MAY_SETTLE {
+                    self.values_mut().for_each(|value| value.settle(empties));
+                }
+            }
+
             fn shape(shapes: &mut Shapes) -> Kind {
                 Kind::Container(vec![shapes.of::<K>(), shapes.of::<V>()])
             }
 
             unsafe fn children(this: *mut Self, visit: &mut dyn FnMut(*mut u8)) {
                 // SAFETY: valid and unused by this function's contract.
-                for (key, value) in unsafe { &mut *this } {
+                let map = unsafe { &mut *this };
+                if map.is_empty() {
+                    return;
+                }
+                for (key, value) in map {
                     see(key, visit);
                     visit((&raw mut *value).cast());
                 }
@@ -45,7 +81,10 @@ macro_rules! maps {
 
             unsafe fn dissolve(this: *mut Self) {
                 // SAFETY: the last use of the map; its entries, moved out before, are forgotten.
-                unsafe { this.read() }.into_iter().for_each(forget);
+                let map = unsafe { this.read() };
+                if !map.is_empty() {
+                    map.into_iter().for_each(forget);
+                }
             }
 
             fn fits(old: OldType<'_>, work: &mut Work) -> Result<(), Misfit> {
@@ -84,26 +123,40 @@ macro_rules! maps {
 }
 
 maps! {
-    HashMap (Hash, Eq) |entries| HashMap::with_capacity(entries);
-    BTreeMap (Ord) |_| BTreeMap::new();
+    HashMap (Hash, Eq) "settled" settle_empty |entries| HashMap::with_capacity(entries.max(1));
+    BTreeMap (Ord) "" nothing_to_settle |_| BTreeMap::new();
 }
 
 macro_rules! sets {
-    ($($set:ident ($($bound:ident),*) $new:expr;)*) => {$(
-        // SAFETY: members in blocks of the global allocator.
+    ($($set:ident ($($bound:ident),*) $repr:literal $settle_empty:ident $new:expr;)*) => {$(
+        // SAFETY: members in blocks of the global allocator, or none and settled.
         unsafe impl<K: Resident $(+ $bound)*> Resident for $set<K> {
+            const REPR: &'static str = $repr;
+            const MAY_SETTLE: bool = true;
+
+            fn settle(&mut self, empties: Empties) {
+                let _ = empties;
+                $settle_empty!(self, $set, empties);
+            }
+
             fn shape(shapes: &mut Shapes) -> Kind {
                 Kind::Container(vec![shapes.of::<K>()])
             }
 
             unsafe fn children(this: *mut Self, visit: &mut dyn FnMut(*mut u8)) {
                 // SAFETY: valid and unused by this function's contract.
-                unsafe { &*this }.iter().for_each(|key| see(key, visit));
+                let set = unsafe { &*this };
+                if !set.is_empty() {
+                    set.iter().for_each(|key| see(key, visit));
+                }
             }
 
             unsafe fn dissolve(this: *mut Self) {
                 // SAFETY: the last use of the set; its members, moved out before, are forgotten.
-                unsafe { this.read() }.into_iter().for_each(forget);
+                let set = unsafe { this.read() };
+                if !set.is_empty() {
+                    set.into_iter().for_each(forget);
+                }
             }
 
             fn fits(old: OldType<'_>, work: &mut Work) -> Result<(), Misfit> {
@@ -138,6 +191,6 @@ macro_rules! sets {
 }
 
 sets! {
-    HashSet (Hash, Eq) |members| HashSet::with_capacity(members);
-    BTreeSet (Ord) |_| BTreeSet::new();
+    HashSet (Hash, Eq) "settled" settle_empty |members| HashSet::with_capacity(members.max(1));
+    BTreeSet (Ord) "" nothing_to_settle |_| BTreeSet::new();
 }

@@ -34,10 +34,11 @@
 //! it stays the same when a field's type changes.
 //!
 //! *Nothing in it points into a library.* There is no implementation for references, functions, `dyn`,
-//! `Rc` or `Arc<str>` (its empty value is a static). One exception is known: an *empty* `HashMap` or
-//! `HashSet` that never held anything points to a constant of the library it was made in. So the host keeps a
-//! library mapped while a value with such maps that it has used is alive, and for good once a second library has
-//! used the value as well: a map can be moved out of it.
+//! `Rc` or `Arc<str>` (its empty value is a static). One exception is known: a `HashMap` or `HashSet` without room
+//! for an entry points to a constant of the library that made or emptied it. The locks of [`sync`](crate::sync) see to it
+//! that code meets only such maps as are its own, and maps that no lock guards are given room: see
+//! [`Empties`]. Only a map that cannot be reached for that, directly in an `Arc<T>` or in a key of a map, has its
+//! libraries kept: see [`Layout::keeps_code`].
 //!
 //! What the text cannot say is what an author's unchecked code relies on, such as "this number is below that
 //! length". A crate that has such code and derives `Resident` for the type relies on every earlier version of
@@ -67,6 +68,17 @@ pub use self::layout::{Kind, Layout};
 pub use self::shapes::Shapes;
 pub(crate) use self::shapes::TypeInfo;
 pub use self::upgrade::{Misfit, Old, OldType, Work};
+
+/// Where a map without room for an entry is to point. It has no memory of its own, and points to a constant of the library
+/// whose code made or emptied it.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Empties {
+    /// Into the library that runs.
+    Ours,
+    /// Into no library: it is given room.
+    Nowhere,
+}
 
 /// Types that can be shared in place between generations of code. Derive it.
 ///
@@ -98,16 +110,29 @@ pub use self::upgrade::{Misfit, Old, OldType, Work};
 ///   of the code; all heap blocks are the global allocator's.
 /// - `variant`, `children` and `dissolve` fit `shape`: the parts visited are those described, in order, each
 ///   with the type described.
+/// - `settle` settles every part that is not behind a lock, an `Arc` or a map's key; `MAY_SETTLE` is true if there is
+///   any whose own is.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be shared with later generations of this plugin's code",
     label = "not `Resident`",
     note = "data that survives a reload may not point into code that does not: no references, functions, `dyn`, `Rc` or types of other crates",
-    note = "for a type of your own add `#[derive(Resident)]`; for locks use `plugin_api::sync::{{Mutex, RwLock, OnceCell}}`"
+    note = "for a type of your own add `#[derive(Resident)]`; for locks use `plugin_api::sync::{{Mutex, RwLock, OnceCell}}`",
+    note = "for a lock that stays within one generation, say in a `static`, use `std::sync`"
 )]
 pub unsafe trait Resident: Sized + 'static {
     /// What `#[repr(...)]` says. It decides where an enum keeps its parts, which nothing else in a shape tells.
     #[doc(hidden)]
     const REPR: &'static str = "";
+
+    /// Whether [`settle`](Resident::settle) may have anything to do. Types that lead to their parts through a pointer say
+    /// so without asking what these are: a type may contain itself.
+    #[doc(hidden)]
+    const MAY_SETTLE: bool;
+
+    /// Makes maps without room for an entry point elsewhere, without reading through their pointers: the library that they
+    /// lead into may be gone.
+    #[doc(hidden)]
+    fn settle(&mut self, empties: Empties);
 
     /// What the type is made of.
     #[doc(hidden)]
@@ -123,7 +148,7 @@ pub unsafe trait Resident: Sized + 'static {
     ///
     /// # Safety
     ///
-    /// `this` is a valid value that nobody else uses.
+    /// `this` is a valid value that nobody else uses. Its empty maps may point anywhere.
     #[doc(hidden)]
     unsafe fn children(this: *mut Self, visit: &mut dyn FnMut(*mut u8)) {
         let _ = (this, visit);

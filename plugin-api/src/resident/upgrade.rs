@@ -12,6 +12,8 @@
 //! # Invariants
 //!
 //! - Nobody uses the old value meanwhile; the host sees to it.
+//! - What is made here and is not below a lock is settled when it is made; what is copied from there was settled before.
+//!   What is below a lock gets a new lock, without a home.
 //! - What an entry of a list refers to stays where it is until the list has been worked off: values that
 //!   have to be put together before they are moved in are *staged* in blocks that live as long.
 #![expect(unsafe_code, reason = "moves values between layouts by address")]
@@ -25,7 +27,7 @@ use std::marker::PhantomData;
 use std::ptr;
 
 use super::layout::{Kind, Layout, base, names, same, short};
-use super::{Resident, TypeInfo};
+use super::{Empties, Resident, TypeInfo};
 use crate::abi::{ErrorSink, GlueView, OldDataView, Status, UpgradeView};
 use crate::entry::{guard, report};
 use crate::error::Error;
@@ -349,7 +351,8 @@ impl Work {
             // SAFETY: this function's contract.
             return unsafe { self.place(old, into) }.map_err(|misfit| misfit.within(name));
         }
-        let value = default.ok_or_else(|| no_default::<F>(name))?();
+        let mut value = default.ok_or_else(|| no_default::<F>(name))?();
+        value.settle(Empties::Nowhere);
         // SAFETY: `into` is writable and stays, by this function's contract.
         unsafe { self.made(value, into) };
         Ok(())
@@ -371,19 +374,20 @@ impl Work {
     /// # Safety
     ///
     /// As [`Resident::rebuild`].
-    pub unsafe fn upgrade<T, E: Into<Error>>(
+    pub unsafe fn upgrade<T: Resident, E: Into<Error>>(
         &mut self,
         old: Old<'_>,
         into: *mut T,
         hook: impl FnOnce(&Old<'_>) -> Result<T, E>,
     ) -> Result<(), Misfit> {
-        let value = hook(&old).map_err(|error| {
+        let mut value = hook(&old).map_err(|error| {
             Misfit::new(format!(
                 "the upgrade of `{}` failed: {}",
                 short(type_name::<T>()),
                 error.into().chain()
             ))
         })?;
+        value.settle(Empties::Nowhere);
         // SAFETY: this function's contract.
         unsafe { self.made(value, into) };
         self.drop_old(old);

@@ -49,6 +49,7 @@ pub(super) fn table() -> *const HostTable {
             stream: ptr::null(),
             listen: ptr::null(),
             registry_epoch: &EPOCH,
+            instance: 1,
         })
     });
     &TABLE.0

@@ -159,9 +159,15 @@ impl Launch {
     /// When it does not end by itself.
     #[track_caller]
     pub fn run(&self, args: &[&str]) -> Finished {
+        self.spawn(args).wait(COMMAND)
+    }
+
+    /// Starts `host ARGS` in these directories; one such command at a time.
+    #[track_caller]
+    pub fn spawn(&self, args: &[&str]) -> Program {
         let mut command = self.command();
         command.args(args);
-        Program::spawn(command, "command", &self.guard).wait(COMMAND)
+        Program::spawn(command, "command", &self.guard)
     }
 
     /// The binary in a shell's environment, free of what cargo told the test.

@@ -292,6 +292,12 @@ impl TestHost {
     pub fn cli(&self, args: &[&str]) -> Finished {
         self.launch.run(args)
     }
+
+    /// Starts a command of the same binary, for one that does not end by itself.
+    #[track_caller]
+    pub fn spawn_cli(&self, args: &[&str]) -> Program {
+        self.launch.spawn(args)
+    }
 }
 
 impl Drop for TestHost {

@@ -101,12 +101,15 @@ const LINGERER: &str = "1 thread started by it (`lingerer`)";
 ///
 /// When the host ends or a reload neither succeeds nor fails.
 pub fn run(plan: Plan) -> Outcome {
-    let launch = Launch::new();
+    // As users run it: the supervisor sets bounds to what the C library keeps.
+    let launch = Launch::new().supervised();
     launch.plugins().install(SHOP, "threads_and_locals");
     let host = launch.start();
+    let pid = host.serving_pid();
     let clients = Clients::start(host.listen(), plan.clients);
     let mut run = Run {
         host,
+        pid,
         plan,
         outcome: Outcome::default(),
         memory: Memory::default(),
@@ -126,6 +129,8 @@ pub fn run(plan: Plan) -> Outcome {
 
 struct Run {
     host: TestHost,
+    /// The process that serves, from start to end: another one would be a crash.
+    pid: u32,
     plan: Plan,
     outcome: Outcome,
     memory: Memory,
@@ -151,7 +156,7 @@ impl Run {
             let status = Client::new(self.host.listen()).get("/shop/panic").map(|answer| answer.status);
             self.expect(matches!(status, Ok(500)), || format!("a panic was answered with {status:?}"));
         }
-        self.memory.sample(self.host.pid());
+        self.memory.sample(self.pid);
     }
 
     /// Brings new code and waits until it answers.
@@ -261,7 +266,7 @@ impl Run {
         }
     }
 
-    /// Memory and mappings of the last tenth are within 2 % of the first; 33 mappings are tombstones.
+    /// Memory and mappings of the last tenth are within 2 % of the first.
     fn judge_memory(&mut self) {
         let outcome = &mut self.outcome;
         if outcome.reloads < JUDGE_MEMORY_FROM || self.plan.lingerers > 0 {

@@ -21,9 +21,10 @@ const FIXTURE: &str = "state_probe";
 ///
 /// When the host ends or a reload does not go live.
 pub fn run_state(reloads: u64, clients: usize) -> Outcome {
-    let launch = Launch::new();
+    let launch = Launch::new().supervised();
     launch.plugins().install(SHOP, FIXTURE);
     let host = launch.start();
+    let pid = host.serving_pid();
     let judge = |response: &crate::http::Response| match response.status {
         200 => Ok("counted".to_owned()),
         status => Err(format!("{status}: {}", response.text())),
@@ -37,7 +38,7 @@ pub fn run_state(reloads: u64, clients: usize) -> Outcome {
         for load in &loads {
             load.wait_answers(1);
         }
-        memory.sample(host.pid());
+        memory.sample(pid);
     }
     let tallies: Vec<Tally> = loads.into_iter().map(Load::finish).collect();
     let mut outcome = Outcome { reloads, ..Outcome::default() };

@@ -1,4 +1,4 @@
-//! A disk in memory that loses power, fails and fills up when told.
+//! A disk in memory, with a file for the engine and one for the journal, that loses power, fails and fills up when told.
 //!
 //! What was written is seen at once, as through a page cache; what was synced survives. When the power
 //! goes, of what was not synced each sector survives by chance, some of them torn. A sync that fails does
@@ -16,6 +16,12 @@ use crate::safe::Safe;
 use crate::safe::disk::Disk;
 
 const SECTOR: usize = 512;
+
+/// Length of a journal: so short that a workload fills it.
+const JOURNAL: u64 = 32 << 10;
+
+/// The engine's file, and the journal.
+const FILES: usize = 2;
 
 /// Numbers by chance, the same for the same seed.
 #[derive(Clone, Debug)]
@@ -42,12 +48,19 @@ impl Chance {
 #[derive(Clone, Debug)]
 pub(super) struct FakeDisk(Arc<Mutex<Core>>);
 
+/// One of the disk's files.
+#[derive(Debug)]
+struct FakeFile {
+    disk: FakeDisk,
+    file: usize,
+}
+
 #[derive(Debug)]
 struct Core {
-    /// As processes see it.
-    image: Vec<u8>,
-    /// As a power cut leaves it.
-    durable: Vec<u8>,
+    /// As processes see the files.
+    image: [Vec<u8>; FILES],
+    /// As a power cut leaves them.
+    durable: [Vec<u8>; FILES],
     /// What the two differ by, in order.
     pending: VecDeque<Pending>,
     syncs: u64,
@@ -61,16 +74,23 @@ struct Core {
     /// Writes, counted from 1, that fail once.
     failing_write: Option<u64>,
     writes: u64,
-    fails_next_sync: bool,
+    /// The file whose next sync fails.
+    fails_next_sync: Option<usize>,
     /// Whether the cache is dropped when the safe asks for it.
     distrust_works: bool,
-    /// The file cannot grow beyond.
+    /// The files cannot grow beyond, together.
     capacity: u64,
     chance: Chance,
 }
 
 #[derive(Debug)]
-enum Pending {
+struct Pending {
+    file: usize,
+    what: Operation,
+}
+
+#[derive(Debug)]
+enum Operation {
     Write(u64, Vec<u8>),
     Length(u64),
 }
@@ -78,10 +98,10 @@ enum Pending {
 impl FakeDisk {
     /// An empty disk.
     pub(super) fn new() -> FakeDisk {
-        FakeDisk::holding(Vec::new(), 0)
+        FakeDisk::holding(Default::default(), 0)
     }
 
-    fn holding(image: Vec<u8>, seed: u64) -> FakeDisk {
+    fn holding(image: [Vec<u8>; FILES], seed: u64) -> FakeDisk {
         FakeDisk(Arc::new(Mutex::new(Core {
             durable: image.clone(),
             image,
@@ -93,7 +113,7 @@ impl FakeDisk {
             syncs_work: true,
             failing_write: None,
             writes: 0,
-            fails_next_sync: false,
+            fails_next_sync: None,
             distrust_works: true,
             capacity: u64::MAX,
             chance: Chance::new(seed),
@@ -135,8 +155,14 @@ impl FakeDisk {
         core.failing_write = Some(core.writes + n);
     }
 
+    /// The next sync of the engine's file fails.
     pub(super) fn fail_next_sync(&self) {
-        self.0.lock().fails_next_sync = true;
+        self.0.lock().fails_next_sync = Some(0);
+    }
+
+    /// The next sync of the journal fails.
+    pub(super) fn fail_next_sync_of_the_journal(&self) {
+        self.0.lock().fails_next_sync = Some(1);
     }
 
     /// From now on the cache keeps what it has, whatever the safe says.
@@ -147,27 +173,31 @@ impl FakeDisk {
     /// The disk is full, or no longer.
     pub(super) fn set_full(&self, is_full: bool) {
         let mut core = self.0.lock();
-        core.capacity = if is_full { core.image.len() as u64 } else { u64::MAX };
+        core.capacity = if is_full { core.len() } else { u64::MAX };
     }
 
     /// Flips a bit of the only place where these bytes are.
     pub(super) fn flip_bit_of(&self, bytes: &[u8], bit: usize) {
         let mut core = self.0.lock();
-        let places: Vec<usize> = core
-            .image
+        let places: Vec<usize> = core.image[0]
             .windows(bytes.len())
             .enumerate()
             .filter_map(|(at, found)| (found == bytes).then_some(at))
             .collect();
         assert!(!places.is_empty(), "those bytes are not on the disk");
         for at in places {
-            core.image[at + bit / 8] ^= 1 << (bit % 8);
+            core.image[0][at + bit / 8] ^= 1 << (bit % 8);
             core.durable = core.image.clone();
         }
     }
 }
 
 impl Core {
+    /// Length of all files.
+    fn len(&self) -> u64 {
+        self.image.iter().map(|image| image.len() as u64).sum()
+    }
+
     /// Counts an operation; the error of a machine without power.
     fn begin(&mut self) -> io::Result<()> {
         if self.is_off {
@@ -186,20 +216,20 @@ impl Core {
         self.is_off = true;
         let survives = self.chance.below(5);
         let mut pending = std::mem::take(&mut self.pending);
-        for operation in pending.drain(..) {
-            match operation {
-                Pending::Length(len) if self.chance.below(4) < survives => {
-                    self.durable.resize(usize::try_from(len).unwrap(), 0);
+        for Pending { file, what } in pending.drain(..) {
+            match what {
+                Operation::Length(len) if self.chance.below(4) < survives => {
+                    self.durable[file].resize(usize::try_from(len).unwrap(), 0);
                 }
-                Pending::Length(_) => {}
-                Pending::Write(offset, data) => {
+                Operation::Length(_) => {}
+                Operation::Write(offset, data) => {
                     let offset = usize::try_from(offset).unwrap();
                     for (index, sector) in data.chunks(SECTOR).enumerate() {
                         if self.chance.below(4) < survives {
                             let is_torn = self.chance.below(16) == 0;
                             let len = if is_torn { self.chance.below(SECTOR as u64) } else { SECTOR as u64 };
                             let len = sector.len().min(usize::try_from(len).unwrap());
-                            write(&mut self.durable, offset + index * SECTOR, &sector[..len]);
+                            write(&mut self.durable[file], offset + index * SECTOR, &sector[..len]);
                         }
                     }
                 }
@@ -207,12 +237,13 @@ impl Core {
         }
     }
 
-    fn sync(&mut self) {
-        for operation in self.pending.drain(..) {
-            match operation {
-                Pending::Length(len) => self.durable.resize(usize::try_from(len).unwrap(), 0),
-                Pending::Write(offset, data) => {
-                    write(&mut self.durable, usize::try_from(offset).unwrap(), &data);
+    fn sync(&mut self, synced: usize) {
+        for Pending { file, what } in std::mem::take(&mut self.pending) {
+            match what {
+                _ if file != synced => self.pending.push_back(Pending { file, what }),
+                Operation::Length(len) => self.durable[file].resize(usize::try_from(len).unwrap(), 0),
+                Operation::Write(offset, data) => {
+                    write(&mut self.durable[file], usize::try_from(offset).unwrap(), &data);
                 }
             }
         }
@@ -228,13 +259,27 @@ fn write(image: &mut Vec<u8>, offset: usize, data: &[u8]) {
 
 impl Disk for FakeDisk {
     fn open(&self, builder: &Builder) -> Result<Database, DatabaseError> {
-        builder.create_with_backend(self.clone())
+        builder.create_with_backend(FakeFile { disk: self.clone(), file: 0 })
+    }
+
+    fn journal(&self) -> io::Result<Option<Box<dyn StorageBackend>>> {
+        let is_there = !self.0.lock().image[1].is_empty();
+        Ok(is_there.then(|| Box::new(FakeFile { disk: self.clone(), file: 1 }) as Box<dyn StorageBackend>))
+    }
+
+    fn make_journal(&self) -> io::Result<Box<dyn StorageBackend>> {
+        let file = FakeFile { disk: self.clone(), file: 1 };
+        if file.len()? != JOURNAL {
+            file.set_len(JOURNAL)?;
+        }
+        file.sync_data()?;
+        Ok(Box::new(file))
     }
 
     fn distrust(&self) {
         let mut core = self.0.lock();
         if core.distrust_works && !core.is_off {
-            core.sync();
+            (0..FILES).for_each(|file| core.sync(file));
             core.image = core.durable.clone();
         }
     }
@@ -250,53 +295,55 @@ impl Disk for FakeDisk {
     }
 }
 
-impl StorageBackend for FakeDisk {
+impl StorageBackend for FakeFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.lock().image.len() as u64)
+        Ok(self.disk.0.lock().image[self.file].len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let core = self.0.lock();
+        let core = self.disk.0.lock();
         let offset = usize::try_from(offset).unwrap();
-        let found = core.image.get(offset..offset + out.len());
+        let found = core.image[self.file].get(offset..offset + out.len());
         out.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut core = self.0.lock();
+        let mut core = self.disk.0.lock();
         core.begin()?;
-        if len > core.capacity {
+        let old = core.image[self.file].len() as u64;
+        if core.len() + len.saturating_sub(old) > core.capacity {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        core.image.resize(usize::try_from(len).unwrap(), 0);
-        core.pending.push_back(Pending::Length(len));
+        core.image[self.file].resize(usize::try_from(len).unwrap(), 0);
+        core.pending.push_back(Pending { file: self.file, what: Operation::Length(len) });
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut core = self.0.lock();
+        let mut core = self.disk.0.lock();
         core.begin()?;
-        if std::mem::take(&mut core.fails_next_sync) {
-            core.pending.clear();
+        if core.fails_next_sync == Some(self.file) {
+            core.fails_next_sync = None;
+            core.pending.retain(|pending| pending.file != self.file);
             return Err(io::Error::other("the sync failed"));
         }
         core.syncs += 1;
         if core.syncs_work {
-            core.sync();
+            core.sync(self.file);
         }
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut core = self.0.lock();
+        let mut core = self.disk.0.lock();
         core.begin()?;
         core.writes += 1;
         if core.failing_write == Some(core.writes) {
             return Err(io::Error::other("the write failed"));
         }
-        write(&mut core.image, usize::try_from(offset).unwrap(), data);
-        core.pending.push_back(Pending::Write(offset, data.to_vec()));
+        write(&mut core.image[self.file], usize::try_from(offset).unwrap(), data);
+        core.pending.push_back(Pending { file: self.file, what: Operation::Write(offset, data.to_vec()) });
         Ok(())
     }
 }

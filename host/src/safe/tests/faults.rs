@@ -35,19 +35,30 @@ fn failed_write_is_told_and_the_safe_goes_on() {
     assert!(refused > 20, "only {refused} writes failed: nothing was tested");
 }
 
+/// Of the journal, which the safe gives up and begins anew; of the engine's file, which it opens anew.
 #[test]
 fn failed_sync_is_never_an_acknowledgement() {
-    let disk = FakeDisk::new();
-    let safe = disk.safe();
-    version(safe.write(changes([put("before", b"kept")]), soon()));
-    disk.fail_next_sync();
-    let error = safe.write(changes([put("a", b"?")]), soon()).unwrap_err();
-    assert!(matches!(error, WriteError::Indeterminate { .. } | WriteError::Refused { .. }), "{error}");
-    version(safe.write(changes([put("b", b"after")]), soon()));
-    assert_eq!(safe.status().recoveries, 1);
-    let after = disk.after_power_cut().safe();
-    assert_eq!(value(&after, "before"), Some(b"kept".to_vec()));
-    assert_eq!(value(&after, "b"), Some(b"after".to_vec()));
+    for (is_in_journal, recoveries) in [(true, 0), (false, 1)] {
+        let disk = FakeDisk::new();
+        let safe = disk.safe();
+        version(safe.write(changes([put("before", b"kept")]), soon()));
+        // What is too large for the journal is the engine's.
+        let value_of_a = if is_in_journal { vec![1; 10] } else { vec![1; 9_000] };
+        if is_in_journal {
+            disk.fail_next_sync_of_the_journal();
+        } else {
+            disk.fail_next_sync();
+        }
+        let error = safe.write(changes([put("a", &value_of_a)]), soon()).unwrap_err();
+        assert!(matches!(error, WriteError::Indeterminate { .. } | WriteError::Refused { .. }), "{error}");
+        assert!(!is_in_journal || matches!(error, WriteError::Refused { .. }), "{error}");
+        version(safe.write(changes([put("b", b"after")]), soon()));
+        assert_eq!(safe.status().recoveries, recoveries);
+        let after = disk.after_power_cut().safe();
+        assert_eq!(value(&after, "before"), Some(b"kept".to_vec()));
+        assert_eq!(value(&after, "b"), Some(b"after".to_vec()));
+        assert!(!is_in_journal || value(&after, "a").is_none());
+    }
 }
 
 /// Writes that were acknowledged after a sync had failed, and whether they are there after a power cut.
