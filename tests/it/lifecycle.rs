@@ -73,7 +73,7 @@ fn hooks_run_in_their_order() {
     assert_eq!(stage.hooks()[2..5], ["load", &upgrade, "check"]);
     stage.wait_hook("unload ends Reloaded", 1);
     let steps: Vec<String> = stage.host.plugin("shop").steps().into_iter().map(|(step, _)| step).collect();
-    assert_eq!(steps, ["read", "stage", "probe", "open", "init", "upgrade", "check", "publish"]);
+    assert_eq!(steps, ["stage", "vet", "probe", "open", "init", "upgrade", "check", "publish"]);
 
     stage.host.plugins.remove("shop");
     stage.wait_hook("unload ends Removed", 1);

@@ -39,7 +39,7 @@ fn replaced_library_goes_live_as_the_next_generation() {
     let status = host.plugin("shop");
     assert_eq!((status.state(), status.last_outcome()), ("serving".into(), "reloaded".into()));
     let steps: Vec<String> = status.steps().into_iter().map(|(step, _)| step).collect();
-    for step in ["stage", "probe", "open", "init", "publish"] {
+    for step in ["stage", "vet", "probe", "open", "init", "publish"] {
         assert!(steps.contains(&step.to_owned()), "no duration of `{step}` in {steps:?}");
     }
     assert!(status.steps().iter().all(|(_, ms)| *ms >= 0.0), "{status}");

@@ -171,7 +171,7 @@ impl Checker {
         let mut finding = Finding { path: path.to_owned(), name, ..Finding::default() };
         let descriptor = match fs::read(path).map(|bytes| descriptor::read(&bytes)) {
             Ok(Ok(descriptor)) => descriptor,
-            Ok(Err(error)) => return finding.refuse("stage", error.to_string(), None),
+            Ok(Err(error)) => return finding.refuse("vet", error.to_string(), None),
             Err(error) => return finding.refuse("read", format!("cannot read it: {error}"), None),
         };
         finding.name.clone_from(&descriptor.name);

@@ -14,10 +14,10 @@ use std::time::{Duration, SystemTime};
 
 use super::descriptor::{self, DescriptorError};
 use super::event::{Event, EventKind, Steps};
-use super::load::{Image, Loaded, Prepared, Refused};
+use super::load::{Loaded, Prepared, Refused};
 use super::record::Waited;
 use super::router::Refusal;
-use super::stage::BuildId;
+use super::stage::{Image, StageError};
 use super::together::{self, Report, Round, Verdict};
 use super::worker::Attempts;
 use crate::build::{BuildError, Cancel, Fingerprint, Inputs, Package};
@@ -54,21 +54,21 @@ enum Settled {
 impl Attempts {
     pub(super) fn look_at_library(&mut self, path: &Path, seen: u64) -> Look {
         let mut steps = Steps::default();
-        let bytes = match steps.run("read", || fs::read(path)) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Look::Vanished,
+        let image = match self.stage(path, &mut steps) {
+            Ok(image) => image,
+            Err(StageError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Look::Vanished;
+            }
             Err(error) => {
-                let reason = format!("cannot read {}: {error}", path.display());
-                self.refuse(steps, Refused::new("read", reason));
+                self.refuse(steps, Refused::new("stage", chain(&error)));
                 return Look::Tried;
             }
         };
-        let build_id = BuildId::of(&bytes);
-        if self.tried_library == Some(build_id) {
+        if self.tried_library == Some(image.build_id) {
             return Look::Nothing;
         }
         let is_cut = matches!(
-            descriptor::read(&bytes),
+            descriptor::read(&image.bytes),
             Err(DescriptorError::Empty
                 | DescriptorError::Truncated { .. }
                 | DescriptorError::Malformed { .. })
@@ -76,9 +76,13 @@ impl Attempts {
         if is_cut && self.is_being_written(path, seen) {
             return Look::Nothing;
         }
-        self.tried_library = Some(build_id);
-        self.load(steps, &bytes, build_id);
+        self.tried_library = Some(image.build_id);
+        self.load(steps, image);
         Look::Tried
+    }
+
+    fn stage(&self, library: &Path, steps: &mut Steps) -> Result<Image, StageError> {
+        steps.run("stage", || self.shared.stage.copy(&self.plugin.name, library))
     }
 
     /// Whether a file that is cut short is still growing: then the end of the copy is the next event.
@@ -253,15 +257,12 @@ impl Attempts {
                 if built.diagnostics.warnings > 0 {
                     tracing::warn!(plugin = %self.plugin.name, "{} warnings:\n{}", built.diagnostics.warnings, built.diagnostics.rendered.trim_end());
                 }
-                match steps.run("read", || fs::read(&built.library)) {
-                    Ok(bytes) => match round {
-                        None => self.load(steps, &bytes, BuildId::of(&bytes)),
-                        Some(round) => return self.load_in(round, steps, &bytes, seen),
+                match self.stage(&built.library, &mut steps) {
+                    Ok(image) => match round {
+                        None => self.load(steps, image),
+                        Some(round) => return self.load_in(round, steps, image, seen),
                     },
-                    Err(error) => {
-                        let reason = format!("cannot read {}: {error}", built.library.display());
-                        self.refuse_in(round, steps, Refused::new("read", reason));
-                    }
+                    Err(error) => self.refuse_in(round, steps, Refused::new("stage", chain(&error))),
                 }
             }
         }
@@ -269,21 +270,21 @@ impl Attempts {
     }
 
     /// The pipeline behind the build.
-    fn load(&mut self, mut steps: Steps, bytes: &[u8], build_id: BuildId) {
-        if self.resumed.take() == Some(build_id) {
-            if self.kept.current == Some(build_id) {
+    fn load(&mut self, mut steps: Steps, image: Image) {
+        if self.resumed.take() == Some(image.build_id) {
+            if self.kept.current == Some(image.build_id) {
                 self.served.clone_from(&self.tried);
             }
             return;
         }
-        match self.shared.load(&self.plugin, Image::of(bytes, build_id), &mut steps) {
+        match self.shared.load(&self.plugin, image, &mut steps) {
             Ok(loaded) => self.loaded(loaded, steps),
             Err(refused) => self.refuse(steps, refused),
         }
     }
 
     /// The same where others go live with it.
-    fn load_in(&mut self, round: &Arc<Round>, mut steps: Steps, bytes: &[u8], seen: u64) -> Look {
+    fn load_in(&mut self, round: &Arc<Round>, mut steps: Steps, image: Image, seen: u64) -> Look {
         let shared = Arc::clone(&self.shared);
         shared.report(round, &self.plugin, Report::Built);
         if !steps.run("wait", || self.wait_in(round, seen, || round.is_built())) {
@@ -294,7 +295,7 @@ impl Attempts {
             self.refuse(steps, Refused::new("publish", reason));
             return Look::Tried;
         }
-        match shared.prepare(&self.plugin, Image::of(bytes, BuildId::of(bytes)), &mut steps) {
+        match shared.prepare(&self.plugin, image, &mut steps) {
             Err(refused) => self.refuse_in(Some(round), steps, refused),
             Ok(Prepared::Unchanged { number }) => {
                 shared.report(round, &self.plugin, Report::Out);

@@ -6,15 +6,15 @@
 //! - The note is replaced whole. A process that was started anew begins without one; a process that goes
 //!   on after a crash begins with it.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::mapped_file::MappedFile;
 use super::rollback::OrderError;
-use super::stage::BuildId;
+use super::stage::{BuildId, Image, StageError};
+use crate::report::chain;
 
 /// How many libraries of a plugin are kept, the current one included.
 const KEPT: usize = 3;
@@ -174,26 +174,18 @@ impl Kept {
 }
 
 impl Good {
-    /// The library, if it is still what served.
-    pub(super) fn read(&self) -> Result<Vec<u8>, OrderError> {
+    /// Takes the library in by `take`, one of the ways of [`Stage`](super::stage::Stage), if it is still what served.
+    pub(super) fn stage(
+        &self,
+        take: impl FnOnce(&Path) -> Result<Image, StageError>,
+    ) -> Result<Image, OrderError> {
         let failed = |reason: String| OrderError::Kept { path: self.path.clone(), reason };
-        let bytes = fs::read(&self.path).map_err(|error| failed(error.to_string()))?;
-        if BuildId::of(&bytes) == self.build_id {
-            Ok(bytes)
+        let image = take(&self.path).map_err(|error| failed(chain(&error)))?;
+        if image.build_id == self.build_id {
+            Ok(image)
         } else {
             Err(failed("its content has changed".to_owned()))
         }
-    }
-
-    /// The same without a copy in memory. Read through once, so that what cannot be read is an error here and
-    /// not a fault later.
-    pub(super) fn map(&self) -> Result<MappedFile, OrderError> {
-        let failed = |reason: String| OrderError::Kept { path: self.path.clone(), reason };
-        let build_id = File::open(&self.path).and_then(BuildId::of_content);
-        if build_id.map_err(|error| failed(error.to_string()))? != self.build_id {
-            return Err(failed("its content has changed".to_owned()));
-        }
-        MappedFile::open(&self.path).map_err(|error| failed(error.to_string()))
     }
 }
 

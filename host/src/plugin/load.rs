@@ -1,4 +1,4 @@
-//! From the bytes of a library to a published generation: stage, probe, open, init, publish.
+//! From the private copy of a library to a published generation: vet, probe, open, init, publish.
 //!
 //! # Invariants
 //!
@@ -20,7 +20,7 @@ use super::library::{self, Library, Mapped};
 use super::reaper::Task;
 use super::record::Plugin;
 use super::router::{self, Entry, Router};
-use super::stage::BuildId;
+use super::stage::Image;
 use super::{Shared, descriptor, vetting};
 use crate::hostcall::Caller;
 use crate::pins::{self, Code, DrainOnDrop, Label};
@@ -31,25 +31,6 @@ use crate::share::Account;
 /// How many generations may stay mapped when they are not, or cannot be, unmapped. Each costs one of the
 /// process's 1,024 pthread keys; a process that runs out of them aborts.
 const MOST_PARKED: usize = 900;
-
-/// A library on its way into the process.
-#[derive(Clone, Copy)]
-pub(super) struct Image<'a> {
-    /// All of it.
-    pub(super) bytes: &'a [u8],
-    /// The id of these bytes.
-    pub(super) build_id: BuildId,
-    /// A private file with these very bytes that nothing in this process has mapped, if there is one: a second
-    /// name for it is as good as a copy.
-    pub(super) file: Option<&'a Path>,
-}
-
-impl<'a> Image<'a> {
-    /// A library that has to be copied.
-    pub(super) fn of(bytes: &'a [u8], build_id: BuildId) -> Image<'a> {
-        Image { bytes, build_id, file: None }
-    }
-}
 
 /// Why new code did not become current.
 #[derive(Debug)]
@@ -109,7 +90,7 @@ impl Shared {
     pub(super) fn load(
         self: &Arc<Self>,
         plugin: &Arc<Plugin>,
-        image: Image<'_>,
+        image: Image,
         steps: &mut Steps,
     ) -> Result<Loaded, Refused> {
         let generation = match self.prepare(plugin, image, steps)? {
@@ -130,10 +111,10 @@ impl Shared {
     pub(super) fn prepare(
         self: &Arc<Self>,
         plugin: &Arc<Plugin>,
-        image: Image<'_>,
+        image: Image,
         steps: &mut Steps,
     ) -> Result<Prepared, Refused> {
-        let Image { bytes, build_id, file } = image;
+        let Image { staged, bytes, build_id } = image;
         let serving = plugin.state.lock().current.clone();
         if let Some(lease) = serving.as_ref().filter(|lease| lease.generation().build_id == build_id) {
             return Ok(Prepared::Unchanged { number: lease.generation().number });
@@ -141,24 +122,17 @@ impl Shared {
         if let Some(reason) = self.quarantine.reason(&plugin.name, build_id) {
             return Err(Refused::new("quarantine", reason));
         }
-        let (descriptor, vetted, staged) = steps.run("stage", || {
+        let (descriptor, vetted) = steps.run("vet", || {
             let descriptor =
-                descriptor::read(bytes).map_err(|error| Refused::new("stage", error.to_string()))?;
-            let vetted = vetting::vet(bytes, vetting::is_available)
-                .map_err(|error| Refused::new("stage", error.to_string()))?;
-            for oddity in &vetted.oddities {
-                tracing::warn!(plugin = %plugin.name, "odd library: {oddity}");
-            }
-            let linked = file.and_then(|file| self.stage.link(&plugin.name, file));
-            let staged = match linked {
-                Some(staged) => staged,
-                None => self
-                    .stage
-                    .put(&plugin.name, bytes)
-                    .map_err(|error| Refused::new("stage", chain(&error)))?,
-            };
-            Ok::<_, Refused>((descriptor, vetted, staged))
+                descriptor::read(&bytes).map_err(|error| Refused::new("vet", error.to_string()))?;
+            let vetted = vetting::vet(&bytes, vetting::is_available)
+                .map_err(|error| Refused::new("vet", error.to_string()))?;
+            Ok::<_, Refused>((descriptor, vetted))
         })?;
+        drop(bytes);
+        for oddity in &vetted.oddities {
+            tracing::warn!(plugin = %plugin.name, "odd library: {oddity}");
+        }
         if !self.proven.lock().contains(&build_id) {
             steps
                 .run("probe", || self.probe.run(&staged.path))

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use super::event::{EventKind, Steps};
-use super::load::{Image, Loaded};
+use super::load::Loaded;
 use super::quarantine;
 use super::router::Refusal;
 use super::worker::Attempts;
@@ -36,16 +36,16 @@ impl Attempts {
         });
         let is_another = self.kept.current != Some(build_id);
         let mut steps = Steps::default();
-        let bytes = match steps.run("read", || good.map()) {
-            Ok(bytes) => bytes,
+        // Nothing is mapped yet in this process, so the kept file itself can be opened, by another name.
+        let taken = steps.run("stage", || good.stage(|kept| shared.stage.link(&plugin.name, kept)));
+        let image = match taken {
+            Ok(image) => image,
             Err(error) => {
                 tracing::warn!("cannot go on with the code of {}: {error}", plugin.name);
                 return;
             }
         };
         shared.proven.lock().insert(build_id);
-        // Nothing is mapped yet in this process, so the kept file itself can be opened, by another name.
-        let image = Image { bytes: &bytes, build_id, file: Some(&good.path) };
         let number = match shared.load(&plugin, image, &mut steps) {
             Ok(Loaded::Published { number, .. } | Loaded::Unchanged { number }) => number,
             Err(refused) => {

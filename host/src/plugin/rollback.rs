@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use super::Plugins;
 use super::event::{Event, EventKind, Steps};
 use super::generation::Generation;
-use super::load::{Image, Loaded, Refused};
+use super::load::{Loaded, Refused};
 use super::record::Plugin;
 use super::router::Refusal;
 use super::worker::Attempts;
@@ -304,9 +304,9 @@ impl Attempts {
         let good = &self.kept.goods[at];
         let origin = good.generations[0];
         let mut steps = Steps::default();
-        let bytes = steps.run("read", || good.read())?;
-        let (number, previous) = match self.shared.load(&plugin, Image::of(&bytes, good.build_id), &mut steps)
-        {
+        let stage = &self.shared.stage;
+        let image = steps.run("stage", || good.stage(|kept| stage.copy(&plugin.name, kept)))?;
+        let (number, previous) = match self.shared.load(&plugin, image, &mut steps) {
             Ok(Loaded::Published { number, previous }) => (number, previous),
             Ok(Loaded::Unchanged { .. }) => {
                 return Err(OrderError::ServesAlready {

@@ -7,16 +7,19 @@
 //!
 //! # Invariants
 //!
-//! - What was vetted, what is probed and what is opened are the same bytes: the file is read once.
+//! - What is vetted, what is probed and what is opened are the same bytes: those of the copy. The source is read
+//!   once.
 //! - The directory is this process's own (mode 0700); leftovers of an earlier one are removed at start.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::mapped_file::MappedFile;
 
 /// The staging directory.
 #[derive(Debug)]
@@ -32,28 +35,26 @@ pub struct Staged {
     pub path: PathBuf,
 }
 
+/// A library in a private file, on its way into the process.
+#[derive(Debug)]
+pub struct Image {
+    /// The file.
+    pub staged: Staged,
+    /// All that is in it. Nobody writes to it any more.
+    pub(super) bytes: MappedFile,
+    /// The id of these bytes.
+    pub build_id: BuildId,
+}
+
 /// Identity of a library's content: equal bytes, equal id.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct BuildId(u128);
 
 impl BuildId {
     /// The id of `bytes`.
-    pub fn of(bytes: &[u8]) -> BuildId {
-        BuildId(xxh3_128(bytes))
-    }
-
-    /// The id of what `content` still has to give.
-    pub(super) fn of_content(mut content: impl Read) -> io::Result<BuildId> {
-        let mut hasher = Xxh3::new();
-        let mut part = vec![0; 256 * 1024];
-        loop {
-            match content.read(&mut part) {
-                Ok(0) => return Ok(BuildId(hasher.digest128())),
-                Ok(read) => hasher.update(&part[..read]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+    #[cfg(test)]
+    pub(super) fn of(bytes: &[u8]) -> BuildId {
+        BuildId(xxhash_rust::xxh3::xxh3_128(bytes))
     }
 
     /// The id that was written as `text`.
@@ -68,14 +69,25 @@ impl std::fmt::Display for BuildId {
     }
 }
 
-/// A library could not be copied.
+/// A library could not be taken in; no file is left.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write the private copy {}", path.display())]
-pub struct StageError {
-    /// The copy.
-    pub path: PathBuf,
-    /// What the system said.
-    pub source: io::Error,
+pub enum StageError {
+    /// What was to be copied cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The library.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The copy cannot be written.
+    #[error("cannot write the private copy {}", path.display())]
+    Write {
+        /// The copy.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
 }
 
 impl Stage {
@@ -95,34 +107,71 @@ impl Stage {
         Ok(Stage { dir: fs::canonicalize(dir)?, last: AtomicU64::new(0) })
     }
 
-    /// Writes `bytes` to a fresh file named after `plugin`.
+    /// Copies `library` to a fresh file named after `plugin`; through a buffer, because whole libraries in memory
+    /// cost a page fault for each of their pages.
     ///
     /// # Errors
     ///
-    /// [`StageError`]; no file is left.
-    pub fn put(&self, plugin: &str, bytes: &[u8]) -> Result<Staged, StageError> {
+    /// [`StageError`].
+    pub fn copy(&self, plugin: &str, library: &Path) -> Result<Image, StageError> {
+        let unread = |source| StageError::Read { path: library.to_owned(), source };
+        let content = File::open(library).map_err(unread)?;
         let path = self.fresh(plugin);
-        let failed = |source| StageError { path: path.clone(), source };
-        let mut file =
-            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+        let unwritten = |source| StageError::Write { path: path.clone(), source };
+        let mut options = fs::OpenOptions::new();
+        let mut copy = options.write(true).create_new(true).mode(0o600).open(&path).map_err(unwritten)?;
         let staged = Staged { path: path.clone() };
-        file.write_all(bytes).map_err(failed)?;
-        Ok(staged)
+        let build_id = read_through(content, unread, |part| copy.write_all(part).map_err(unwritten))?;
+        let bytes = MappedFile::open(&path).map_err(unwritten)?;
+        Ok(Image { staged, bytes, build_id })
     }
 
-    /// Gives `file` a second, fresh name; `None` where the file system does not.
+    /// As [`copy`](Stage::copy), of a private file to which nobody writes and of which nothing is mapped in this
+    /// process: a second name for it is as good as a copy. (The loader would answer with what is mapped.)
     ///
-    /// To be asked only of a private file to which nobody writes, and of which nothing is mapped in this process:
-    /// the loader would answer with what is mapped.
-    pub(super) fn link(&self, plugin: &str, file: &Path) -> Option<Staged> {
+    /// # Errors
+    ///
+    /// [`StageError`].
+    pub fn link(&self, plugin: &str, library: &Path) -> Result<Image, StageError> {
         let path = self.fresh(plugin);
-        fs::hard_link(file, &path).ok().map(|()| Staged { path })
+        if fs::hard_link(library, &path).is_err() {
+            // There are file systems without.
+            return self.copy(plugin, library);
+        }
+        let staged = Staged { path };
+        let unread = |source| StageError::Read { path: library.to_owned(), source };
+        let content = File::open(&staged.path).map_err(unread)?;
+        // Read through once, so that what cannot be read is an error here and not a fault later.
+        let build_id = read_through(content, unread, |_| Ok(()))?;
+        let bytes = MappedFile::open(&staged.path).map_err(unread)?;
+        Ok(Image { staged, bytes, build_id })
     }
 
     /// A name that was never used before.
     fn fresh(&self, plugin: &str) -> PathBuf {
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         self.dir.join(format!("{plugin}-{number}.so"))
+    }
+}
+
+/// Shows `each` all parts of the content, in order; returns its id.
+fn read_through<E>(
+    mut content: impl Read,
+    unread: impl Fn(io::Error) -> E,
+    mut each: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<BuildId, E> {
+    let mut hasher = Xxh3::new();
+    let mut part = vec![0; 256 * 1024];
+    loop {
+        match content.read(&mut part) {
+            Ok(0) => return Ok(BuildId(hasher.digest128())),
+            Ok(read) => {
+                hasher.update(&part[..read]);
+                each(&part[..read])?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(unread(error)),
+        }
     }
 }
 
