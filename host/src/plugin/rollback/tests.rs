@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::super::kept::Kept;
-use super::super::stage::BuildId;
+use super::super::stage::{BuildId, Image, Stage};
 use super::*;
 
 struct Shelf {
@@ -25,13 +25,20 @@ impl Shelf {
     }
 
     fn files(&self) -> usize {
-        fs::read_dir(&self.kept.dir).unwrap().count()
+        let names = fs::read_dir(&self.kept.dir).unwrap().map(|entry| entry.unwrap().path());
+        names.filter(|path| path.is_file()).count()
     }
 
     /// What a roll-back from `current` would bring back.
     fn target(&self, current: &str, to: Option<u64>) -> Result<String, String> {
         let at = self.kept.target(&"shop".into(), id(current), to).map_err(|error| error.to_string())?;
-        Ok(String::from_utf8(self.kept.goods[at].read().unwrap()).unwrap())
+        Ok(String::from_utf8(self.staged(at).unwrap().bytes.to_vec()).unwrap())
+    }
+
+    /// The kept library at `at`, taken in.
+    fn staged(&self, at: usize) -> Result<Image, OrderError> {
+        let stage = Stage::open(&self.kept.dir.join("stage")).unwrap();
+        self.kept.goods[at].stage(|kept| stage.copy("shop", kept))
     }
 
     fn go(&mut self, current: &str, to: Option<u64>, number: u64) {
@@ -95,7 +102,7 @@ fn kept_library_that_was_changed_is_not_used() {
     let mut shelf = Shelf::new();
     shelf.keep(1, "a");
     fs::write(&shelf.kept.goods[0].path, "x").unwrap();
-    let error = shelf.kept.goods[0].read().unwrap_err().to_string();
+    let error = shelf.staged(0).unwrap_err().to_string();
     assert!(error.ends_with("cannot be used: its content has changed"), "{error}");
 }
 
