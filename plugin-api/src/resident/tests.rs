@@ -380,7 +380,10 @@ fn a_changed_definition_has_another_text_and_an_unchanged_one_the_same() {
         assert!(!layout.difference(&other).is_empty());
         seen[usize::from(is_part)] += 1;
     }
-    assert!(cfg!(miri) || seen.iter().all(|count| *count > rounds / 10), "the mutations are one-sided: {seen:?}");
+    assert!(
+        cfg!(miri) || seen.iter().all(|count| *count > rounds / 10),
+        "the mutations are one-sided: {seen:?}"
+    );
 }
 
 /// A text that was cut off or tampered with is refused, or is another layout that is closed in itself.
