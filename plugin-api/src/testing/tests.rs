@@ -1,13 +1,4 @@
 //! Facts about the host of paper, with a plugin of its own: the round trip over the boundary, without loading.
-//!
-//! These, and the others of this crate that take values by address, run under Miri, too:
-//!
-//! ```text
-//! MIRIFLAGS="-Zmiri-ignore-leaks -Zmiri-disable-isolation" \
-//!     cargo +nightly miri test -p plugin-api --lib -- testing registry::memory sync resident --test-threads 1
-//! ```
-//!
-//! (What a generation knows of its types is kept to its end, hence the leaks.)
 #![expect(
     unsafe_code,
     reason = "declares a plugin inside of plugin-api, where `plugin!` is not foreign code"

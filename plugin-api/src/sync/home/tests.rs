@@ -2,6 +2,15 @@
 //!
 //! There is one library here. A map that was left by an unmapped one is made by writing an address that nobody may
 //! read where its own is.
+//!
+//! These, the round trip over the boundary and whatever else takes values by address run under Miri, too:
+//!
+//! ```text
+//! MIRIFLAGS="-Zmiri-ignore-leaks -Zmiri-disable-isolation" \
+//!     cargo +nightly miri test -p plugin-api --lib -- testing registry::memory sync resident --test-threads 1
+//! ```
+//!
+//! (Some ten minutes. What a generation knows of its types is kept to its end, hence the leaks.)
 #![expect(unsafe_code, reason = "makes maps that point nowhere")]
 
 use std::collections::{HashMap, HashSet};
