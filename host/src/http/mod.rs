@@ -7,8 +7,9 @@
 //!
 //! Code map, in reading order: `service` (what this room asks of the plugins), `limits`, `listen`,
 //! `server` (start and shutdown), `io_thread` (accept loop and drain), `connection` (phases and
-//! their time-outs), `crowd` (how many of them), `wire` and `reject` (bytes that never became a request), `answer` (one
-//! request), `body`, `headers`, `trouble` (error pages), `request_id`, `numbers`, `workers`, `side`.
+//! their time-outs), `crowd` (how many of them), `wire` and `reject` (bytes that never became a
+//! request), `answer` (one request), `body`, `headers`, `trouble` (error pages), `request_id`,
+//! `numbers`, `workers`, `side`.
 //!
 //! It does not own plugins, generations or routes, and reads no configuration file.
 //!
