@@ -182,7 +182,7 @@ impl Outcome {
         }
         let mut down: Vec<f64> = answers
             .iter()
-            .filter(|answer| answer.begun > killed && answer.begun + answer.took < started)
+            .filter(|answer| answer.begun > killed && answer.begun < started)
             .map(|answer| answer.took.as_secs_f64() * 1000.0)
             .collect();
         down.sort_by(f64::total_cmp);
