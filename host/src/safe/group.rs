@@ -52,7 +52,7 @@ struct Queue {
     /// Weight of `waiting`.
     bytes: usize,
     is_led: bool,
-    /// Whether one of those who wait leads when patience ends. Only while nobody leads.
+    /// Whether one of those who wait leads when patience ends. Its write is in `waiting`, and nobody leads.
     is_watched: bool,
     /// How many of `waiting` nobody waits for.
     unattended: usize,
@@ -100,6 +100,8 @@ enum Turn {
     Away,
     /// Its writer sleeps, or is about to.
     Waiting,
+    /// In a batch that is being made, or was made and is about to be told.
+    Taken,
     Done(Outcome),
 }
 
@@ -136,6 +138,9 @@ impl Queue {
         let batch: Vec<Pending> = self.waiting.drain(..count).collect();
         self.bytes -= batch.iter().map(|pending| pending.write.weight()).sum::<usize>();
         self.unattended -= batch.iter().filter(|pending| pending.tell.is_some()).count();
+        for pending in &batch {
+            *pending.ticket.turn.lock() = Turn::Taken;
+        }
         batch
     }
 
@@ -152,12 +157,9 @@ impl Queue {
     }
 
     /// Takes a late write back.
-    fn give_up(&mut self, ticket: &Arc<Ticket>, is_watching: bool) -> Outcome {
+    fn take_back(&mut self, ticket: &Arc<Ticket>, is_watching: bool) {
         let place = self.waiting.iter().position(|pending| Arc::ptr_eq(&pending.ticket, ticket));
-        let Some(pending) = place.and_then(|place| self.waiting.remove(place)) else {
-            let reason = "it was still under way at the deadline".to_owned();
-            return Err(WriteError::Indeterminate { reason });
-        };
+        let Some(pending) = place.and_then(|place| self.waiting.remove(place)) else { return };
         self.bytes -= pending.write.weight();
         if is_watching {
             self.is_watched = false;
@@ -166,7 +168,6 @@ impl Queue {
         if !self.is_led && !self.is_watched {
             self.call_one();
         }
-        Err(WriteError::TimedOut)
     }
 }
 
@@ -254,7 +255,7 @@ impl Group {
                 Look::Sleep(until) => until,
             };
             let mut turn = ticket.turn.lock();
-            while matches!(*turn, Turn::Waiting) {
+            while matches!(*turn, Turn::Waiting | Turn::Taken) {
                 if ticket.changed.wait_until(&mut turn, until).timed_out() {
                     break;
                 }
@@ -266,22 +267,31 @@ impl Group {
     fn look(&self, ticket: &Arc<Ticket>, patience: &mut Option<Instant>, deadline: Instant) -> Look {
         let mut queue = self.queue.lock();
         let mut turn = ticket.turn.lock();
-        if let Turn::Done(outcome) = &*turn {
-            return Look::Done(outcome.clone());
-        }
         let now = Instant::now();
-        let may_lead = !queue.is_led && !queue.waiting.is_empty();
-        if may_lead && (queue.is_complete() || patience.is_some_and(|until| now >= until)) {
+        match &*turn {
+            Turn::Done(outcome) => return Look::Done(outcome.clone()),
+            // It is not in the queue any more, and neither leads nor watches.
+            Turn::Taken if now < deadline => {
+                *patience = None;
+                return Look::Sleep(deadline);
+            }
+            Turn::Taken => {
+                let reason = "it was still under way at the deadline".to_owned();
+                return Look::Done(Err(WriteError::Indeterminate { reason }));
+            }
+            Turn::Away | Turn::Waiting => {}
+        }
+        if !queue.is_led && (queue.is_complete() || patience.is_some_and(|until| now >= until)) {
             drop(turn);
             return Look::Lead(queue.take());
         }
         if now >= deadline {
             drop(turn);
-            return Look::Done(queue.give_up(ticket, patience.is_some()));
+            queue.take_back(ticket, patience.is_some());
+            return Look::Done(Err(WriteError::TimedOut));
         }
         *turn = Turn::Waiting;
-        if !may_lead {
-            // The write is being made, or made and about to be told; or it is somebody else's turn.
+        if queue.is_led {
             *patience = None;
             return Look::Sleep(deadline);
         }

@@ -111,6 +111,34 @@ fn write_without_a_turn_at_its_deadline_is_taken_back() {
     assert_eq!((value(&safe, "late"), value(&safe, "then")), (None, Some(b"3".to_vec())));
 }
 
+/// A write that is made, and about to be told of, is nobody's to lead or to watch over.
+#[test]
+fn writer_that_is_told_late_keeps_nobody_waiting() {
+    let safe = FakeDisk::new().safe();
+    let (begin, begun) = mpsc::channel();
+    let (end, ended) = mpsc::channel::<()>();
+    let held = safe.core.backend.hold();
+    safe.submit(changes([put("before", b"")]), |_| ()).unwrap();
+    while safe.core.group.numbers().0 > 0 || !safe.core.group.is_led() {
+        thread::yield_now();
+    }
+    // These two are the next batch; the first is told of for as long as it is wanted.
+    let tell = move |_: &_| {
+        begin.send(()).unwrap();
+        ended.recv().unwrap();
+    };
+    safe.submit(changes([put("told", b"")]), tell).unwrap();
+    let early = safe.queue(changes([put("early", b"")])).unwrap();
+    drop(held);
+    begun.recv().unwrap();
+    let later = safe.queue(changes([put("later", b"")])).unwrap();
+    let impatient = safe.wait(&early, Instant::now() + std::time::Duration::from_micros(100));
+    assert!(matches!(impatient, Err(WriteError::Indeterminate { .. })), "{impatient:?}");
+    version(safe.wait(&later, soon()));
+    end.send(()).unwrap();
+    version(safe.wait(&early, soon()));
+}
+
 #[test]
 fn queue_is_bounded() {
     let safe = FakeDisk::new().safe();
