@@ -12,7 +12,7 @@ use super::cancel::Canceller;
 use super::cells::Cells;
 use super::copy;
 use super::error::{is_broken, is_stale, query_error};
-use super::params::params as convert;
+use super::params::{for_driver, params as convert};
 use super::pooled;
 use super::prepared::{self, Prepared, Statements};
 use crate::db::interrupt::{Cancel, running};
@@ -242,29 +242,17 @@ impl Open {
         let params = convert(prepared.statement.params(), params)?;
         let mut cells = Cells::new(&prepared.plan)?;
         let mut block = prepared.plan.block();
-        let mut read = || {
-            let mut rows = self.client.query_raw(&prepared.statement, params.iter())?;
-            while let Some(row) = rows.next()? {
-                if let Err(error) = cells.write(&row, &mut block) {
-                    return Ok(Err(error));
-                }
-            }
-            Ok(Ok(()))
-        };
-        let outcome: Result<Result<(), QueryError>, postgres::Error> = read();
-        outcome.map_err(|error| self.failed(&error))??;
+        let rows = self.client.query(&prepared.statement, &for_driver(&params));
+        for row in rows.map_err(|error| self.failed(&error))? {
+            cells.write(&row, &mut block)?;
+        }
         Ok(block.finish())
     }
 
     fn affected(&mut self, prepared: &Prepared, params: &[Value<'_>]) -> Result<u64, QueryError> {
         let params = convert(prepared.statement.params(), params)?;
-        let mut run = || {
-            let mut rows = self.client.query_raw(&prepared.statement, params.iter())?;
-            while rows.next()?.is_some() {}
-            Ok(rows.rows_affected().unwrap_or(0))
-        };
-        let outcome: Result<u64, postgres::Error> = run();
-        outcome.map_err(|error| self.failed(&error))
+        let affected = self.client.execute(&prepared.statement, &for_driver(&params));
+        affected.map_err(|error| self.failed(&error))
     }
 }
 

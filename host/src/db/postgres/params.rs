@@ -40,6 +40,11 @@ pub(super) fn params<'a>(types: &[Type], values: &[Value<'a>]) -> Result<Vec<Par
     types.iter().zip(values).enumerate().map(convert).collect()
 }
 
+/// The parameters as the driver takes them.
+pub(super) fn for_driver<'p>(params: &'p [Param<'_>]) -> Vec<&'p (dyn ToSql + Sync)> {
+    params.iter().map(|param| param as &(dyn ToSql + Sync)).collect()
+}
+
 /// The parameters as text, for a statement whose types only the server knows.
 ///
 /// # Errors
