@@ -6,7 +6,8 @@
 //! # Invariants
 //!
 //! - Two blocks at most are ahead of the reader: one who stops asking stops the server.
-//! - Once the handle has been dropped, the connection takes statements again.
+//! - The connection takes other statements again once the reader has been told of the end, or has dropped the
+//!   handle; however far the thread has got.
 //! - The thread works in the request that asked: for its deadline, its transaction, its name.
 #![expect(unsafe_code, reason = "reads the boundary's views and writes through its out-pointers")]
 
@@ -29,6 +30,8 @@ use crate::tx;
 #[derive(Debug)]
 pub struct Reading {
     blocks: Mutex<Option<Receiver<Vec<u8>>>>,
+    /// The thread keeps the connection until this is gone.
+    reader: Mutex<Option<SyncSender<()>>>,
     thread: Mutex<Option<JoinHandle<Result<(), Failure>>>>,
 }
 
@@ -37,9 +40,10 @@ impl Reading {
     fn begin(target: Target, sql: String, params: OwnedArray) -> Result<Reading, Failure> {
         let (sender, receiver) = sync_channel(1);
         let (begun, has_begun) = sync_channel(1);
+        let (reader, is_read) = sync_channel(0);
         let scope = tx::current();
         let work = move || {
-            let body = || run(&target, &sql, &params, &begun, &sender);
+            let body = || run(&target, &sql, &params, &begun, sender, &is_read);
             let outcome = crate::panic::catch(|| match &scope {
                 Some(scope) => scope.run(body),
                 None => body(),
@@ -55,7 +59,11 @@ impl Reading {
         // From here on the connection is taken, and another statement is told so instead of waiting for a reader
         // who waits for it. Nothing is said where the statement could not even begin.
         let _ = has_begun.recv();
-        Ok(Reading { blocks: Mutex::new(Some(receiver)), thread: Mutex::new(Some(thread)) })
+        Ok(Reading {
+            blocks: Mutex::new(Some(receiver)),
+            reader: Mutex::new(Some(reader)),
+            thread: Mutex::new(Some(thread)),
+        })
     }
 
     /// The next block; nothing after the last one.
@@ -70,6 +78,7 @@ impl Reading {
 
     /// Waits for the statement's end, and says how it was; that is said once.
     fn end(&self) -> Result<(), Failure> {
+        *self.reader.lock() = None;
         let Some(thread) = self.thread.lock().take() else { return Ok(()) };
         thread.join().unwrap_or_else(|_| Err(Failure::new(Status::PANICKED, "the host panicked")))
     }
@@ -91,17 +100,22 @@ fn run(
     sql: &str,
     params: &OwnedArray,
     begun: &SyncSender<()>,
-    reader: &SyncSender<Vec<u8>>,
+    blocks: SyncSender<Vec<u8>>,
+    is_read: &Receiver<()>,
 ) -> Result<(), Failure> {
     let params: Vec<Value<'_>> = params.as_array().iter().collect();
-    let mut offer = |block: &[u8]| match reader.send(block.to_vec()) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(_) => ControlFlow::Break(()),
-    };
     let stream = |steady: &mut Steady| {
         // There is room for it, and it may be that nobody waits.
         let _ = begun.try_send(());
-        steady.query_each(sql, &params, &mut offer)
+        let mut offer = |block: &[u8]| match blocks.send(block.to_vec()) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        };
+        let outcome = steady.query_each(sql, &params, &mut offer);
+        drop(blocks);
+        // Nothing is ever sent: it ends when the reader does.
+        let _ = is_read.recv();
+        outcome
     };
     target.run(|lease| lease.with(stream)).map(drop)
 }

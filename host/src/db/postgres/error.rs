@@ -2,6 +2,8 @@
 
 use std::error::Error as _;
 
+use postgres::error::Severity;
+
 use crate::db::QueryError;
 
 /// The error with its causes, in one line. A database error speaks for itself.
@@ -52,7 +54,7 @@ pub(super) fn is_broken(error: &postgres::Error) -> bool {
     let code = error.code().code();
     let is_goodbye =
         matches!(code, "57P01" | "57P02" | "57P03" | "57P05" | "25P03") || code.starts_with("08");
-    is_goodbye || matches!(error.severity(), "FATAL" | "PANIC")
+    is_goodbye || matches!(error.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
 }
 
 /// Whether a prepared statement has gone stale: the server has not run anything.

@@ -26,6 +26,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use postgres::IsolationLevel;
+use postgres::error::Severity;
 
 pub(super) use self::connection::Server;
 use self::connection::{Session, words};
@@ -207,10 +208,16 @@ impl ServerStore {
                 self.commits.fetch_add(1, Ordering::Relaxed);
                 Ok(prepared.results)
             }
-            Err(error) if error.as_db_error().is_some() => Err(words(&error)),
+            Err(error) if is_refusal(&error) => Err(words(&error)),
             Err(error) => Ok(self.verdict(prepared, words(&error))),
         }
     }
+}
+
+/// Whether the server has refused the commit. A goodbye is no refusal: the driver reports one that follows an
+/// answer in the place of the answer.
+fn is_refusal(error: &postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|error| error.parsed_severity() == Some(Severity::Error))
 }
 
 impl Backend for ServerStore {
