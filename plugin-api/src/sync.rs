@@ -23,12 +23,48 @@
 //!
 //! - The types that data consists of are defined in this very file: their paths are part of layouts.
 
+/// Makes a guard of a lock show the value: for reading, and, where it says so, for changing.
+macro_rules! shows {
+    ($guard:ident: also mutably) => {
+        shows! { $guard }
+
+        impl<T: Resident> std::ops::DerefMut for $guard<'_, T> {
+            #[inline]
+            fn deref_mut(&mut self) -> &mut T {
+                self.0.value_mut()
+            }
+        }
+    };
+    ($guard:ident) => {
+        impl<T: Resident> std::ops::Deref for $guard<'_, T> {
+            type Target = T;
+
+            #[inline]
+            fn deref(&self) -> &T {
+                self.0.value()
+            }
+        }
+
+        impl<T: Resident + fmt::Debug> fmt::Debug for $guard<'_, T> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                (**self).fmt(f)
+            }
+        }
+
+        impl<T: Resident + fmt::Display> fmt::Display for $guard<'_, T> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                (**self).fmt(f)
+            }
+        }
+    };
+}
+
 mod home;
 mod mutex;
 mod rw_lock;
 
 use std::fmt;
-use std::sync::PoisonError;
+use std::sync::{PoisonError, TryLockError, TryLockResult};
 use std::time::Duration;
 
 use self::home::Homed;
@@ -53,6 +89,15 @@ pub struct Mutex<T: Resident>(std::sync::Mutex<Homed<T>>);
 #[derive(Default)]
 #[repr(transparent)]
 pub struct RwLock<T: Resident>(std::sync::RwLock<Homed<T>>);
+
+/// What was taken without waiting, if it could be. A panic of an earlier holder does not count.
+fn at_once<G>(tried: TryLockResult<G>) -> Option<G> {
+    match tried {
+        Ok(held) => Some(held),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
 
 /// Written once.
 #[derive(Default)]

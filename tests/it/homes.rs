@@ -3,7 +3,6 @@
 //! An empty map points into the library that made or emptied it. What was mapped there is out of reach once a
 //! generation is gone, so a look through such a pointer ends the process.
 
-use std::fs;
 use std::thread;
 
 use tests::host::{Launch, TestHost};
@@ -156,24 +155,6 @@ fn rebuilt(library: &[u8], build: u64) -> Vec<u8> {
     [library, format!("build {build}").as_bytes()].concat()
 }
 
-/// Libraries of plugins in this host's memory.
-fn mapped(host: &TestHost) -> usize {
-    let maps = fs::read_to_string(format!("/proc/{}/maps", host.pid())).unwrap();
-    let stage = host.state_dir().join("stage");
-    maps.lines().filter(|line| line.contains(stage.to_str().unwrap()) && line.contains(" r-xp ")).count()
-}
-
-#[track_caller]
-fn wait_unloaded(host: &TestHost, plugin: &str, generations: u64) {
-    eventually(SOON, &format!("{generations} generations of `{plugin}` to be unmapped"), || {
-        let status = host.plugin(plugin);
-        match (status.unloaded(), status.parked().as_slice()) {
-            (unloaded, []) if unloaded == generations => Ok(()),
-            (unloaded, parked) => Err(format!("{unloaded} unmapped, parked {parked:?}")),
-        }
-    });
-}
-
 /// 50 generations fill and empty the same maps by turns. Each goes before the next looks, and none is kept.
 #[test]
 fn generations_that_emptied_maps_are_unmapped_and_nothing_is_lost() {
@@ -193,14 +174,14 @@ fn generations_that_emptied_maps_are_unmapped_and_nothing_is_lost() {
         }
         host.reload("probe", |plugins| plugins.put_library("probe", &rebuilt(&library, build)));
         // With what came before out of reach, whatever is left of it would be fallen over.
-        wait_unloaded(&host, "probe", build + 1);
+        host.wait_unloaded("probe", build + 1);
         let shown = ask(&host, "/probe/show");
         let map = if sum > 0 { format!("{{\"sum\": {sum}}}") } else { "{}".to_owned() };
         assert!(shown.starts_with(&format!("{map} ")), "{build}: {shown}");
     }
     let shown = ask(&host, "/probe/show");
     assert_eq!(shown, "{} [] 0 0 {} Some(0) 0");
-    assert_eq!(mapped(&host), 1);
+    assert_eq!(host.mapped_libraries(), 1);
 }
 
 /// A call of the first generation waits while 10 newer ones come and go; a second plugin uses the same maps.
@@ -230,8 +211,8 @@ fn a_draining_call_and_a_second_plugin_meet_only_maps_of_their_own() {
         assert_eq!(ask(&host, "/other/open"), "opened");
         assert_eq!(waiting.join().unwrap(), "waited 0");
     });
-    wait_unloaded(&host, "probe", 5);
-    wait_unloaded(&host, "other", 5);
-    assert_eq!(mapped(&host), 2);
+    host.wait_unloaded("probe", 5);
+    host.wait_unloaded("other", 5);
+    assert_eq!(host.mapped_libraries(), 2);
     assert!(ask(&host, "/probe/show").starts_with("{} "));
 }

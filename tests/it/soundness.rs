@@ -3,8 +3,6 @@
 //!
 //! Each case is one that once did, or might have.
 
-use std::fs;
-
 use tests::fixture::{compile_c, repository};
 use tests::host::{Launch, TestHost};
 use tests::wait::{SOON, eventually};
@@ -73,8 +71,7 @@ fn ask(host: &TestHost, path: &str) -> String {
 /// Whether the library that was staged as this one is mapped. (Each attempt is staged once, under its number.)
 fn is_mapped(host: &TestHost, attempt: u64) -> bool {
     let library = host.state_dir().join(format!("stage/probe-{attempt}.so"));
-    let maps = fs::read_to_string(format!("/proc/{}/maps", host.pid())).unwrap();
-    maps.lines().any(|line| line.contains(library.to_str().unwrap()))
+    host.mappings().iter().any(|line| line.contains(library.to_str().unwrap()))
 }
 
 /// Waits until the library of an attempt has gone.

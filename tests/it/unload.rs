@@ -9,31 +9,11 @@ use tests::load::Load;
 use tests::stress::{Plan, run};
 use tests::wait::{SOON, eventually};
 
-/// Libraries of this host's plugins in its memory, and all its mappings.
-fn mappings(host: &TestHost) -> (usize, usize) {
-    let maps = fs::read_to_string(format!("/proc/{}/maps", host.pid())).unwrap();
-    let stage = host.state_dir().join("stage");
-    let of_plugins = |line: &&str| line.contains(stage.to_str().unwrap()) && line.contains(" r-xp ");
-    (maps.lines().filter(of_plugins).count(), maps.lines().count())
-}
-
 fn is_answered(response: &Response) -> Result<String, String> {
     match response.status {
         200 => Ok("answered".to_owned()),
         status => Err(format!("{status}: {}", response.text())),
     }
-}
-
-/// Waits until nothing of a plugin is mapped but what serves.
-#[track_caller]
-fn wait_unloaded(host: &TestHost, plugin: &str, generations: u64) {
-    eventually(SOON, &format!("{generations} generations of `{plugin}` to be unmapped"), || {
-        let status = host.plugin(plugin);
-        match (status.unloaded(), status.parked().as_slice()) {
-            (unloaded, []) if unloaded == generations => Ok(()),
-            (unloaded, parked) => Err(format!("{unloaded} unmapped, parked {parked:?}")),
-        }
-    });
 }
 
 /// 100 reloads of a plugin that leaves traces on every thread, under load on workers and I/O threads.
@@ -51,16 +31,16 @@ fn retired_generations_are_unmapped() {
         }
         assert_eq!(host.get("/shop/panic").status, 500);
         if reload == 50 {
-            wait_unloaded(&host, "shop", generation - 1);
-            settled = mappings(&host).1;
+            host.wait_unloaded("shop", generation - 1);
+            settled = host.mappings().len();
         }
     }
-    wait_unloaded(&host, "shop", 100);
+    host.wait_unloaded("shop", 100);
     for load in [blocking, inline, threads] {
         load.finish().assert_flawless();
     }
-    let (libraries, all) = mappings(&host);
-    assert_eq!(libraries, 1, "the one that serves");
+    assert_eq!(host.mapped_libraries(), 1, "the one that serves");
+    let all = host.mappings().len();
     // Stacks of workers and tombstones come, go and merge; one mapping lost per reload would show.
     assert!(all < settled + 50, "{settled} mappings after 50 reloads, {all} after 100");
 }
@@ -82,11 +62,11 @@ fn running_thread_keeps_its_generation_mapped() {
     });
     let held = |generation| (generation, vec!["1 thread started by it (`lingerer`)".to_owned()]);
     assert_eq!(host.plugin("shop").parked(), [held(1), held(2)]);
-    assert_eq!(mappings(&host).0, 3);
+    assert_eq!(host.mapped_libraries(), 3);
 
     fs::write(&gate, "").unwrap();
-    wait_unloaded(&host, "shop", 3);
-    assert_eq!(mappings(&host).0, 1);
+    host.wait_unloaded("shop", 3);
+    assert_eq!(host.mapped_libraries(), 1);
     assert_eq!(host.get("/shop/ping").text(), "a");
 }
 
@@ -97,11 +77,11 @@ fn refused_and_deleted_code_is_unmapped() {
     for fixture in ["on_load_panics", "on_load_errs"] {
         host.refuse("shop", |plugins| plugins.replace("shop", fixture));
     }
-    wait_unloaded(&host, "shop", 2);
-    assert_eq!(mappings(&host).0, 2);
+    host.wait_unloaded("shop", 2);
+    assert_eq!(host.mapped_libraries(), 2);
     assert_eq!(Client::new(host.listen()).get("/more/thread").unwrap().status, 200);
     host.plugins.remove("more");
-    eventually(SOON, "the deleted plugin to be unmapped", || match mappings(&host).0 {
+    eventually(SOON, "the deleted plugin to be unmapped", || match host.mapped_libraries() {
         1 => Ok(()),
         libraries => Err(format!("{libraries} libraries")),
     });
@@ -122,7 +102,7 @@ fn running_request_keeps_its_generation_mapped() {
     assert_eq!((parked[0].0, parked[0].1[0].as_str()), (1, "1 request in it"));
     fs::write(&gate, "").unwrap();
     assert_eq!(slow.join().unwrap().unwrap().text(), "the gate opened");
-    wait_unloaded(&host, "shop", 1);
+    host.wait_unloaded("shop", 1);
 }
 
 /// The stress command in a short form: good and bad reloads, panics, plugins that leave a thread behind.
@@ -157,8 +137,8 @@ fn executable_stack_is_refused() {
     let host = TestHost::start([("shop", "version_a")]);
     let reason = host.refuse("shop", |plugins| plugins.replace("shop", "c_plugin_execstack"));
     assert!(reason.contains("executable stack"), "{reason}");
-    let maps = fs::read_to_string(format!("/proc/{}/maps", host.pid())).unwrap();
-    assert!(maps.lines().any(|line| line.ends_with("[stack]") && line.contains(" rw-p ")), "{maps}");
+    let maps = host.mappings();
+    assert!(maps.iter().any(|line| line.ends_with("[stack]") && line.contains(" rw-p ")), "{maps:#?}");
 }
 
 /// A library that came with a plugin stays when the plugin goes: its own traces are not tracked. One that
@@ -182,9 +162,12 @@ fn library_that_a_plugin_brings_stays() {
     let host = launch.env("LD_LIBRARY_PATH", dir).start();
     host.reload("shop", |plugins| plugins.write_garbage("shop", &bytes));
     host.reload("shop", |plugins| plugins.replace("shop", "version_b"));
-    wait_unloaded(&host, "shop", 2);
-    let maps = fs::read_to_string(format!("/proc/{}/maps", host.pid())).unwrap();
-    assert!(maps.contains("/libdependency.so"), "it left with the plugin:\n{maps}");
+    host.wait_unloaded("shop", 2);
+    let maps = host.mappings();
+    assert!(
+        maps.iter().any(|line| line.ends_with("/libdependency.so")),
+        "it left with the plugin:\n{maps:#?}"
+    );
 }
 
 /// A handler that ends its process costs a thread; its generation is retired as any other, its code stays, and

@@ -58,6 +58,7 @@ impl Log {
         let (mut pid, mut lines) = self.after(self.last)?;
         if pid != self.pid && self.last != 0 {
             // Another process serves, and has begun to count anew.
+            self.last = 0;
             (pid, lines) = self.after(0)?;
         }
         self.pid = pid;

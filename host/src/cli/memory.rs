@@ -2,9 +2,9 @@
 //!
 //! glibc keeps what is freed, in the hope that it is wanted again: large blocks in its heaps, up to eight heaps
 //! for each core, pieces of every size up to 1 KiB for each thread, the stacks of threads that have ended up to
-//! 40 MiB. A process in which every reload brings and ends threads, reads a library of some megabytes and frees
-//! on one thread what another one has made fills all of these, for hours, before it stops growing. With the
-//! bounds set here it stops within the first hundred reloads, at half the memory.
+//! 40 MiB. A process in which every reload brings and ends threads and frees on one thread what another one has
+//! made fills all of these before it stops growing. With the bounds set here they are full after the first
+//! hundreds of reloads, and hold less.
 //!
 //! # Invariants
 //!

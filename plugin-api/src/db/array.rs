@@ -23,7 +23,7 @@ use crate::db::{FromValue, ToValue, Value};
 /// Bytes before the first element.
 const HEAD: usize = 8;
 /// How deep arrays may lie in each other. PostgreSQL's limit is 6.
-const DEEPEST: usize = 8;
+pub(super) const DEEPEST: usize = 8;
 
 /// An array of a database, borrowed from its row.
 ///

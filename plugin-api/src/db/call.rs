@@ -46,15 +46,13 @@ pub(super) fn query(
     params: &[&dyn ToValue],
 ) -> Result<Rows, QueryError> {
     let (host, db) = db()?;
-    let params = parameters(params)?;
-    let params = views(&params);
-    let statement = statement(flags, sql, &params);
     let mut bytes = Vec::new();
-    collect(&mut bytes, |rows, error| {
-        // SAFETY: the table's own `ctx`; the statement's views borrow from `sql` and from what `params`
-        // borrows; `rows` and `error` are valid during the call.
-        unsafe { (db.query)(host.ctx, conn.id(), &statement, rows, error) }
-    })?;
+    prepared(flags, sql, params, |statement| {
+        collect(&mut bytes, |rows, error| {
+            // SAFETY: the table's own `ctx`; statement, `rows` and `error` are valid during the call.
+            unsafe { (db.query)(host.ctx, conn.id(), statement, rows, error) }
+        })
+    })??;
     let block = Block::parse(bytes).map_err(|error| QueryError::Host { message: error.to_string() })?;
     Ok(Rows::from(block))
 }
@@ -66,14 +64,13 @@ pub(super) fn execute(
     params: &[&dyn ToValue],
 ) -> Result<u64, QueryError> {
     let (host, db) = db()?;
-    let params = parameters(params)?;
-    let params = views(&params);
-    let statement = statement(flags, sql, &params);
     let mut affected = 0;
-    call(|error| {
-        // SAFETY: as in `query`; `affected` is writable during the call.
-        unsafe { (db.execute)(host.ctx, conn.id(), &statement, &mut affected, error) }
-    })?;
+    prepared(flags, sql, params, |statement| {
+        call(|error| {
+            // SAFETY: as in `query`; `affected` is writable during the call.
+            unsafe { (db.execute)(host.ctx, conn.id(), statement, &mut affected, error) }
+        })
+    })??;
     Ok(affected)
 }
 
@@ -108,23 +105,20 @@ pub(super) fn step(conn: &Owned, step: Step) -> Result<(), CallError> {
 
 /// Runs `body` with a statement and its parameters as views that are valid for its call.
 pub(super) fn prepared<T>(
+    flags: u64,
     sql: &str,
     params: &[&dyn ToValue],
     body: impl FnOnce(&StatementView) -> T,
 ) -> Result<T, QueryError> {
     let params = parameters(params)?;
-    let params = views(&params);
-    Ok(body(&statement(0, sql, &params)))
-}
-
-fn statement(flags: u64, sql: &str, params: &[ValueView]) -> StatementView {
-    StatementView {
+    let params: Vec<ValueView> = params.iter().map(|param| view(param.as_value())).collect();
+    Ok(body(&StatementView {
         size: size_of::<StatementView>(),
         sql: StrView::new(sql),
         params: params.as_ptr(),
         param_count: params.len(),
         flags,
-    }
+    }))
 }
 
 /// The parameters as values, some of which are made for it.
@@ -133,11 +127,6 @@ fn parameters<'a>(params: &[&'a dyn ToValue]) -> Result<Vec<Parameter<'a>>, Quer
         (**param).to_value().map_err(|error| QueryError::parameter(index, &error))
     };
     params.iter().enumerate().map(parameter).collect()
-}
-
-/// The parameters as views that borrow from them.
-fn views(params: &[Parameter<'_>]) -> Vec<ValueView> {
-    params.iter().map(|param| view(param.as_value())).collect()
 }
 
 fn view(value: Value<'_>) -> ValueView {

@@ -28,6 +28,7 @@
 use std::fmt;
 
 use crate::abi::{VALUE_ARRAY, VALUE_BOOL, VALUE_BYTES, VALUE_FLOAT, VALUE_INT, VALUE_NULL, VALUE_TEXT};
+use crate::db::array::DEEPEST;
 use crate::db::{Array, Value};
 
 /// Version of the format.
@@ -36,8 +37,6 @@ const VERSION: u32 = 1;
 const HEADER: usize = 24;
 /// Bytes of a column's entry, and of a cell.
 pub(super) const ENTRY: usize = 16;
-/// How deep arrays may lie in a cell.
-const LEVELS: usize = 8;
 
 /// Writes a block. Columns first, then rows.
 #[derive(Debug, Default)]
@@ -254,7 +253,7 @@ impl Block {
     }
 
     fn value_at(&self, at: usize) -> Option<Value<'_>> {
-        decode(&self.bytes, at, self.bytes.get(self.heap_at..)?, LEVELS)
+        decode(&self.bytes, at, self.bytes.get(self.heap_at..)?, DEEPEST)
     }
 
     fn heap(&self, offset: u64, len: u32) -> Option<&[u8]> {

@@ -131,7 +131,7 @@ pub(super) fn query_each<E: From<QueryError>, F: FnMut(&[u8]) -> Result<(), E>>(
     let (host, stream) = stream().map_err(QueryError::from)?;
     let mut side = Side::<F, E>::new(take_block);
     let sink = sink_of(&mut side);
-    let outcome = prepared(sql, params, |statement| {
+    let outcome = prepared(0, sql, params, |statement| {
         call(|error| {
             // SAFETY: the table's own `ctx`; statement, sink and error are valid during the call, and so is
             // the side that `sink` leads to, which nobody else uses meanwhile.
@@ -154,7 +154,7 @@ fn rows() -> Result<(&'static HostTable, &'static StreamTable), CallError> {
 pub(super) fn rows_open(conn: &Owned, sql: &str, params: &[&dyn ToValue]) -> Result<Owned, QueryError> {
     let (host, stream) = rows()?;
     let mut id = HandleId::NONE;
-    prepared(sql, params, |statement| {
+    prepared(0, sql, params, |statement| {
         call(|error| {
             // SAFETY: the table's own `ctx`; statement, `id` and `error` are valid during the call.
             unsafe { (stream.rows_open)(host.ctx, conn.id(), statement, &mut id, error) }

@@ -86,6 +86,12 @@ impl<T: Resident> Homed<T> {
         unsafe { ptr::read(&raw const homed.value) }
     }
 
+    /// The value, for the only owner.
+    pub(super) fn get_mut(&mut self) -> &mut T {
+        self.take();
+        &mut self.value
+    }
+
     /// Makes it this library's, which is about to change it.
     #[inline]
     pub(super) fn take(&mut self) {

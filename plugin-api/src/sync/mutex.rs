@@ -1,11 +1,10 @@
 //! The lock with one holder: how it is taken and given up.
 
 use std::fmt;
-use std::ops::{Deref, DerefMut};
-use std::sync::{PoisonError, TryLockError};
+use std::sync::PoisonError;
 
-use super::Mutex;
 use super::home::Homed;
+use super::{Mutex, at_once};
 use crate::resident::Resident;
 
 /// The value of a [`Mutex`], which is unlocked by its drop.
@@ -26,18 +25,12 @@ impl<T: Resident> Mutex<T> {
 
     /// Takes it if nobody holds it.
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        match self.0.try_lock() {
-            Ok(held) => Some(MutexGuard::taken(held)),
-            Err(TryLockError::Poisoned(poisoned)) => Some(MutexGuard::taken(poisoned.into_inner())),
-            Err(TryLockError::WouldBlock) => None,
-        }
+        at_once(self.0.try_lock()).map(MutexGuard::taken)
     }
 
     /// The value; nobody can hold the lock.
     pub fn get_mut(&mut self) -> &mut T {
-        let homed = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
-        homed.take();
-        homed.value_mut()
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner).get_mut()
     }
 
     /// The value, without its lock.
@@ -55,33 +48,7 @@ impl<'m, T: Resident> MutexGuard<'m, T> {
     }
 }
 
-impl<T: Resident> Deref for MutexGuard<'_, T> {
-    type Target = T;
-
-    #[inline]
-    fn deref(&self) -> &T {
-        self.0.value()
-    }
-}
-
-impl<T: Resident> DerefMut for MutexGuard<'_, T> {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut T {
-        self.0.value_mut()
-    }
-}
-
-impl<T: Resident + fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
-    }
-}
-
-impl<T: Resident + fmt::Display> fmt::Display for MutexGuard<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
-    }
-}
+shows! { MutexGuard: also mutably }
 
 impl<T: Resident + fmt::Debug> fmt::Debug for Mutex<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

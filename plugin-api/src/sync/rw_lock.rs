@@ -1,11 +1,10 @@
 //! The lock with many readers or one writer: how it is taken and given up.
 
 use std::fmt;
-use std::ops::{Deref, DerefMut};
-use std::sync::{PoisonError, TryLockError};
+use std::sync::PoisonError;
 
-use super::RwLock;
 use super::home::Homed;
+use super::{RwLock, at_once};
 use crate::resident::Resident;
 
 /// The value of a [`RwLock`], for reading; given up by its drop.
@@ -43,9 +42,7 @@ impl<T: Resident> RwLock<T> {
 
     /// The value; nobody can hold the lock.
     pub fn get_mut(&mut self) -> &mut T {
-        let homed = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
-        homed.take();
-        homed.value_mut()
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner).get_mut()
     }
 
     /// The value, without its lock.
@@ -55,69 +52,31 @@ impl<T: Resident> RwLock<T> {
 
     #[cold]
     fn settle_and_read(&self) -> RwLockReadGuard<'_, T> {
-        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        held.settle();
-        // Without a gap in which somebody else could write.
-        RwLockReadGuard(std::sync::RwLockWriteGuard::downgrade(held))
+        RwLockReadGuard::settled(self.0.write().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Reads if that is possible at once.
     fn try_read(&self) -> Option<RwLockReadGuard<'_, T>> {
-        let held = match self.0.try_read() {
-            Ok(held) => held,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
+        let held = at_once(self.0.try_read())?;
         if held.is_readable() {
             return Some(RwLockReadGuard(held));
         }
         drop(held);
-        let mut held = match self.0.try_write() {
-            Ok(held) => held,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
+        at_once(self.0.try_write()).map(RwLockReadGuard::settled)
+    }
+}
+
+impl<'l, T: Resident> RwLockReadGuard<'l, T> {
+    /// Of a lock that has just been taken by a writer, who reads on.
+    fn settled(mut held: std::sync::RwLockWriteGuard<'l, Homed<T>>) -> RwLockReadGuard<'l, T> {
         held.settle();
-        Some(RwLockReadGuard(std::sync::RwLockWriteGuard::downgrade(held)))
+        // Without a gap in which somebody else could write.
+        RwLockReadGuard(std::sync::RwLockWriteGuard::downgrade(held))
     }
 }
 
-impl<T: Resident> Deref for RwLockReadGuard<'_, T> {
-    type Target = T;
-
-    #[inline]
-    fn deref(&self) -> &T {
-        self.0.value()
-    }
-}
-
-impl<T: Resident> Deref for RwLockWriteGuard<'_, T> {
-    type Target = T;
-
-    #[inline]
-    fn deref(&self) -> &T {
-        self.0.value()
-    }
-}
-
-impl<T: Resident> DerefMut for RwLockWriteGuard<'_, T> {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut T {
-        self.0.value_mut()
-    }
-}
-
-impl<T: Resident + fmt::Debug> fmt::Debug for RwLockReadGuard<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
-    }
-}
-
-impl<T: Resident + fmt::Debug> fmt::Debug for RwLockWriteGuard<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
-    }
-}
+shows! { RwLockReadGuard }
+shows! { RwLockWriteGuard: also mutably }
 
 impl<T: Resident + fmt::Debug> fmt::Debug for RwLock<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

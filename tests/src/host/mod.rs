@@ -198,6 +198,30 @@ impl TestHost {
         })
     }
 
+    /// Waits until so many generations of a plugin are unmapped, and nothing of it is mapped but what serves.
+    #[track_caller]
+    pub fn wait_unloaded(&self, plugin: &str, generations: u64) {
+        eventually(SOON, &format!("{generations} generations of `{plugin}` to be unmapped"), || {
+            let status = self.plugin(plugin);
+            match (status.unloaded(), status.parked().as_slice()) {
+                (unloaded, []) if unloaded == generations => Ok(()),
+                (unloaded, parked) => Err(format!("{unloaded} unmapped, parked {parked:?}")),
+            }
+        });
+    }
+
+    /// What its process has mapped, as the system writes it: a line for each mapping.
+    pub fn mappings(&self) -> Vec<String> {
+        let maps = fs::read_to_string(format!("/proc/{}/maps", self.pid())).expect("the process runs");
+        maps.lines().map(str::to_owned).collect()
+    }
+
+    /// How many libraries of plugins are in the memory of its process.
+    pub fn mapped_libraries(&self) -> usize {
+        let stage = self.state_dir().join("stage").display().to_string();
+        self.mappings().iter().filter(|line| line.contains(&stage) && line.contains(" r-xp ")).count()
+    }
+
     /// Changes files and waits for the outcome that this has for the plugin.
     #[track_caller]
     fn outcome(&self, plugin: &str, change: impl FnOnce(&PluginsDir), kinds: &[&str]) -> Event {

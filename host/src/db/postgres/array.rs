@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use plugin_api::db::{Array, ArrayBuf, OwnedArray};
 use postgres_types::Type;
 
-use super::params::{number_text, param};
+use super::params::{hex, number_text, param};
 use crate::db::{QueryError, Value};
 
 /// PostgreSQL's own limit of dimensions.
@@ -98,7 +98,7 @@ fn write(number: usize, ty: Option<&Type>, array: Array<'_>, out: &mut String) -
             Value::Bytes(bytes) => {
                 // Two backslashes for one, as within every pair of quotes.
                 out.push_str("\"\\\\x");
-                bytes.iter().for_each(|byte| push(out, format_args!("{byte:02x}")));
+                hex(bytes, out);
                 out.push('"');
             }
             Value::Array(inner) => write(number, ty, inner, out)?,

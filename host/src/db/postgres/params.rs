@@ -59,12 +59,9 @@ pub(super) fn as_text<'a>(values: &[Value<'a>]) -> Result<Vec<Param<'a>>, QueryE
             Value::Float(value) => Param::Printed(number_text(value)),
             Value::Text(text) => Param::Text(text),
             Value::Bytes(bytes) => {
-                let mut hex = "\\x".to_owned();
-                // Writing to a `String` cannot fail.
-                for byte in bytes {
-                    let _ = write!(hex, "{byte:02x}");
-                }
-                Param::Printed(hex)
+                let mut text = "\\x".to_owned();
+                hex(bytes, &mut text);
+                Param::Printed(text)
             }
             Value::Array(array) => Param::Printed(array::text(index + 1, None, array)?),
         })
@@ -128,6 +125,14 @@ fn float(value: f64, ty: &Type) -> Option<Result<Param<'static>, OutOfRange>> {
         _ => return None,
     };
     Some(param.ok_or(OutOfRange))
+}
+
+/// Two digits for each byte.
+pub(super) fn hex(bytes: &[u8], out: &mut String) {
+    for byte in bytes {
+        // Writing to a `String` cannot fail.
+        let _ = write!(out, "{byte:02x}");
+    }
 }
 
 /// PostgreSQL spells infinity out.
