@@ -176,7 +176,7 @@ impl PluginRoute {
             params: &self.matched.params,
             headers: &request.headers,
             body: &request.body,
-            remote: request.remote,
+            remote: &request.remote,
             deadline: request.deadline,
         };
         let (outcome, gates) = invoke::handle(&generation.library, self.matched.route(), &invocation);

@@ -5,10 +5,12 @@
 //! - Every request gets a response with its id, whatever the handler does.
 //! - A route is dropped, and its generation unpinned, before the response is sent.
 //! - An inline handler costs no timer and no hand-off.
+//! - Jobs that are enqueued are announced: by a [`WakeUp`] that is dropped, whatever becomes of the request.
 
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -19,7 +21,7 @@ use tokio::sync::oneshot;
 use tracing::Level;
 
 use super::body::{self, BodyError, Outgoing};
-use super::connection::Flight;
+use super::connection::{Flight, Thread};
 use super::crowd::Crowd;
 use super::headers::{complete, own_the_connection, sign};
 use super::limits::{Limits, size};
@@ -159,8 +161,8 @@ impl<S: Service> Front<S> {
         };
         let Parts { method, uri, headers, version, .. } = parts;
         let id = Arc::clone(&id.text);
-        let mut incoming =
-            Incoming { id, method, uri, headers, body, remote: flight.0.remote, scope: None, deadline: None };
+        let remote = Arc::clone(&flight.0.remote);
+        let mut incoming = Incoming { id, method, uri, headers, body, remote, scope: None, deadline: None };
         if route.is_inline() {
             let reply = run(&route, &incoming);
             let must_tell = is_traced
@@ -168,6 +170,9 @@ impl<S: Service> Front<S> {
                 || !matches!(reply, Reply::Response(_) | Reply::HttpError(_));
             let origin = must_tell.then(|| Origin::of(&route));
             drop(route);
+            if !matches!(reply, Reply::Gated { .. }) {
+                return conclude(reply, &incoming.method, &incoming.id, origin);
+            }
             let deadline = Instant::now().checked_add(self.limits.handler_timeout);
             return match (settled(reply, deadline).await, origin) {
                 (Some(reply), origin) => conclude(reply, &incoming.method, &incoming.id, origin),
@@ -209,10 +214,11 @@ impl<S: Service> Front<S> {
             drop(lease.take());
             afterwards(Box::new(move || send(answers.take(), reply)));
         });
-        let ticket = match self.workers.submit(&account, job) {
+        let ticket = match self.workers.enqueue(&account, job) {
             Ok(ticket) => ticket,
             Err(refused) => return self.not_taken(refused, &account, origin),
         };
+        WakeUp::soon(&self.workers, waiting.thread());
         let reply = match waiting.answer(&mut answer, deadline).await {
             Some(reply) => reply,
             None => match self.workers.give_up(&ticket) {
@@ -325,6 +331,31 @@ fn timed_out(what: &str, summary: &str, reason: String, id: &str, origin: Origin
     let mut trouble = Trouble::new(StatusCode::GATEWAY_TIMEOUT, summary);
     trouble.reason = Some(reason);
     Outcome { response: Err(trouble), origin: Some(origin) }
+}
+
+/// Wakes a worker for the jobs of one pass of an I/O thread over what is to be done.
+struct WakeUp {
+    workers: Workers,
+    thread: Arc<Thread>,
+}
+
+impl WakeUp {
+    /// Has a worker woken when this thread has been through all that is to be done now, and so maybe brought more
+    /// jobs. Were it woken at once, it would often be done and asleep again before the next job comes.
+    fn soon(workers: &Workers, thread: &Arc<Thread>) {
+        if !thread.is_waking.swap(true, Relaxed) {
+            let this = WakeUp { workers: workers.clone(), thread: Arc::clone(thread) };
+            // The runtime's queue is first come, first served. When it ends, this is dropped there as well.
+            tokio::spawn(async move { drop(this) });
+        }
+    }
+}
+
+impl Drop for WakeUp {
+    fn drop(&mut self) {
+        self.thread.is_waking.store(false, Relaxed);
+        self.workers.wake();
+    }
 }
 
 /// Tells who waits for a handler what came of it. After the deadline nobody does.

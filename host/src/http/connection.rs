@@ -47,7 +47,8 @@ pub(super) enum Phase {
 /// One open connection.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) remote: SocketAddr,
+    /// The client's address, written once for all its requests.
+    pub(super) remote: Arc<str>,
     pub(super) thread: Arc<Thread>,
     /// Whether it is one too many, and is to be told so.
     pub(super) is_surplus: bool,
@@ -210,6 +211,8 @@ pub(super) struct Thread {
     clock: AtomicU64,
     started: Instant,
     draining: AtomicBool,
+    /// Whether a worker is going to be woken for the jobs that come from here.
+    pub(super) is_waking: AtomicBool,
     connections: Mutex<HashMap<u64, Arc<Connection>>>,
     next: AtomicU64,
 }
@@ -221,6 +224,7 @@ impl Thread {
             clock: AtomicU64::new(0),
             started: Instant::now(),
             draining: AtomicBool::new(false),
+            is_waking: AtomicBool::new(false),
             connections: Mutex::default(),
             next: AtomicU64::new(0),
         }
@@ -234,7 +238,7 @@ impl Thread {
     pub(super) fn admit(self: &Arc<Self>, remote: SocketAddr, is_surplus: bool) -> Admitted {
         let now = self.read_clock();
         let connection = Arc::new(Connection {
-            remote,
+            remote: remote.to_string().into(),
             thread: Arc::clone(self),
             is_surplus,
             number: self.next.fetch_add(1, Relaxed),

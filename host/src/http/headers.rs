@@ -15,15 +15,16 @@ const MAX_HEADER_REASON: usize = 300;
 
 /// Framing and connection are the server's business; a handler's word on them could break both.
 pub(super) fn own_the_connection(headers: &mut HeaderMap, method: &Method) {
-    if headers.is_empty() {
+    let ours = [CONNECTION, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, CONTENT_LENGTH];
+    // To compare names costs less than to look each of ours up, and next to no handler sets one.
+    if !headers.keys().any(|name| ours.contains(name)) {
         return;
     }
-    for name in [CONNECTION, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE] {
-        headers.remove(name);
-    }
-    // A handler that answers HEAD itself may know a length without having a body.
-    if method != Method::HEAD {
-        headers.remove(CONTENT_LENGTH);
+    for name in ours {
+        // A handler that answers HEAD itself may know a length without having a body.
+        if name != CONTENT_LENGTH || method != Method::HEAD {
+            headers.remove(name);
+        }
     }
 }
 

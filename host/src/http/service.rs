@@ -4,7 +4,6 @@
 //! how a handler is loaded.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -117,8 +116,8 @@ pub struct Incoming {
     pub headers: HeaderMap,
     /// The whole body, within the configured limit.
     pub body: Bytes,
-    /// The client's address.
-    pub remote: SocketAddr,
+    /// The client's address and port.
+    pub remote: Arc<str>,
     /// Where its database transactions are; `None` for inline handlers.
     pub scope: Option<Arc<Scope>>,
     /// When the client gets a 504; `None` for inline handlers and when there is no limit.

@@ -12,7 +12,7 @@ use http::header::CONNECTION;
 use http::{HeaderMap, Version};
 use tokio::sync::oneshot;
 
-use super::connection::Connection;
+use super::connection::{Connection, Thread};
 use crate::tx::{Reason, Scope};
 
 /// How long beyond its deadline a request waits for the commit that is under way.
@@ -43,6 +43,11 @@ impl<'a> Waiting<'a> {
             connection.want(Some(Arc::clone(&scope)));
         }
         Waiting { scope, connection, has_answer: false }
+    }
+
+    /// The I/O thread that answers.
+    pub(super) fn thread(&self) -> &Arc<Thread> {
+        &self.connection.thread
     }
 
     /// Where the request's transactions are.

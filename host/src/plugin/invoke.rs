@@ -8,7 +8,6 @@
 #![expect(unsafe_code, reason = "calls into libraries")]
 
 use std::ffi::c_void;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -45,8 +44,8 @@ pub struct Invocation<'a> {
     pub headers: &'a HeaderMap,
     /// Body.
     pub body: &'a [u8],
-    /// The client's address.
-    pub remote: SocketAddr,
+    /// The client's address and port.
+    pub remote: &'a str,
     /// When the client is answered without us.
     pub deadline: Option<Instant>,
 }
@@ -97,7 +96,6 @@ pub fn handle(library: &Library, route: &Route, request: &Invocation<'_>) -> (Ou
             value: BytesView::new(value.as_bytes()),
         })
         .collect();
-    let remote = request.remote.to_string();
     let left = request.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     let view = RequestView {
         size: size_of::<RequestView>(),
@@ -111,7 +109,7 @@ pub fn handle(library: &Library, route: &Route, request: &Invocation<'_>) -> (Ou
         headers: headers.as_ptr(),
         header_count: headers.len(),
         body: BytesView::new(request.body),
-        remote: StrView::new(&remote),
+        remote: StrView::new(request.remote),
         // A deadline that has just passed is one nanosecond, since zero means none.
         deadline_ns: left.map_or(0, |left| u64::try_from(left.as_nanos()).unwrap_or(u64::MAX).max(1)),
     };

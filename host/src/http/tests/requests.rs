@@ -1,5 +1,6 @@
 //! Requests that are well-formed, and how each can end.
 
+use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -31,7 +32,8 @@ fn handler_sees_the_request_as_sent() {
             assert!(request.deadline.is_some());
             let kind = request.headers["content-type"].to_str().unwrap();
             let body = std::str::from_utf8(&request.body).unwrap();
-            ok(format!("{} {} {kind} {body} {}", request.method, request.uri, request.remote.ip()))
+            let client: SocketAddr = request.remote.parse().unwrap();
+            ok(format!("{} {} {kind} {body} {}", request.method, request.uri, client.ip()))
         })
         .start(Limits::default());
     let mut client = Client::connect(server.address());

@@ -1,6 +1,7 @@
 //! The worker pool by itself.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -43,15 +44,20 @@ impl Gate {
     }
 
     fn submit(&self, workers: &Workers, account: &Arc<Account>) -> Result<Arc<Ticket>, Refused> {
-        workers.submit(account, self.job())
+        submit(workers, account, self.job())
     }
+}
+
+/// Brings one job.
+fn submit(workers: &Workers, account: &Arc<Account>, job: Job) -> Result<Arc<Ticket>, Refused> {
+    workers.enqueue(account, job).inspect(|_| workers.wake())
 }
 
 /// Submits a job that says its thread's name.
 fn name_of_worker(workers: &Workers, account: &Arc<Account>) -> String {
     let (send, receive) = mpsc::channel();
     let job = Box::new(move || send.send(std::thread::current().name().unwrap().to_owned()).unwrap());
-    assert!(workers.submit(account, job).is_ok());
+    assert!(submit(workers, account, job).is_ok());
     receive.recv_timeout(PATIENCE).unwrap()
 }
 
@@ -76,6 +82,60 @@ fn the_warmest_worker_is_woken_first() {
     }
 }
 
+/// Workers wake each other: however many jobs block, each of the others is begun.
+#[test]
+fn all_idle_workers_are_awake_when_jobs_block() {
+    let (workers, account) = (Workers::fixed(limits(8, 0)), account());
+    for _ in 0..100 {
+        let gate = Gate::new();
+        let (send, begun) = mpsc::channel();
+        for _ in 0..8 {
+            let (send, wait) = (send.clone(), gate.job());
+            let job = Box::new(move || {
+                send.send(()).unwrap();
+                wait();
+            });
+            assert!(submit(&workers, &account, job).is_ok());
+        }
+        assert_eq!(gate.submit(&workers, &account).unwrap_err(), Refused::Full);
+        for number in 0..8 {
+            begun.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{number} of 8 begun: {workers:?}"));
+        }
+        drop(gate);
+        settle(&workers, |numbers| numbers.busy == 0);
+    }
+}
+
+/// Jobs that come and are given up from all sides are begun once or never, and nothing stays booked.
+#[test]
+fn jobs_given_up_at_any_moment_are_run_or_dropped() {
+    let limits = WorkerLimits { late: 64, ..limits(4, 64) };
+    let (workers, account) = (Workers::fixed(limits), account());
+    let ran = Arc::new(AtomicUsize::new(0));
+    let given_up = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for round in 0..500 {
+                    let ran = Arc::clone(&ran);
+                    let job = Box::new(move || {
+                        ran.fetch_add(1, Relaxed);
+                    });
+                    let ticket = submit(&workers, &account, job).expect("16 at most wait");
+                    if round % 2 == 0 && workers.give_up(&ticket) == GivenUp::Waiting {
+                        given_up.fetch_add(1, Relaxed);
+                    }
+                    settle(&workers, |numbers| numbers.queued < 4 && numbers.late == 0);
+                }
+            });
+        }
+    });
+    settle(&workers, |numbers| (numbers.busy, numbers.queued, numbers.late) == (0, 0, 0));
+    assert_eq!(ran.load(Relaxed) + given_up.load(Relaxed), 2_000);
+    assert_eq!(workers.numbers().threads, 4);
+    assert_eq!(workers.stop(Instant::now() + PATIENCE), 0);
+}
+
 #[test]
 fn threads_grow_on_demand_then_jobs_queue_then_are_refused() {
     let (workers, account, gate) = (Workers::new(limits(2, 1)), account(), Gate::new());
@@ -87,13 +147,13 @@ fn threads_grow_on_demand_then_jobs_queue_then_are_refused() {
 
     drop(gate);
     assert_eq!(workers.stop(Instant::now() + PATIENCE), 0);
-    assert_eq!(workers.submit(&account, Box::new(|| ())).unwrap_err(), Refused::Stopping);
+    assert_eq!(submit(&workers, &account, Box::new(|| ())).unwrap_err(), Refused::Stopping);
 }
 
 #[test]
 fn panicking_job_leaves_its_worker_alive() {
     let (workers, account) = (Workers::new(limits(1, 8)), account());
-    assert!(workers.submit(&account, Box::new(|| panic!("a bad job"))).is_ok());
+    assert!(submit(&workers, &account, Box::new(|| panic!("a bad job"))).is_ok());
     assert_eq!(name_of_worker(&workers, &account), "worker-0");
     assert_eq!(workers.numbers().threads, 1);
 }
@@ -104,7 +164,7 @@ fn stop_finishes_what_is_queued_and_counts_what_hangs() {
     let (send, receive) = mpsc::channel();
     for n in 0..5 {
         let send = send.clone();
-        assert!(workers.submit(&account, Box::new(move || send.send(n).unwrap())).is_ok());
+        assert!(submit(&workers, &account, Box::new(move || send.send(n).unwrap())).is_ok());
     }
     assert_eq!(workers.stop(Instant::now() + PATIENCE), 0);
     assert_eq!(receive.try_iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
@@ -151,7 +211,7 @@ fn given_up_job_is_replaced_and_its_thread_comes_back() {
     assert_eq!(workers.give_up(&second), GivenUp::Running);
     assert_eq!((workers.numbers().threads, workers.numbers().late), (0, 2));
     assert_eq!(workers.give_up(&third), GivenUp::Waiting, "no third one is begun");
-    assert_eq!(workers.submit(&account, Box::new(|| ())).unwrap_err(), Refused::Late);
+    assert_eq!(submit(&workers, &account, Box::new(|| ())).unwrap_err(), Refused::Late);
     let other = Account::of(Arc::clone(account.share()));
     assert!(!name_of_worker(&workers, &other).is_empty(), "newer code of the same share is served");
 
@@ -168,7 +228,7 @@ fn job_that_waited_too_long_never_runs() {
     let (workers, account, gate) = (Workers::new(limits(1, 1)), account(), Gate::new());
     assert!(gate.submit(&workers, &account).is_ok());
     let (send, ran) = mpsc::channel();
-    let waiting = workers.submit(&account, Box::new(move || send.send(()).unwrap())).unwrap();
+    let waiting = submit(&workers, &account, Box::new(move || send.send(()).unwrap())).unwrap();
     assert_eq!(workers.give_up(&waiting), GivenUp::Waiting);
     assert_eq!((workers.numbers().queued, account.missed()), (0, 0));
     assert!(gate.submit(&workers, &account).is_ok(), "its place is free");

@@ -1,15 +1,19 @@
 //! The worker threads that run blocking handlers.
 //!
-//! A job goes to the worker that became idle last, because its stack and caches are warm and the
-//! others can sleep on. Measured against a first-in-first-out channel this halves the CPU time per
-//! request. It owns threads and jobs; it knows nothing of HTTP, and of whose a job is no more than
-//! the [`Account`] that it is booked on.
+//! To wake a thread costs more than most handlers do. So whoever brings jobs wakes once for all that it brings, and
+//! one idle worker is woken at a time, the one that became idle last, whose stack and caches are warm; when it has
+//! found a job and there is another one, it wakes the next worker. Jobs that are short are done by few workers that
+//! are awake anyway, and behind jobs that block all workers are awake within moments. (tokio's scheduler wakes its
+//! threads one by one too.) The room owns threads and jobs; it knows nothing of HTTP, and of whose a job is no more
+//! than the [`Account`] that it is booked on.
 //!
 //! # Invariants
 //!
-//! - A job waits only while no worker is idle and no further one may be started, or while its share
-//!   has as many threads as it may.
-//! - `submit` never waits: the lines are bounded, and what does not fit is turned away.
+//! - A job waits in line only while no worker is idle and no further one may be started, or while its share
+//!   has as many threads as it may. Else it is ready: booked, with an idle worker or the woken one to spare for it.
+//! - While a job is ready, a worker has been woken and has not looked yet, or whoever brought the job is about to
+//!   wake one.
+//! - `enqueue` never waits: the lines are bounded, and what does not fit is turned away.
 //! - A job that is given up does not count as a thread: another one may take its place. There are never
 //!   more of these than the limit and the threads of their share together.
 //! - A panic in a job ends the job, never the worker.
@@ -20,6 +24,8 @@ mod line;
 mod thread;
 mod ticket;
 
+use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -61,7 +67,7 @@ pub struct WorkerNumbers {
     pub threads: usize,
     /// Most threads there may be.
     pub max_threads: usize,
-    /// Threads running a job that is not late.
+    /// Threads running a job that is not late, or about to.
     pub busy: usize,
     /// Jobs waiting for a thread.
     pub queued: usize,
@@ -103,6 +109,10 @@ struct Shared {
 struct State {
     /// Idle workers; the warmest is last.
     idle: Vec<Arc<Slot>>,
+    /// Whether a worker that was idle has been woken and has not looked yet.
+    waking: bool,
+    /// Jobs that are booked and that the next worker which looks begins.
+    ready: VecDeque<Task>,
     lines: Lines,
     /// Idle and busy threads.
     threads: usize,
@@ -112,7 +122,7 @@ struct State {
     started: usize,
     refused: u64,
     stopping: bool,
-    /// Whether the last `submit` was refused, so that an overload is logged once and not per request.
+    /// Whether the last job was refused, so that an overload is logged once and not per request.
     overloaded: bool,
 }
 
@@ -128,6 +138,8 @@ impl Workers {
         let limits = WorkerLimits { threads: limits.threads.max(1), ..limits };
         let state = State {
             idle: Vec::with_capacity(limits.threads),
+            waking: false,
+            ready: VecDeque::new(),
             lines: Lines::default(),
             threads: 0,
             busy: 0,
@@ -155,14 +167,15 @@ impl Workers {
         workers
     }
 
-    /// Runs `job` on a worker, now or as soon as its share may have one. The ticket is for giving it up.
+    /// Has `job` run on a worker, as soon as its share may have one, once [`Workers::wake`] is called, which the
+    /// caller owes. The ticket is for giving it up.
     ///
     /// # Errors
     ///
     /// [`Refused`]; the job was dropped.
-    pub fn submit(&self, account: &Arc<Account>, job: Job) -> Result<Arc<Ticket>, Refused> {
+    pub fn enqueue(&self, account: &Arc<Account>, job: Job) -> Result<Arc<Ticket>, Refused> {
         let ticket = Ticket::new(Arc::clone(account));
-        let task = Task { job, ticket: Arc::clone(&ticket) };
+        let mut task = Task { job, ticket: Arc::clone(&ticket) };
         let limits = &self.shared.limits;
         let mut state = self.shared.state.lock();
         if state.stopping {
@@ -171,18 +184,11 @@ impl Workers {
         if account.is_full(limits.late) {
             return Err(state.refuse(Refused::Late));
         }
-        let mut task = task;
         if account.share().may_run(limits.threads.saturating_sub(state.busy)) {
             state.begin(&task);
-            if let Some(slot) = state.idle.pop() {
-                drop(state);
-                slot.hand(Next::Run(task));
-                return Ok(ticket);
-            }
-            match start(&self.shared, &mut state, Next::Run(task)) {
+            match self.shared.place(&mut state, task) {
                 Ok(()) => return Ok(ticket),
                 Err((unstarted, _)) => {
-                    let Next::Run(unstarted) = unstarted else { unreachable!("it was a job") };
                     state.end(&unstarted);
                     task = unstarted;
                 }
@@ -203,6 +209,12 @@ impl Workers {
         Err(refused)
     }
 
+    /// Wakes a worker, if one is needed for what was enqueued.
+    pub fn wake(&self) {
+        let woken = self.shared.state.lock().wake();
+        woken.inspect(|slot| slot.hand(Next::Look));
+    }
+
     /// Says that nobody waits for a job any more. One that has not begun never will; one that runs is late
     /// from now on, and its thread is replaced.
     pub fn give_up(&self, ticket: &Arc<Ticket>) -> GivenUp {
@@ -210,7 +222,12 @@ impl Workers {
         match ticket.stage() {
             Stage::Waiting => {
                 ticket.set(Stage::Done);
-                let task = state.lines.remove(ticket);
+                let task = state.lines.remove(ticket).or_else(|| {
+                    let task = state.unready(ticket);
+                    self.shared.top_up(&mut state);
+                    self.shared.tell_if_quiet(&state);
+                    task
+                });
                 drop(state);
                 // Outside the lock: a job's captures are somebody else's code.
                 drop(task);
@@ -255,8 +272,12 @@ impl Workers {
                 break;
             }
         }
+        let mut unrun = state.lines.take();
+        while let Some(task) = state.ready.pop_front() {
+            state.end(&task);
+            unrun.push(task);
+        }
         let still_busy = state.busy;
-        let unrun = state.lines.take();
         let idle = std::mem::take(&mut state.idle);
         drop(state);
         // Dropped outside the lock: a job's captures are somebody else's code.
@@ -278,18 +299,54 @@ impl State {
         refused
     }
 
-    /// Books a job that is about to run.
+    /// Books a job that a thread is found for now.
     fn begin(&mut self, task: &Task) {
         self.busy += 1;
-        task.ticket.set(Stage::Running);
         task.ticket.account.share().begin();
     }
 
     /// Takes that back.
     fn end(&mut self, task: &Task) {
         self.busy -= 1;
-        task.ticket.set(Stage::Waiting);
         task.ticket.account.share().end();
+    }
+
+    /// What a worker does for which there is nothing to do.
+    fn rest(&mut self, slot: &Arc<Slot>) -> After {
+        if self.stopping {
+            self.threads -= 1;
+            return After::End;
+        }
+        self.idle.push(Arc::clone(slot));
+        After::Rest
+    }
+
+    /// Whether a worker is idle, or has just been woken, that no job is ready for.
+    fn has_spare(&self) -> bool {
+        self.idle.len() + usize::from(self.waking) > self.ready.len()
+    }
+
+    /// The worker to be woken for the jobs that are ready, unless one is on its way.
+    fn wake(&mut self) -> Option<Arc<Slot>> {
+        if self.waking || self.ready.is_empty() {
+            return None;
+        }
+        let slot = self.idle.pop()?;
+        self.waking = true;
+        Some(slot)
+    }
+
+    /// Takes the next job that is ready, to be run now.
+    fn take_ready(&mut self) -> Option<Task> {
+        self.ready.pop_front().inspect(|task| task.ticket.set(Stage::Running))
+    }
+
+    /// Takes the job of this ticket, which nobody wants any more, from those that are ready.
+    fn unready(&mut self, ticket: &Arc<Ticket>) -> Option<Task> {
+        let at = self.ready.iter().position(|task| Arc::ptr_eq(&task.ticket, ticket))?;
+        let task = self.ready.remove(at)?;
+        self.end(&task);
+        Some(task)
     }
 }
 
@@ -303,20 +360,49 @@ impl Shared {
         Some(task)
     }
 
-    /// Gives jobs that wait to idle workers and new ones, as far as they may run.
+    /// Finds a thread for a job that is booked: a new one, or one that the caller is to wake.
+    ///
+    /// # Errors
+    ///
+    /// The system's, with the job, when it takes a new thread and there is none.
+    fn place(self: &Arc<Self>, state: &mut State, task: Task) -> Result<(), (Task, io::Error)> {
+        if state.has_spare() {
+            state.ready.push_back(task);
+            return Ok(());
+        }
+        task.ticket.set(Stage::Running);
+        match start(self, state, Next::Run(task)) {
+            Ok(()) => Ok(()),
+            Err((Next::Run(task), error)) => {
+                task.ticket.set(Stage::Waiting);
+                Err((task, error))
+            }
+            Err(_) => unreachable!("it was a job"),
+        }
+    }
+
+    /// Finds threads for the jobs in line, as far as they may run.
     fn top_up(self: &Arc<Self>, state: &mut State) {
         while let Some(task) = self.next(state) {
-            if let Some(slot) = state.idle.pop() {
-                slot.hand(Next::Run(task));
-                continue;
-            }
-            if let Err((Next::Run(task), error)) = start(self, state, Next::Run(task)) {
+            if let Err((task, error)) = self.place(state, task) {
                 tracing::warn!(%error, "could not replace a worker thread; going on with fewer");
                 state.end(&task);
                 state.lines.push(task);
-                return;
+                break;
             }
         }
+        state.wake().inspect(|slot| slot.hand(Next::Look));
+    }
+
+    /// What a worker does that was idle and has been woken.
+    fn look(&self, slot: &Arc<Slot>) -> After {
+        let mut state = self.state.lock();
+        state.waking = false;
+        let Some(task) = state.take_ready() else { return state.rest(slot) };
+        let woken = state.wake();
+        drop(state);
+        woken.inspect(|slot| slot.hand(Next::Look));
+        After::Run(task)
     }
 
     /// Books the end of a worker's job, and says what it does next.
@@ -336,20 +422,22 @@ impl Shared {
             state.busy -= 1;
         }
         ticket.set(Stage::Done);
-        if let Some(task) = self.next(&mut state) {
+        let next = state.take_ready();
+        let next = next.or_else(|| self.next(&mut state).inspect(|task| task.ticket.set(Stage::Running)));
+        if let Some(task) = next {
             // A share that may have more threads than before is served now and not at its next end.
             self.top_up(&mut state);
             return After::Run(task);
         }
+        self.tell_if_quiet(&state);
+        state.rest(slot)
+    }
+
+    /// Tells who waits for the end when no job has a thread any more.
+    fn tell_if_quiet(&self, state: &State) {
         if state.busy == 0 {
             self.quiet.notify_all();
         }
-        if state.stopping {
-            state.threads -= 1;
-            return After::End;
-        }
-        state.idle.push(Arc::clone(slot));
-        After::Rest
     }
 }
 

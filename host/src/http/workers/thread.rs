@@ -21,6 +21,8 @@ pub(super) struct Slot {
 pub(super) enum Next {
     #[default]
     Wait,
+    /// There may be a job for it.
+    Look,
     Run(Task),
     End,
 }
@@ -45,7 +47,14 @@ fn tell() {
     }
 }
 
-/// What a worker does after a job.
+/// What an idle worker finds in its slot.
+enum Found {
+    Job(Task),
+    Sign,
+    End,
+}
+
+/// What a worker does after a job, or when it has looked for one.
 pub(super) enum After {
     Run(Task),
     Rest,
@@ -87,7 +96,16 @@ fn work(shared: &Arc<Shared>, slot: &Arc<Slot>) {
             slot.nudge();
         }
     });
-    while let Some(mut task) = slot.wait() {
+    loop {
+        let mut task = match slot.wait() {
+            Found::Job(task) => task,
+            Found::Sign => match shared.look(slot) {
+                After::Run(task) => task,
+                After::Rest => continue,
+                After::End => return,
+            },
+            Found::End => break,
+        };
         loop {
             let Task { job, ticket } = task;
             run(job);
@@ -127,15 +145,16 @@ impl Slot {
         self.wake.notify_one();
     }
 
-    /// The next job, or `None` at the end.
-    fn wait(&self) -> Option<Task> {
+    /// Waits for something to be handed.
+    fn wait(&self) -> Found {
         let mut next = self.next.lock();
         loop {
             match std::mem::take(&mut *next) {
                 Next::Wait if pins::is_due() => MutexGuard::unlocked(&mut next, pins::drain_if_due),
                 Next::Wait => self.wake.wait(&mut next),
-                Next::Run(task) => return Some(task),
-                Next::End => return None,
+                Next::Look => return Found::Sign,
+                Next::Run(task) => return Found::Job(task),
+                Next::End => return Found::End,
             }
         }
     }
