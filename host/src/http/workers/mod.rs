@@ -15,13 +15,15 @@
 //! - A panic in a job ends the job, never the worker.
 //! - Who waits for a job is told when its worker is free again: one who asks again and again uses one thread.
 //! - A worker that is nudged drains what it keeps of retired code, at once or after its job.
+//! - Workers that nobody needs for a while end, the coldest first; so a burst leaves no threads behind for good,
+//!   each with its stacks. Who goes idle and comes back pays nothing for that: no worker waits by the clock.
 
 mod line;
 mod thread;
 mod ticket;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -31,6 +33,9 @@ use self::thread::{After, Next, Slot, start};
 use self::ticket::Stage;
 pub use self::ticket::Ticket;
 use crate::share::Account;
+
+/// After so long without need a worker may end.
+pub(super) const REST: Duration = Duration::from_secs(60);
 
 /// Something to run on a worker.
 pub type Job = Box<dyn FnOnce() + Send>;
@@ -95,6 +100,8 @@ pub enum GivenUp {
 
 struct Shared {
     limits: WorkerLimits,
+    /// Whether all threads stay, however long they are idle.
+    is_fixed: bool,
     state: Mutex<State>,
     /// Signalled when the last busy worker finds nothing to do.
     quiet: Condvar,
@@ -103,6 +110,9 @@ struct Shared {
 struct State {
     /// Idle workers; the warmest is last.
     idle: Vec<Arc<Slot>>,
+    /// The fewest that were idle at one time since `looked_at`: so many were not needed.
+    spare: usize,
+    looked_at: Instant,
     lines: Lines,
     /// Idle and busy threads.
     threads: usize,
@@ -125,9 +135,15 @@ struct Task {
 impl Workers {
     /// A pool whose threads are started on demand.
     pub fn new(limits: WorkerLimits) -> Self {
+        Self::with(limits, false)
+    }
+
+    fn with(limits: WorkerLimits, is_fixed: bool) -> Self {
         let limits = WorkerLimits { threads: limits.threads.max(1), ..limits };
         let state = State {
             idle: Vec::with_capacity(limits.threads),
+            spare: 0,
+            looked_at: Instant::now(),
             lines: Lines::default(),
             threads: 0,
             busy: 0,
@@ -137,13 +153,13 @@ impl Workers {
             stopping: false,
             overloaded: false,
         };
-        let shared = Arc::new(Shared { limits, state: Mutex::new(state), quiet: Condvar::new() });
+        let shared = Arc::new(Shared { limits, is_fixed, state: Mutex::new(state), quiet: Condvar::new() });
         Self { _end: Arc::new(EndOnDrop(Arc::clone(&shared))), shared }
     }
 
-    /// A pool whose threads are all started now.
+    /// A pool whose threads are all started now, and stay.
     pub fn fixed(limits: WorkerLimits) -> Self {
-        let workers = Self::new(limits);
+        let workers = Self::with(limits, true);
         for _ in 0..workers.shared.limits.threads {
             let mut state = workers.shared.state.lock();
             if let Err((_, error)) = start(&workers.shared, &mut state, Next::Wait) {
@@ -174,7 +190,7 @@ impl Workers {
         let mut task = task;
         if account.share().may_run(limits.threads.saturating_sub(state.busy)) {
             state.begin(&task);
-            if let Some(slot) = state.idle.pop() {
+            if let Some(slot) = state.wake() {
                 drop(state);
                 slot.hand(Next::Run(task));
                 return Ok(ticket);
@@ -230,6 +246,26 @@ impl Workers {
         }
     }
 
+    /// Ends the workers that were not needed since the last look, if that was [`REST`] ago; one always stays.
+    /// To be called now and then, also while nothing happens for as long as there [are any](Workers::has_spare).
+    pub(super) fn end_spare(&self, now: Instant) {
+        let mut state = self.shared.state.lock();
+        if self.shared.is_fixed || now.saturating_duration_since(state.looked_at) < REST {
+            return;
+        }
+        let spare = state.spare.min(state.idle.len().saturating_sub(1));
+        let ended: Vec<_> = state.idle.drain(..spare).collect();
+        state.threads -= ended.len();
+        (state.spare, state.looked_at) = (state.idle.len(), now);
+        drop(state);
+        ended.iter().for_each(|slot| slot.hand(Next::End));
+    }
+
+    /// Whether there are idle workers that may end.
+    pub(super) fn has_spare(&self) -> bool {
+        !self.shared.is_fixed && self.shared.state.lock().idle.len() > 1
+    }
+
     /// How the workers are doing now.
     pub fn numbers(&self) -> WorkerNumbers {
         let state = self.shared.state.lock();
@@ -258,6 +294,7 @@ impl Workers {
         let still_busy = state.busy;
         let unrun = state.lines.take();
         let idle = std::mem::take(&mut state.idle);
+        state.threads -= idle.len();
         drop(state);
         // Dropped outside the lock: a job's captures are somebody else's code.
         drop(unrun);
@@ -273,6 +310,13 @@ impl std::fmt::Debug for Workers {
 }
 
 impl State {
+    /// Takes the warmest of the idle workers.
+    fn wake(&mut self) -> Option<Arc<Slot>> {
+        let slot = self.idle.pop();
+        self.spare = self.spare.min(self.idle.len());
+        slot
+    }
+
     fn refuse(&mut self, refused: Refused) -> Refused {
         self.refused += 1;
         refused
@@ -306,7 +350,7 @@ impl Shared {
     /// Gives jobs that wait to idle workers and new ones, as far as they may run.
     fn top_up(self: &Arc<Self>, state: &mut State) {
         while let Some(task) = self.next(state) {
-            if let Some(slot) = state.idle.pop() {
+            if let Some(slot) = state.wake() {
                 slot.hand(Next::Run(task));
                 continue;
             }
@@ -361,6 +405,7 @@ impl Drop for EndOnDrop {
         let mut state = self.0.state.lock();
         state.stopping = true;
         let idle = std::mem::take(&mut state.idle);
+        state.threads -= idle.len();
         drop(state);
         idle.iter().for_each(|slot| slot.hand(Next::End));
     }

@@ -78,7 +78,7 @@ pub(super) fn start(
     }
 }
 
-/// A worker's life.
+/// A worker's life. That it ends is booked by whoever decides so.
 fn work(shared: &Arc<Shared>, slot: &Arc<Slot>) {
     let _drain = pins::DrainOnDrop;
     let nudged = Arc::downgrade(slot);
@@ -105,7 +105,6 @@ fn work(shared: &Arc<Shared>, slot: &Arc<Slot>) {
             }
         }
     }
-    shared.state.lock().threads -= 1;
 }
 
 fn run(job: Job) {
