@@ -82,9 +82,9 @@ fn put(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// Sets the log of this process up: each line goes to the terminal, and is kept in `recent`. A second call
-/// changes nothing.
-pub(super) fn install(terminal: &Arc<Terminal>, level: LevelFilter, recent: Arc<RecentLog>) {
+/// Sets the log of this process up: each line goes to the terminal, and is kept in `recent`, if there is anybody
+/// to ask for it. A second call changes nothing.
+pub(super) fn install(terminal: &Arc<Terminal>, level: LevelFilter, recent: Option<Arc<RecentLog>>) {
     let format = Format { has_colours: terminal.has_colours, has_date: !terminal.is_terminal };
     let log = Log { terminal: Arc::clone(terminal), format, recent };
     let log = log.with_filter(filter_fn(move |of| is_wanted(of, level)).with_max_level_hint(level));
@@ -103,7 +103,7 @@ fn is_wanted(of: &Metadata<'_>, level: LevelFilter) -> bool {
 struct Log {
     terminal: Arc<Terminal>,
     format: Format,
-    recent: Arc<RecentLog>,
+    recent: Option<Arc<RecentLog>>,
 }
 
 impl<S: Subscriber> Layer<S> for Log {
@@ -116,7 +116,9 @@ impl<S: Subscriber> Layer<S> for Log {
         };
         event.record(&mut Parts(&mut line));
         self.terminal.lines(&self.format.line(&line));
-        self.recent.push(line);
+        if let Some(recent) = &self.recent {
+            recent.push(line);
+        }
     }
 }
 

@@ -54,7 +54,7 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
 fn supervise(args: &RunArgs) -> Result<ExitCode, CliError> {
     let settings = settings(args)?;
     let sockets = Sockets::bind(&settings.host)?;
-    install(&Terminal::stderr(), settings.log.0, Arc::default());
+    install(&Terminal::stderr(), settings.log.0, None);
     let mut words = std::env::args_os();
     let supervisor = Supervisor {
         name: words.next().unwrap_or_else(|| "host".into()),
@@ -113,7 +113,7 @@ fn host(args: &RunArgs, supervised: Option<(&mut Handover, &Line)>) -> Result<Ex
     record_crashes(recorder).map_err(CliError::system("set up signal handling"))?;
     survive_ends();
     let terminal = Terminal::stderr();
-    install(&terminal, settings.log.0, Arc::clone(&config.log));
+    install(&terminal, settings.log.0, Some(Arc::clone(&config.log)));
     let screen = Screen::new(Arc::clone(&terminal), args.quiet);
     let started = Host::start_on(config.clone(), sockets, screen);
     if started.is_err() {

@@ -112,7 +112,10 @@ impl<S: Service> IoThread<S> {
                     tracing::warn!(%error, "cannot accept connections for the moment");
                     tokio::time::sleep(ACCEPT_REST).await;
                 }
-                Event::Tick => self.state().sweep(&self.front.limits, tick),
+                Event::Tick => {
+                    self.state().sweep(&self.front.limits, tick);
+                    self.front.workers.end_spare(Instant::now());
+                }
             }
         };
         if let Ok(listener) = listener.into_std() {
@@ -124,13 +127,14 @@ impl<S: Service> IoThread<S> {
 
     /// What happens next; without a `listener` nothing is accepted.
     async fn next_event(&mut self, listener: Option<&TcpListener>, ticks: &mut Interval) -> Event {
-        let is_alone = self.state().counters.connections.load(Ordering::Relaxed) == 0;
+        let is_alone =
+            self.state().counters.connections.load(Ordering::Relaxed) == 0 && !self.front.workers.has_spare();
         poll_fn(|cx| {
             if let Poll::Ready(command) = self.inbox.poll_recv(cx) {
                 return Poll::Ready(Event::Command(command));
             }
             // Before accepting, so that a flood of clients cannot switch the time-outs off. An idle server
-            // sleeps: without a connection there is nothing to time out.
+            // sleeps: without a connection and without spare workers there is nothing to time out.
             if !is_alone && ticks.poll_tick(cx).is_ready() {
                 return Poll::Ready(Event::Tick);
             }

@@ -5,11 +5,11 @@
 //!
 //! # Invariants
 //!
-//! - At most [`KEPT`] of them, so the process's mappings do not grow with the number of reloads.
+//! - [`KEPT`] of them from the first on, so the process's mappings do not grow with the number of reloads.
 #![expect(unsafe_code, reason = "maps and unmaps address ranges")]
 
 use std::collections::VecDeque;
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
 use std::ops::Range;
 use std::ptr;
 use std::sync::Mutex;
@@ -18,6 +18,8 @@ use super::code::lock;
 
 /// How many of the newest are kept.
 const KEPT: usize = 32;
+/// The smallest page; a larger one would make a call fail, and there would be no tombstone.
+const PAGE: usize = 4096;
 
 static BURIED: Mutex<VecDeque<Tombstone>> = Mutex::new(VecDeque::new());
 
@@ -26,23 +28,30 @@ struct Tombstone {
     len: usize,
 }
 
+impl Tombstone {
+    /// Makes a free range inaccessible; at `wanted` as far as `flags` say so, else anywhere.
+    fn map(wanted: *mut c_void, len: usize, flags: c_int) -> Option<Tombstone> {
+        // Shared, though with nobody: private ones that lie side by side become one mapping, and the number of
+        // the process's mappings, by which an operator sees a leak, would go up and down with where libraries fall.
+        let flags = flags | libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a fresh anonymous mapping that replaces nothing: no caller passes `MAP_FIXED`.
+        let found = unsafe { libc::mmap(wanted, len, libc::PROT_NONE, flags, -1, 0) };
+        (found != libc::MAP_FAILED).then_some(Tombstone { start: found as usize, len })
+    }
+}
+
 /// Makes a range that has just been unmapped inaccessible. Does nothing where another mapping was faster.
 pub fn bury(range: &Range<usize>) {
-    // The smallest page; a larger one would make the call fail, and there would be no tombstone.
-    const PAGE: usize = 4096;
     let start = range.start / PAGE * PAGE;
     let len = range.end.next_multiple_of(PAGE) - start;
-    // Shared, though with nobody: private ones that lie side by side become one mapping, and the number of the
-    // process's mappings, by which an operator sees a leak, would go up and down with where libraries fall.
-    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
     let wanted = ptr::without_provenance_mut::<c_void>(start);
-    // SAFETY: a fresh anonymous mapping that replaces nothing.
-    let found = unsafe { libc::mmap(wanted, len, libc::PROT_NONE, flags, -1, 0) };
-    if found == libc::MAP_FAILED {
-        return;
-    }
+    let Some(tombstone) = Tombstone::map(wanted, len, libc::MAP_FIXED_NOREPLACE) else { return };
     let mut buried = lock(&BURIED);
-    buried.push_back(Tombstone { start: found as usize, len });
+    if buried.is_empty() {
+        // Single pages hold the places of those to come, so that the first reloads do not look like a leak.
+        buried.extend((1..KEPT).filter_map(|_| Tombstone::map(ptr::null_mut(), PAGE, 0)));
+    }
+    buried.push_back(tombstone);
     if buried.len() > KEPT
         && let Some(oldest) = buried.pop_front()
     {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::http::Workers;
-use crate::http::workers::{GivenUp, Job, Refused, Ticket, WorkerLimits};
+use crate::http::workers::{GivenUp, Job, REST, Refused, Ticket, WorkerLimits};
 use crate::share::{Account, Shares};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -235,4 +235,38 @@ fn job_that_waited_too_long_never_runs() {
     drop(gate);
     assert_eq!(workers.stop(Instant::now() + PATIENCE), 0);
     assert!(ran.recv().is_err(), "it was dropped without running");
+}
+
+/// What a burst has started ends when it was not needed for a while; the warmest stays, and a fixed pool stays
+/// as it is.
+#[test]
+fn spare_workers_end_and_the_warmest_stays() {
+    let (workers, account, gate) = (Workers::new(limits(4, 0)), account(), Gate::new());
+    assert!((0..4).all(|_| gate.submit(&workers, &account).is_ok()));
+    assert!(!workers.has_spare(), "all are busy");
+    drop(gate);
+    settle(&workers, |numbers| numbers.busy == 0);
+    let begun = Instant::now();
+    workers.end_spare(begun);
+    workers.end_spare(begun + REST);
+    assert_eq!(
+        (workers.numbers().threads, workers.has_spare()),
+        (4, true),
+        "all were needed since the start"
+    );
+
+    let warmest = name_of_worker(&workers, &account);
+    settle(&workers, |numbers| numbers.busy == 0);
+    workers.end_spare(begun + 2 * REST - Duration::from_millis(1));
+    assert_eq!(workers.numbers().threads, 4, "too early");
+    workers.end_spare(begun + 2 * REST);
+    assert_eq!((workers.numbers().threads, workers.has_spare()), (1, false));
+    assert_eq!(name_of_worker(&workers, &account), warmest);
+    settle(&workers, |numbers| numbers.busy == 0);
+    workers.end_spare(begun + 4 * REST);
+    assert_eq!(workers.numbers().threads, 1, "one always stays");
+
+    let fixed = Workers::fixed(limits(3, 0));
+    fixed.end_spare(begun + 10 * REST);
+    assert_eq!((fixed.numbers().threads, fixed.has_spare()), (3, false));
 }

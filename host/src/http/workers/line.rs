@@ -10,7 +10,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::{Task, Ticket};
+use super::Ticket;
+use super::state::Task;
 use crate::share::Account;
 
 /// All lines.

@@ -19,24 +19,28 @@
 //! - A panic in a job ends the job, never the worker.
 //! - Who waits for a job is told when its worker is free again: one who asks again and again uses one thread.
 //! - A worker that is nudged drains what it keeps of retired code, at once or after its job.
+//! - Workers that nobody needs for a while end, the coldest first; so a burst leaves no threads behind for good,
+//!   each with its stacks. Who goes idle and comes back pays nothing for that: no worker waits by the clock.
 
 mod line;
+mod state;
 mod thread;
 mod ticket;
 
-use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use self::line::Lines;
+use self::state::{Shared, State, Task};
 pub(super) use self::thread::afterwards;
-use self::thread::{After, Next, Slot, start};
+use self::thread::{Next, start};
 use self::ticket::Stage;
 pub use self::ticket::Ticket;
 use crate::share::Account;
+
+/// After so long without need a worker may end.
+pub(super) const REST: Duration = Duration::from_secs(60);
 
 /// Something to run on a worker.
 pub type Job = Box<dyn FnOnce() + Send>;
@@ -99,63 +103,22 @@ pub enum GivenUp {
     Ended,
 }
 
-struct Shared {
-    limits: WorkerLimits,
-    state: Mutex<State>,
-    /// Signalled when the last busy worker finds nothing to do.
-    quiet: Condvar,
-}
-
-struct State {
-    /// Idle workers; the warmest is last.
-    idle: Vec<Arc<Slot>>,
-    /// Whether a worker that was idle has been woken and has not looked yet.
-    waking: bool,
-    /// Jobs that are booked and that the next worker which looks begins.
-    ready: VecDeque<Task>,
-    lines: Lines,
-    /// Idle and busy threads.
-    threads: usize,
-    busy: usize,
-    late: usize,
-    /// Threads ever started, for their names.
-    started: usize,
-    refused: u64,
-    stopping: bool,
-    /// Whether the last job was refused, so that an overload is logged once and not per request.
-    overloaded: bool,
-}
-
-/// A job with its ticket.
-struct Task {
-    job: Job,
-    ticket: Arc<Ticket>,
-}
-
 impl Workers {
     /// A pool whose threads are started on demand.
     pub fn new(limits: WorkerLimits) -> Self {
+        Self::with(limits, false)
+    }
+
+    fn with(limits: WorkerLimits, is_fixed: bool) -> Self {
         let limits = WorkerLimits { threads: limits.threads.max(1), ..limits };
-        let state = State {
-            idle: Vec::with_capacity(limits.threads),
-            waking: false,
-            ready: VecDeque::new(),
-            lines: Lines::default(),
-            threads: 0,
-            busy: 0,
-            late: 0,
-            started: 0,
-            refused: 0,
-            stopping: false,
-            overloaded: false,
-        };
-        let shared = Arc::new(Shared { limits, state: Mutex::new(state), quiet: Condvar::new() });
+        let state = Mutex::new(State::new(limits.threads));
+        let shared = Arc::new(Shared { limits, is_fixed, state, quiet: Condvar::new() });
         Self { _end: Arc::new(EndOnDrop(Arc::clone(&shared))), shared }
     }
 
-    /// A pool whose threads are all started now.
+    /// A pool whose threads are all started now, and stay.
     pub fn fixed(limits: WorkerLimits) -> Self {
-        let workers = Self::new(limits);
+        let workers = Self::with(limits, true);
         for _ in 0..workers.shared.limits.threads {
             let mut state = workers.shared.state.lock();
             if let Err((_, error)) = start(&workers.shared, &mut state, Next::Wait) {
@@ -247,6 +210,26 @@ impl Workers {
         }
     }
 
+    /// Ends the workers that were not needed since the last look, if that was [`REST`] ago; one always stays.
+    /// To be called now and then, also while nothing happens for as long as there [are any](Workers::has_spare).
+    pub(super) fn end_spare(&self, now: Instant) {
+        let mut state = self.shared.state.lock();
+        if self.shared.is_fixed || now.saturating_duration_since(state.looked_at) < REST {
+            return;
+        }
+        let spare = state.spare.min(state.unneeded()).min(state.idle.len().saturating_sub(1));
+        let ended: Vec<_> = state.idle.drain(..spare).collect();
+        state.threads -= ended.len();
+        (state.spare, state.looked_at) = (state.unneeded(), now);
+        drop(state);
+        ended.iter().for_each(|slot| slot.hand(Next::End));
+    }
+
+    /// Whether there are idle workers that may end.
+    pub(super) fn has_spare(&self) -> bool {
+        !self.shared.is_fixed && self.shared.state.lock().idle.len() > 1
+    }
+
     /// How the workers are doing now.
     pub fn numbers(&self) -> WorkerNumbers {
         let state = self.shared.state.lock();
@@ -279,6 +262,7 @@ impl Workers {
         }
         let still_busy = state.busy;
         let idle = std::mem::take(&mut state.idle);
+        state.threads -= idle.len();
         drop(state);
         // Dropped outside the lock: a job's captures are somebody else's code.
         drop(unrun);
@@ -293,154 +277,6 @@ impl std::fmt::Debug for Workers {
     }
 }
 
-impl State {
-    fn refuse(&mut self, refused: Refused) -> Refused {
-        self.refused += 1;
-        refused
-    }
-
-    /// Books a job that a thread is found for now.
-    fn begin(&mut self, task: &Task) {
-        self.busy += 1;
-        task.ticket.account.share().begin();
-    }
-
-    /// Takes that back.
-    fn end(&mut self, task: &Task) {
-        self.busy -= 1;
-        task.ticket.account.share().end();
-    }
-
-    /// What a worker does for which there is nothing to do.
-    fn rest(&mut self, slot: &Arc<Slot>) -> After {
-        if self.stopping {
-            self.threads -= 1;
-            return After::End;
-        }
-        self.idle.push(Arc::clone(slot));
-        After::Rest
-    }
-
-    /// Whether a worker is idle, or has just been woken, that no job is ready for.
-    fn has_spare(&self) -> bool {
-        self.idle.len() + usize::from(self.waking) > self.ready.len()
-    }
-
-    /// The worker to be woken for the jobs that are ready, unless one is on its way.
-    fn wake(&mut self) -> Option<Arc<Slot>> {
-        if self.waking || self.ready.is_empty() {
-            return None;
-        }
-        let slot = self.idle.pop()?;
-        self.waking = true;
-        Some(slot)
-    }
-
-    /// Takes the next job that is ready, to be run now.
-    fn take_ready(&mut self) -> Option<Task> {
-        self.ready.pop_front().inspect(|task| task.ticket.set(Stage::Running))
-    }
-
-    /// Takes the job of this ticket, which nobody wants any more, from those that are ready.
-    fn unready(&mut self, ticket: &Arc<Ticket>) -> Option<Task> {
-        let at = self.ready.iter().position(|task| Arc::ptr_eq(&task.ticket, ticket))?;
-        let task = self.ready.remove(at)?;
-        self.end(&task);
-        Some(task)
-    }
-}
-
-impl Shared {
-    /// The next job that may run, booked.
-    fn next(&self, state: &mut State) -> Option<Task> {
-        let free = self.limits.threads.saturating_sub(state.busy);
-        let task = state.lines.pop(free, self.limits.late)?;
-        state.overloaded = false;
-        state.begin(&task);
-        Some(task)
-    }
-
-    /// Finds a thread for a job that is booked: a new one, or one that the caller is to wake.
-    ///
-    /// # Errors
-    ///
-    /// The system's, with the job, when it takes a new thread and there is none.
-    fn place(self: &Arc<Self>, state: &mut State, task: Task) -> Result<(), (Task, io::Error)> {
-        if state.has_spare() {
-            state.ready.push_back(task);
-            return Ok(());
-        }
-        task.ticket.set(Stage::Running);
-        match start(self, state, Next::Run(task)) {
-            Ok(()) => Ok(()),
-            Err((Next::Run(task), error)) => {
-                task.ticket.set(Stage::Waiting);
-                Err((task, error))
-            }
-            Err(_) => unreachable!("it was a job"),
-        }
-    }
-
-    /// Finds threads for the jobs in line, as far as they may run.
-    fn top_up(self: &Arc<Self>, state: &mut State) {
-        while let Some(task) = self.next(state) {
-            if let Err((task, error)) = self.place(state, task) {
-                tracing::warn!(%error, "could not replace a worker thread; going on with fewer");
-                state.end(&task);
-                state.lines.push(task);
-                break;
-            }
-        }
-        state.wake().inspect(|slot| slot.hand(Next::Look));
-    }
-
-    /// What a worker does that was idle and has been woken.
-    fn look(&self, slot: &Arc<Slot>) -> After {
-        let mut state = self.state.lock();
-        state.waking = false;
-        let Some(task) = state.take_ready() else { return state.rest(slot) };
-        let woken = state.wake();
-        drop(state);
-        woken.inspect(|slot| slot.hand(Next::Look));
-        After::Run(task)
-    }
-
-    /// Books the end of a worker's job, and says what it does next.
-    fn after(self: &Arc<Self>, ticket: &Ticket, slot: &Arc<Slot>) -> After {
-        let mut state = self.state.lock();
-        let account = &ticket.account;
-        if ticket.stage() == Stage::Late {
-            account.end_late();
-            state.late -= 1;
-            if state.stopping || state.threads >= self.limits.threads {
-                return After::End;
-            }
-            // It is back in time to be of use.
-            state.threads += 1;
-        } else {
-            account.share().end();
-            state.busy -= 1;
-        }
-        ticket.set(Stage::Done);
-        let next = state.take_ready();
-        let next = next.or_else(|| self.next(&mut state).inspect(|task| task.ticket.set(Stage::Running)));
-        if let Some(task) = next {
-            // A share that may have more threads than before is served now and not at its next end.
-            self.top_up(&mut state);
-            return After::Run(task);
-        }
-        self.tell_if_quiet(&state);
-        state.rest(slot)
-    }
-
-    /// Tells who waits for the end when no job has a thread any more.
-    fn tell_if_quiet(&self, state: &State) {
-        if state.busy == 0 {
-            self.quiet.notify_all();
-        }
-    }
-}
-
 /// Lets the threads of a forgotten pool end.
 struct EndOnDrop(Arc<Shared>);
 
@@ -449,6 +285,7 @@ impl Drop for EndOnDrop {
         let mut state = self.0.state.lock();
         state.stopping = true;
         let idle = std::mem::take(&mut state.idle);
+        state.threads -= idle.len();
         drop(state);
         idle.iter().for_each(|slot| slot.hand(Next::End));
     }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::{Job, Shared, State, Task};
+use super::Job;
+use super::state::{Shared, State, Task};
 use crate::pins;
 
 /// Where an idle worker finds its next job.
@@ -87,7 +88,7 @@ pub(super) fn start(
     }
 }
 
-/// A worker's life.
+/// A worker's life. That it ends is booked by whoever decides so.
 fn work(shared: &Arc<Shared>, slot: &Arc<Slot>) {
     let _drain = pins::DrainOnDrop;
     let nudged = Arc::downgrade(slot);
@@ -123,7 +124,6 @@ fn work(shared: &Arc<Shared>, slot: &Arc<Slot>) {
             }
         }
     }
-    shared.state.lock().threads -= 1;
 }
 
 fn run(job: Job) {
