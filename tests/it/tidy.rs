@@ -90,6 +90,7 @@ const UNCHECKED: &[&str] = &[
     "tests/fixtures/crashes/lib.rs",
     "tests/fixtures/crashes_on_load/lib.rs",
     "tests/fixtures/no_descriptor/lib.rs",
+    "tests/fixtures/reads_freed/lib.rs",
     "tests/fixtures/wrong_abi/lib.rs",
 ];
 

@@ -1,7 +1,8 @@
 //! Building a plugin many times, as its author edits it, without a host.
 //!
 //! Owns: one package and one target directory, kept between runs so that a build is one crate and a link.
-//! Does not own: what the edits are; hosts that build plugins themselves.
+//! Does not own: what the edits are; hosts that build plugins themselves; how far is optimised, which whoever runs the
+//! tests may say as cargo wants it (`CARGO_PROFILE_DEV_OPT_LEVEL`).
 
 use std::fs;
 use std::process::Command;

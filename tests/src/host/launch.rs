@@ -15,13 +15,17 @@ use super::plugins::PluginsDir;
 use super::program::{Finished, Program};
 use super::{TestHost, binary, read_ready};
 use crate::guard::Guard;
-use crate::wait::{BUILD, eventually};
+use crate::wait::{BUILD, eventually, patience};
 
 /// Cargo's output within the state directory.
 const STATE_TARGET: &str = "target";
 
 /// How long a command that ends by itself may take, a build by `host check` included.
 const COMMAND: Duration = BUILD;
+
+/// What the host itself waits for, in milliseconds: its defaults.
+const OWN_DEADLINES: [(&str, u32); 3] =
+    [("handler_timeout_ms", 30_000), ("load_timeout_ms", 30_000), ("drain_timeout_ms", 30_000)];
 
 /// Passes standard input on as systemd passes a socket, to the same process.
 const ACTIVATE: &str = r#"LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@" 3<&0 </dev/null"#;
@@ -126,6 +130,7 @@ impl Launch {
         let ready = self.guard.dir().join("ready.json");
         // One that an earlier host in these directories left; most have none.
         let _ = std::fs::remove_file(&ready);
+        self.be_patient(patience());
         let mut command = match socket {
             None => self.command(),
             Some(_) => self.command_from(Command::new("sh")),
@@ -150,6 +155,16 @@ impl Launch {
             read_ready(&ready).ok_or_else(|| format!("none; it said\n{}", program.stderr()))
         });
         TestHost { plugins: self.plugins.clone(), program, launch: self, listen, admin }
+    }
+
+    /// Makes the host's own deadlines as long as the test's. A test with settings of its own keeps them.
+    fn be_patient(&self, times: u32) {
+        let settings = self.guard.dir().join("host.toml");
+        if times > 1 && !settings.exists() {
+            let lines: String =
+                OWN_DEADLINES.iter().map(|(name, ms)| format!("{name} = {}\n", ms * times)).collect();
+            std::fs::write(settings, format!("[limits]\n{lines}")).expect("the test's directory is writable");
+        }
     }
 
     /// Runs `host ARGS` to its end, in these directories.
