@@ -123,7 +123,7 @@ impl Quartiles {
 
 impl fmt::Display for Quartiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.2} ({:.2} to {:.2})", self.median, self.low, self.high)
+        write!(f, "{:.3} ({:.3} to {:.3})", self.median, self.low, self.high)
     }
 }
 
