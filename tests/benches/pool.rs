@@ -4,9 +4,11 @@
 //! cargo bench -p tests --bench pool
 //! ```
 //!
-//! Both Rust pools lend a connection that does nothing, so what is measured is the pool. Time is the
-//! process's CPU time for each checkout: the machine may have other work. `wait` is the longest time
-//! that any checkout took.
+//! Both Rust pools lend a connection that does nothing, so what is measured is the pool. Rounds are short and in
+//! pairs (`tests::pairs`): shown are the medians of their processor time for each checkout, and of the ratios
+//! within a pair, with quartiles, apart for processor time and for the wall clock. After that the longest time that
+//! any one checkout took, in rounds long enough to starve in. Where there are connections enough, that time is the
+//! scheduler's.
 
 use std::hint::black_box;
 use std::process::Command;
@@ -15,11 +17,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use host::db::{ConnectError, Connection, Driver, Pool, PoolConfig, QueryError, Reset, Value};
+use tests::pairs::{Cost, Pairs};
 
-/// How long each measurement runs.
-const ROUND: Duration = Duration::from_millis(400);
-/// Rounds of each kind, taken in turns; the median counts.
-const ROUNDS: usize = 5;
+/// How long a round of a pair runs, and how many pairs there are of each case.
+const ROUND: Duration = Duration::from_millis(25);
+const PAIRS: usize = 80;
+/// The same for the longest wait.
+const WAIT_ROUND: Duration = Duration::from_millis(500);
+const WAIT_ROUNDS: usize = 5;
 /// Threads and connections.
 const CASES: [(usize, u32); 4] = [(1, 1), (2, 2), (8, 8), (8, 4)];
 
@@ -110,16 +115,14 @@ impl r2d2::ManageConnection for Manager {
     }
 }
 
-/// What one round measured.
-#[derive(Clone, Copy, Debug)]
-struct Round {
-    cpu_ns: f64,
-    longest: Duration,
-}
-
 fn main() {
-    println!("checkout + return, CPU ns each (longest wait, ms); median of {ROUNDS} rounds in turns\n");
-    println!("threads x connections |  host            |  r2d2            |  host / r2d2");
+    println!("checkout + return, {PAIRS} pairs of rounds of {} ms\n", ROUND.as_millis());
+    println!(
+        "threads x      |  CPU ns each  | host / r2d2, median and quartiles              | longest wait, ms"
+    );
+    println!(
+        "   connections |  host    r2d2 | CPU                   | wall clock             |   host    r2d2"
+    );
     for (threads, size) in CASES {
         let config = PoolConfig { max_size: size, ..PoolConfig::default() };
         let pool = Pool::with_driver(Box::new(Nothing), config).expect("nothing can be opened");
@@ -128,71 +131,85 @@ fn main() {
             .test_on_check_out(false)
             .build(Manager)
             .expect("nothing can be opened");
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for _ in 0..ROUNDS {
-            ours.push(round(threads, || drop(black_box(pool.checkout().expect("there is one")))));
-            theirs.push(round(threads, || drop(black_box(peer.get().expect("there is one")))));
-        }
-        let (ours, theirs) = (median(&ours), median(&theirs));
+        let ours = || pool.checkout().expect("there is one");
+        let theirs = || peer.get().expect("there is one");
+        let pairs = Pairs::take(PAIRS, || cost(threads, &ours), || cost(threads, &theirs));
+        let waits = [longest(threads, &ours), longest(threads, &theirs)];
+        let (cpu, wall) = (pairs.cpu(), pairs.wall());
         println!(
-            "{threads:>7} x {size:<11} | {:>7.0} ({:>6.1}) | {:>7.0} ({:>6.1}) | {:>6.2}",
-            ours.cpu_ns,
-            ms(ours.longest),
-            theirs.cpu_ns,
-            ms(theirs.longest),
-            ours.cpu_ns / theirs.cpu_ns,
+            "{threads:>7} x {size:<5} | {:>5.0}  {:>6.0} | {:<21} | {:<22} | {:>6.1}  {:>6.1}",
+            cpu.ours,
+            cpu.theirs,
+            cpu.ratio.to_string(),
+            wall.ratio.to_string(),
+            ms(waits[0]),
+            ms(waits[1]),
         );
     }
     println!("\n{}", dbutils());
 }
 
-/// Lets the threads check out and return for a while.
-fn round(threads: usize, body: impl Fn() + Sync) -> Round {
-    let barrier = Barrier::new(threads + 1);
+/// What a checkout costs in a round. The wall clock runs without the start and the end of threads.
+fn cost<L>(threads: usize, checkout: &(impl Fn() -> L + Sync)) -> Cost {
+    let mut wall = Duration::ZERO;
+    let mut count = 0;
+    let cost = Cost::of_process(|| {
+        (count, wall) = round(threads, ROUND, &|_| drop(black_box(checkout()))).total();
+        count
+    });
+    Cost { wall: Cost::each(Duration::ZERO, wall, count).wall, ..cost }
+}
+
+/// The longest that any checkout takes.
+fn longest<L>(threads: usize, checkout: &(impl Fn() -> L + Sync)) -> Duration {
+    let timed = |longest: &mut Duration| {
+        let begun = Instant::now();
+        let lease = checkout();
+        *longest = begun.elapsed().max(*longest);
+        drop(lease);
+    };
+    let rounds = (0..WAIT_ROUNDS).map(|_| round(threads, WAIT_ROUND, &timed).longest());
+    rounds.max().unwrap_or_default()
+}
+
+/// What the threads of a round did: checkouts, the time for all, and what the body noted.
+struct Round(Vec<(u64, Duration, Duration)>);
+
+impl Round {
+    /// All checkouts, and how long the round took.
+    fn total(&self) -> (u64, Duration) {
+        let count = self.0.iter().map(|(count, ..)| count).sum();
+        (count, self.0.iter().map(|(_, took, _)| *took).max().unwrap_or_default())
+    }
+
+    fn longest(&self) -> Duration {
+        self.0.iter().map(|(.., longest)| *longest).max().unwrap_or_default()
+    }
+}
+
+/// Lets the threads check out and return for a while. What the body is given is its thread's.
+fn round(threads: usize, span: Duration, body: &(impl Fn(&mut Duration) + Sync)) -> Round {
+    let barrier = Barrier::new(threads);
     thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
             .map(|_| {
                 scope.spawn(|| {
                     barrier.wait();
-                    let (begun, mut last) = (Instant::now(), Instant::now());
-                    let (mut count, mut longest) = (0_u64, Duration::ZERO);
-                    while begun.elapsed() < ROUND {
+                    let begun = Instant::now();
+                    let (mut count, mut last, mut longest) = (0_u64, begun, Duration::ZERO);
+                    while last - begun < span {
                         // The clock would cost more than what is measured, so it is read for 32 of them.
                         for _ in 0..32 {
-                            body();
+                            body(&mut longest);
                         }
-                        let now = Instant::now();
-                        longest = longest.max(now - last);
-                        (last, count) = (now, count + 32);
+                        (last, count) = (Instant::now(), count + 32);
                     }
-                    (count, longest)
+                    (count, last - begun, longest)
                 })
             })
             .collect();
-        let before = cpu();
-        barrier.wait();
-        let done: Vec<(u64, Duration)> =
-            workers.into_iter().map(|worker| worker.join().expect("nothing panics")).collect();
-        let spent = cpu() - before;
-        let count: u64 = done.iter().map(|(count, _)| count).sum();
-        #[expect(clippy::cast_precision_loss, reason = "some millions")]
-        let cpu_ns = spent.as_secs_f64() * 1e9 / count as f64;
-        Round { cpu_ns, longest: done.iter().map(|(_, longest)| *longest).max().unwrap_or_default() }
+        Round(workers.into_iter().map(|worker| worker.join().expect("nothing panics")).collect())
     })
-}
-
-/// The CPU time of this process, that of its ended threads included.
-fn cpu() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(now.tv_sec.cast_unsigned(), u32::try_from(now.tv_nsec).expect("below a second"))
-}
-
-/// The median by CPU time, with the longest wait of all rounds.
-fn median(rounds: &[Round]) -> Round {
-    let mut sorted = rounds.to_vec();
-    sorted.sort_by(|a, b| a.cpu_ns.total_cmp(&b.cpu_ns));
-    let longest = rounds.iter().map(|round| round.longest).max().unwrap_or_default();
-    Round { longest, ..sorted[sorted.len() / 2] }
 }
 
 fn ms(duration: Duration) -> f64 {

@@ -1,14 +1,25 @@
 //! A prepared SELECT of one row: through a plugin, against the `postgres` crate called directly.
 //!
-//! Both run in one plugin of one host, on the same kind of thread, in turns. With the release build of the
-//! host and of the fixture: `cargo build --release -p host --bins && cargo build --release -p tests
-//! --example select_probe && cargo bench -p tests --bench select`. Prints figures and judges nothing.
+//! Both run in one handler of one host, on one thread, in pairs of short rounds (`tests::pairs`), each on a
+//! connection that is as old as the other's. Whether the thread and the server's process share a processor changes
+//! a statement's time by factors, and the system changes its mind about that from round to round. So they are put
+//! on one processor, and on two; then where the system puts them, for comparison.
+//!
+//! With the release build of the host and of the fixture: `cargo build --release -p host -p tests --bins --example
+//! select_probe && cargo bench -p tests --bench select`. Prints figures and judges nothing.
 
+use tests::TestHost;
 use tests::host::Launch;
+use tests::pairs::{Cost, Pairs};
 use tests::postgres::Cluster;
 
-const STATEMENTS: u32 = 2_000;
-const ROUNDS: usize = 25;
+/// Requests, each with connections of its own; pairs of rounds in each; statements in a round.
+const REQUESTS: usize = 20;
+const PAIRS: usize = 40;
+const STATEMENTS: usize = 100;
+/// As the fixture calls them.
+const PLACES: [(&str, &str); 3] =
+    [("one", "client and server on one processor"), ("two", "on two"), ("any", "anywhere")];
 
 fn main() {
     let cluster = Cluster::shared();
@@ -19,27 +30,30 @@ fn main() {
     let launch = Launch::new();
     launch.plugins().install("select", "select_probe");
     let host = launch.env("DATABASE_URL", cluster.socket_url(&database)).start();
-    let ask = |path: &str| -> f64 {
-        let response = host.get(&format!("/select/{path}/{STATEMENTS}"));
-        response.text().parse().unwrap_or_else(|_| panic!("{path}: {}", response.text()))
-    };
-    ask("direct");
-    ask("through");
-    let (mut direct, mut through): (Vec<f64>, Vec<f64>) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        direct.push(ask("direct"));
-        through.push(ask("through"));
+    println!(
+        "prepared SELECT of one row: through a plugin, by the `postgres` crate, and the ratio with its quartiles, of {} \
+         pairs of rounds of {STATEMENTS} statements",
+        REQUESTS * PAIRS
+    );
+    for (place, name) in PLACES {
+        let pairs = measure(&host, place);
+        for (clock, figures) in [("wall clock", pairs.wall()), ("client's processor time", pairs.cpu())] {
+            let (ours, theirs) = (figures.ours / 1000.0, figures.theirs / 1000.0);
+            println!("  {name}, {clock}: {ours:.2} us, {theirs:.2} us, {}", figures.ratio);
+        }
     }
-    let mut ratios: Vec<f64> =
-        through.iter().zip(&direct).map(|(through, direct)| through / direct).collect();
-    let [direct, through, ratio] = [&mut direct, &mut through, &mut ratios].map(|values| median(values));
-    println!("prepared SELECT of one row, median of {ROUNDS} rounds of {STATEMENTS}:");
-    println!("  the `postgres` crate  {:.2} us", direct / 1000.0);
-    println!("  through a plugin      {:.2} us", through / 1000.0);
-    println!("  ratio                 {ratio:.3}");
 }
 
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+fn measure(host: &TestHost, place: &str) -> Pairs {
+    let mut pairs = Pairs::default();
+    for _ in 0..REQUESTS {
+        let response = host.get(&format!("/select/{place}/{PAIRS}/{STATEMENTS}"));
+        assert_eq!(response.status, 200, "{}", response.text());
+        for line in response.text().lines() {
+            let numbers: Vec<f64> = line.split(' ').filter_map(|number| number.parse().ok()).collect();
+            let [cpu, wall, their_cpu, their_wall] = numbers[..] else { panic!("no figures: {line}") };
+            pairs.push(Cost { cpu, wall }, Cost { cpu: their_cpu, wall: their_wall });
+        }
+    }
+    pairs
 }

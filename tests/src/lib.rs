@@ -2,8 +2,8 @@
 //!
 //! Owns: a running host as a child process ([`TestHost`]), a throw-away PostgreSQL server
 //! ([`Cluster`]), a small HTTP client ([`http`]) and many of them in loops ([`Load`]), source plugins
-//! that a test may edit ([`SourcePlugin`]) or build itself ([`Workshop`]), and waiting with a deadline ([`eventually`]). Does not own:
-//! the facts that are tested; those are in `it/`.
+//! that a test may edit ([`SourcePlugin`]) or build itself ([`Workshop`]), waiting with a deadline ([`eventually`]),
+//! and what benchmarks make of their rounds ([`pairs`]). Does not own: the facts that are tested; those are in `it/`.
 //!
 //! # Invariants
 //!
@@ -18,6 +18,7 @@ pub mod host;
 pub mod http;
 pub mod load;
 pub mod outage;
+pub mod pairs;
 pub mod postgres;
 pub mod source;
 pub mod stress;

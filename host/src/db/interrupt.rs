@@ -125,14 +125,23 @@ thread_local! {
 ///
 /// Those of `body`; [`QueryError::Interrupted`] instead of them once the work has been given up.
 pub(super) fn running<R>(
-    cancel: &Arc<dyn Cancel>,
+    cancel: Arc<dyn Cancel>,
     body: impl FnOnce() -> Result<R, QueryError>,
 ) -> Result<R, QueryError> {
     /// The statement is over, also when `body` unwinds.
-    struct Over(Arc<Interrupt>, Option<Arc<dyn Cancel>>);
+    struct Over(Option<Arc<Interrupt>>, Option<Arc<dyn Cancel>>);
+    impl Over {
+        /// Puts the outer statement back; tells why the work was given up, if it was.
+        fn end(&mut self) -> Option<Reason> {
+            let current = self.0.take()?;
+            let mut state = current.state.lock();
+            state.running = self.1.take();
+            state.reason
+        }
+    }
     impl Drop for Over {
         fn drop(&mut self) {
-            self.0.state.lock().running = self.1.take();
+            self.end();
         }
     }
     let current = CURRENT.try_with(|current| current.borrow().clone()).ok().flatten();
@@ -145,12 +154,12 @@ pub(super) fn running<R>(
                 return Err(QueryError::Interrupted { reason });
             }
             // One that streams its rows to a function which asks another database.
-            outer = state.running.replace(Arc::clone(cancel));
+            outer = state.running.replace(cancel);
         }
     }
-    let over = Over(current, outer);
+    let mut over = Over(Some(current), outer);
     let outcome = body();
-    let reason = over.0.state.lock().reason;
+    let reason = over.end();
     match (outcome, reason) {
         (Err(_), Some(reason)) => Err(QueryError::Interrupted { reason }),
         (outcome, _) => outcome,

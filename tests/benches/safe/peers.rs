@@ -2,56 +2,58 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::{SPAN, VALUE};
+use super::value;
 
 /// A put that waits for its commit.
 struct Put {
     key: Vec<u8>,
+    value: Vec<u8>,
     done: SyncSender<()>,
 }
 
-/// Acknowledged puts per second: WAL, FULL, one committer that gathers as the safe does.
-pub(super) fn sqlite(directory: &Path, writers: usize) -> f64 {
-    let mut database = Connection::open(directory.join(format!("sqlite{writers}"))).expect("a new database");
-    database
-        .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; CREATE TABLE t (k BLOB PRIMARY KEY, v BLOB) WITHOUT ROWID")
-        .expect("SQLite works");
-    let (queue, queued) = mpsc::sync_channel::<Put>(1024);
-    let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
-    let begun = Instant::now();
-    thread::scope(|scope| {
-        scope.spawn(move || commit(&mut database, &queued));
-        for writer in 0..writers {
-            let (queue, stop, done) = (queue.clone(), &stop, &done);
-            scope.spawn(move || {
-                let (tell, told) = mpsc::sync_channel(1);
-                let mut number = 0_u64;
-                while !stop.load(Ordering::Relaxed) {
-                    let key = format!("{writer}:{}", number % 1000).into_bytes();
-                    queue.send(Put { key, done: tell.clone() }).expect("the committer runs");
-                    told.recv().expect("the committer answers");
-                    done.fetch_add(1, Ordering::Relaxed);
-                    number += 1;
-                }
-            });
+/// SQLite with a log, synced at each commit, and one committer that gathers as the safe does.
+pub(super) struct Lite {
+    queue: SyncSender<Put>,
+    committer: JoinHandle<u64>,
+}
+
+impl Lite {
+    pub(super) fn open(path: &Path) -> Lite {
+        let mut database = Connection::open(path).expect("a new database");
+        let tables = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+                      CREATE TABLE t (k BLOB PRIMARY KEY, v BLOB) WITHOUT ROWID";
+        database.execute_batch(tables).expect("SQLite works");
+        let (queue, queued) = mpsc::sync_channel::<Put>(1024);
+        Lite { queue, committer: thread::spawn(move || commit(&mut database, &queued)) }
+    }
+
+    /// Puts for one writer, waiting for the commit each time.
+    pub(super) fn writer(&self) -> impl FnMut(Vec<u8>, u64) + Send + use<> {
+        let queue = self.queue.clone();
+        let (tell, told) = mpsc::sync_channel(1);
+        move |key, number| {
+            let put = Put { key, value: value(number), done: tell.clone() };
+            queue.send(put).expect("the committer runs");
+            told.recv().expect("the committer answers");
         }
-        drop(queue);
-        thread::sleep(SPAN);
-        stop.store(true, Ordering::Relaxed);
-    });
-    done.into_inner() as f64 / begun.elapsed().as_secs_f64()
+    }
+
+    /// Ends it; tells how many commits there were, each of which is one sync.
+    pub(super) fn close(self) -> u64 {
+        drop(self.queue);
+        self.committer.join().expect("the committer does not panic")
+    }
 }
 
 /// Commits what is queued, waiting for as many as came last time or half a commit, at most 0.5 ms.
-fn commit(database: &mut Connection, queued: &Receiver<Put>) {
-    let (mut expected, mut took) = (1, Duration::ZERO);
+fn commit(database: &mut Connection, queued: &Receiver<Put>) -> u64 {
+    let (mut expected, mut took, mut commits) = (1, Duration::ZERO, 0);
     while let Ok(first) = queued.recv() {
         let mut batch = vec![first];
         let until = Instant::now() + (took / 2).min(Duration::from_micros(500));
@@ -71,17 +73,19 @@ fn commit(database: &mut Connection, queued: &Receiver<Put>) {
             let sql = "INSERT INTO t VALUES (?1, ?2) ON CONFLICT (k) DO UPDATE SET v = excluded.v";
             let mut statement = transaction.prepare_cached(sql).expect("SQLite works");
             for put in &batch {
-                statement.execute((&put.key, &VALUE[..])).expect("SQLite works");
+                statement.execute((&put.key, &put.value)).expect("SQLite works");
             }
         }
         transaction.commit().expect("the disk works");
         took = begun.elapsed();
         expected = batch.len();
+        commits += 1;
         for put in batch {
             // A writer waits for each.
             let _ = put.done.send(());
         }
     }
+    commits
 }
 
 /// The ancestor's store, as it used it. Prints why where it is not installed.
@@ -94,7 +98,7 @@ env = db.DBEnv()
 env.open(home, db.DB_CREATE | db.DB_INIT_MPOOL | db.DB_INIT_TXN | db.DB_INIT_LOG | db.DB_INIT_LOCK | db.DB_THREAD)
 store = db.DB(env)
 store.open('bench.db', dbtype=db.DB_BTREE, flags=db.DB_CREATE | db.DB_AUTO_COMMIT | db.DB_THREAD)
-value = b'v' * 100
+value = b'v' * 92
 def rate(writers, span=2.0):
     counts = [0] * writers
     end = time.monotonic() + span
@@ -103,7 +107,7 @@ def rate(writers, span=2.0):
             key = b'%d:%d' % (index, counts[index] % 1000)
             while True:
                 try:
-                    store.put(key, value); break
+                    store.put(key, value + b'%08d' % counts[index]); break
                 except db.DBLockDeadlockError:
                     pass
             counts[index] += 1

@@ -24,13 +24,13 @@ fn refused() -> QueryError {
 fn only_a_running_statement_is_cancelled() {
     let (interrupt, counts) = (Arc::new(Interrupt::default()), Arc::new(Counts::default()));
     let cancel: Arc<dyn Cancel> = counts.clone();
-    interrupt.enter(|| running(&cancel, || Ok(())).unwrap());
+    interrupt.enter(|| running(cancel.clone(), || Ok(())).unwrap());
     assert!(interrupt.interrupt(Reason::Deadline));
     assert_eq!(counts.0.load(Ordering::Relaxed), 0, "it was over");
 
     let interrupt = Arc::new(Interrupt::default());
     let outcome: Result<(), _> = interrupt.enter(|| {
-        running(&cancel, || {
+        running(cancel.clone(), || {
             assert!(interrupt.interrupt(Reason::Disconnected));
             assert!(interrupt.interrupt(Reason::Deadline));
             Err(refused())
@@ -46,10 +46,10 @@ fn work_that_was_given_up_begins_no_statement() {
     let cancel: Arc<dyn Cancel> = Arc::new(Counts::default());
     interrupt.interrupt(Reason::Deadline);
     let outcome: Result<(), _> =
-        interrupt.enter(|| running(&cancel, || unreachable!("the statement must not begin")));
+        interrupt.enter(|| running(cancel.clone(), || unreachable!("the statement must not begin")));
     assert!(matches!(outcome, Err(QueryError::Interrupted { .. })));
     // The thread's next work is another matter.
-    running(&cancel, || Ok(())).unwrap();
+    running(cancel.clone(), || Ok(())).unwrap();
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn what_is_being_concluded_cannot_be_given_up() {
     interrupt.close().unwrap();
     assert!(!interrupt.interrupt(Reason::Deadline));
     let cancel: Arc<dyn Cancel> = Arc::new(Counts::default());
-    interrupt.enter(|| running(&cancel, || Ok(()))).unwrap();
+    interrupt.enter(|| running(cancel.clone(), || Ok(()))).unwrap();
     assert_eq!(interrupt.reopen(), Err(Reason::Deadline), "the wish was remembered");
 }
 

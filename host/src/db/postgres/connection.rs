@@ -271,7 +271,7 @@ impl Connection for Open {
     fn query(&mut self, sql: &str, params: &[Value<'_>]) -> Result<Vec<u8>, QueryError> {
         let cancel = self.cancel();
         self.announce();
-        running(&cancel, || {
+        running(cancel, || {
             if self.is_pooled {
                 return self.pooled(sql, |client| pooled::rows(client, sql, params));
             }
@@ -287,7 +287,7 @@ impl Connection for Open {
     ) -> Result<Streamed, QueryError> {
         let cancel = self.cancel();
         self.announce();
-        running(&cancel, || {
+        running(cancel, || {
             if self.is_pooled {
                 let block = self.pooled(sql, |client| pooled::rows(client, sql, params))?;
                 return Ok(if each(&block).is_break() { Streamed::Stopped } else { Streamed::All(0) });
@@ -303,7 +303,7 @@ impl Connection for Open {
     ) -> Result<Streamed, QueryError> {
         let cancel = self.cancel();
         self.announce();
-        running(&cancel, || self.copy(sql, |client| copy::copy_in(client, sql, source)))
+        running(cancel, || self.copy(sql, |client| copy::copy_in(client, sql, source)))
     }
 
     fn copy_out(
@@ -313,13 +313,13 @@ impl Connection for Open {
     ) -> Result<Streamed, QueryError> {
         let cancel = self.cancel();
         self.announce();
-        running(&cancel, || self.copy(sql, |client| copy::copy_out(client, sql, sink)))
+        running(cancel, || self.copy(sql, |client| copy::copy_out(client, sql, sink)))
     }
 
     fn execute(&mut self, sql: &str, params: &[Value<'_>]) -> Result<u64, QueryError> {
         let cancel = self.cancel();
         self.announce();
-        running(&cancel, || {
+        running(cancel, || {
             if self.is_pooled {
                 return self.pooled(sql, |client| pooled::affected(client, sql, params));
             }
@@ -331,14 +331,14 @@ impl Connection for Open {
         self.admit(sql)?;
         let cancel = self.cancel();
         self.announce();
-        running(&cancel, || self.batch(sql))
+        running(cancel, || self.batch(sql))
     }
 
     fn begin(&mut self) -> Result<(), QueryError> {
         let text = self.session.begin_text("BEGIN");
         let cancel = self.cancel();
         self.announce();
-        running(&cancel, || self.batch(&text))?;
+        running(cancel, || self.batch(&text))?;
         self.session.depth += 1;
         Ok(())
     }

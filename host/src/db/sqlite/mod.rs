@@ -141,7 +141,7 @@ impl Open {
         body: impl FnOnce(&rusqlite::Connection, &mut rusqlite::Statement<'_>) -> Result<T, Failed>,
     ) -> Result<T, QueryError> {
         let cancel = Arc::clone(&self.cancel);
-        running(&cancel, || self.attempt(sql, params, body))
+        running(cancel, || self.attempt(sql, params, body))
     }
 
     /// Runs `body` with the prepared form of `sql` and its parameters bound.
@@ -283,13 +283,13 @@ impl Connection for Open {
     fn batch_execute(&mut self, sql: &str) -> Result<(), QueryError> {
         self.session.admit(effect(Dialect::Sqlite, sql))?;
         let cancel = Arc::clone(&self.cancel);
-        running(&cancel, || self.step(sql))
+        running(cancel, || self.step(sql))
     }
 
     fn begin(&mut self) -> Result<(), QueryError> {
         let text = self.session.begin_text("BEGIN IMMEDIATE");
         let cancel = Arc::clone(&self.cancel);
-        running(&cancel, || self.step(&text))?;
+        running(cancel, || self.step(&text))?;
         self.session.depth += 1;
         Ok(())
     }
