@@ -113,7 +113,11 @@ fn pair_that_must_move_together_moves_together_or_not_at_all() {
     right.save(&source("right").replace("helper::word()", "helper::words()[1]"));
     host.wait_generation("right", 2);
     assert_eq!(words(&host), ("two left".into(), "three right".into()));
-    assert_eq!((host.plugin("left").reason(), host.plugin("right").reason()), (String::new(), String::new()));
+    for plugin in ["left", "right"] {
+        // Each of their outcomes is told a moment after both are live.
+        let status = host.wait_for(plugin, "to be reloaded", |status| status.last_outcome() == "reloaded");
+        assert_eq!(status.reason(), "", "{plugin}");
+    }
 
     // What only one is made of is its own affair again.
     right.edit(" right", " RIGHT");

@@ -360,8 +360,9 @@ impl Shared {
             return Err(refused(format!("the plugin `{}` was deleted meanwhile", members[at].0.name)));
         }
         let previous: Vec<Option<Arc<Lease>>> = (members.iter().zip(&leases).zip(&mut states))
-            .map(|(((_, generation), lease), state)| {
+            .map(|(((plugin, generation), lease), state)| {
                 lease.publish();
+                plugin.refusal.store(None);
                 state.mount.clone_from(&generation.mount);
                 state.current.replace(Arc::clone(lease))
             })
@@ -372,7 +373,6 @@ impl Shared {
                 self.end(previous, UNLOAD_RELOADED);
                 self.registry.note_reload(&plugin.name, generation.number);
             }
-            plugin.refusal.store(None);
         }
         for (_, generation) in members {
             generation.library.caller().overlay.announce();
