@@ -720,8 +720,8 @@ struct UpgradeView {
     void *value;
     /* Passed back to `finish`. */
     void *data;
-    /* With `commit` 1: takes from the old value what was moved and frees the rest of it; the new value
-     * is valid. With 0: frees the new value; the old one is as it was.
+    /* With `commit` 1: frees of the old value what was not moved; the new value is valid, and may be in use while this
+     * runs. With 0: frees the new value; the old one is as it was.
      *
      * THREAD: any. UNWINDS: never. LIFETIME: the library's mapping. */
     void (*finish)(void *data, uint32_t commit);

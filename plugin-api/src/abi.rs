@@ -769,8 +769,8 @@ pub struct UpgradeView {
     pub value: *mut c_void,
     /// Passed back to `finish`.
     pub data: *mut c_void,
-    /// With `commit` 1: takes from the old value what was moved and frees the rest of it; the new value
-    /// is valid. With 0: frees the new value; the old one is as it was.
+    /// With `commit` 1: frees of the old value what was not moved; the new value is valid, and may be in use while this
+    /// runs. With 0: frees the new value; the old one is as it was.
     ///
     /// THREAD: any. UNWINDS: never. LIFETIME: the library's mapping.
     pub finish: Option<unsafe extern "C" fn(data: *mut c_void, commit: u32)>,

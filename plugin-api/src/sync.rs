@@ -71,7 +71,7 @@ use self::home::Homed;
 pub(crate) use self::home::is_here;
 pub use self::mutex::MutexGuard;
 pub use self::rw_lock::{RwLockReadGuard, RwLockWriteGuard};
-use crate::resident::{Empties, Resident};
+use crate::resident::{Empties, Resident, settle};
 
 /// One holder at a time.
 ///
@@ -132,7 +132,7 @@ impl<T: Resident> OnceCell<T> {
         self.0.get_or_init(|| {
             let mut value = init();
             // Others see it from now on without a lock.
-            value.settle(Empties::Nowhere);
+            settle(&mut value, Empties::Nowhere);
             value
         })
     }
@@ -143,7 +143,7 @@ impl<T: Resident> OnceCell<T> {
     ///
     /// Gives `value` back if there is one already.
     pub fn set(&self, mut value: T) -> Result<(), T> {
-        value.settle(Empties::Nowhere);
+        settle(&mut value, Empties::Nowhere);
         self.0.set(value)
     }
 }

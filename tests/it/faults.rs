@@ -50,6 +50,8 @@ const FAULTS: &[&str] = &[
     "plugin thread outlives its generation",
     "thread-locals",
     "leaked runtime",
+    "drop of a value hangs",
+    "value goes deep",
     "database down at start",
     "database restarted",
     "database failed over",

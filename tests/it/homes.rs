@@ -216,3 +216,72 @@ fn a_draining_call_and_a_second_plugin_meet_only_maps_of_their_own() {
     assert_eq!(host.mapped_libraries(), 2);
     assert!(ask(&host, "/probe/show").starts_with("{} "));
 }
+
+/// A plugin with a map that no lock knows of: its type says in unchecked code that there is nothing to settle.
+const UNSETTLED: &str = concat!(
+    r#"
+use std::collections::HashMap;
+
+use plugin_api::prelude::*;
+use plugin_api::resident::{Kind, Settling, Shapes};
+use plugin_api::sync::Mutex;
+
+plugin! { routes: { GET "/empty" => empty, GET "/count" => count }, state: [MAP] }
+
+#[derive(Default)]
+struct Map(HashMap<u64, u64>);
+
+"#,
+    // Written so that this file does not contain it.
+    "un",
+    r#"safe impl Resident for Map {
+    const MAY_SETTLE: bool = false;
+
+    fn settle(&mut self, _: Settling<'_>) {}
+
+    fn shape(_: &mut Shapes) -> Kind {
+        Kind::Leaf
+    }
+}
+
+static MAP: registry::Lazy<Mutex<Map>> = registry::Lazy::new("map", || Ok(Mutex::default()));
+
+fn empty(_: &Request) -> Result<&'static str> {
+    *MAP.get()?.lock() = Map::default();
+    Ok("emptied")
+}
+
+fn count(_: &Request) -> Result<String> {
+    Ok(MAP.get()?.lock().0.iter().count().to_string())
+}
+"#
+);
+
+/// The control of the others here: without settling the first look at a map whose library is gone ends the process.
+#[test]
+fn a_map_that_nobody_settles_is_a_way_into_code_that_is_gone() {
+    let unchecked = &UNSETTLED
+        [UNSETTLED.find(concat!("un", "safe impl")).unwrap()..UNSETTLED.find("static MAP").unwrap()];
+    let settled = UNSETTLED
+        .replacen(unchecked, "", 1)
+        .replacen("#[derive(Default)]", "#[derive(Default, Resident)]", 1)
+        .replacen("use plugin_api::resident::{Kind, Settling, Shapes};\n", "", 1);
+    let workshop = Workshop::open("unsettled");
+    for (text, is_settled) in [(settled.as_str(), true), (UNSETTLED, false)] {
+        let library = workshop.build(text, &[]);
+        let launch = Launch::new();
+        launch.plugins().put_library("probe", &library);
+        let host = launch.start();
+        assert_eq!(ask(&host, "/probe/empty"), "emptied");
+        host.reload("probe", |plugins| plugins.put_library("probe", &rebuilt(&library, 1)));
+        host.wait_unloaded("probe", 1);
+        let counted = Client::new(host.listen()).get("/probe/count");
+        if is_settled {
+            assert_eq!(counted.unwrap().text(), "0");
+        } else {
+            assert!(counted.is_err(), "an answer from nowhere");
+            let finished = host.wait_end();
+            assert_eq!(finished.code(), -1, "{finished}");
+        }
+    }
+}

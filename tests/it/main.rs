@@ -36,6 +36,8 @@ mod harness;
 mod homes;
 // Hooks at both ends of a generation's life.
 mod lifecycle;
+// The end of a value takes nothing along but its own code.
+mod parting;
 // What works behind pgbouncer, and what is refused there.
 mod pgbouncer;
 // Keys that keep their value, restart it, or follow a configuration.

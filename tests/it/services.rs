@@ -220,8 +220,10 @@ fn service_is_shared_between_plugins_by_its_methods() {
         status => Err(status),
     });
     assert_eq!(shop.ask(&format!("/{guest}/send/ann")), "5");
+    // Where both loaded at the same time, each made one, and one of them was dropped then.
+    let in_vain = shop.dropped().len();
     assert_eq!(shop.ask(&format!("/{guest}/remove")), "removed");
-    assert_eq!(shop.dropped().len(), 1);
+    assert_eq!(shop.dropped().len(), in_vain + 1);
     assert_eq!(shop.ask(&format!("/{guest}/send/ann")), "1");
 }
 

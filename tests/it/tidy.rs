@@ -72,6 +72,7 @@ const UNCHECKED: &[&str] = &[
     "plugin-api/src/resident/leaves.rs",
     "plugin-api/src/resident/maps.rs",
     "plugin-api/src/resident/mod.rs",
+    "plugin-api/src/resident/settle.rs",
     "plugin-api/src/resident/shapes.rs",
     "plugin-api/src/resident/tests.rs",
     "plugin-api/src/resident/upgrade.rs",

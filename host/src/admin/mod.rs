@@ -46,7 +46,7 @@ pub use self::recent::{LogLine, RecentLog};
 use crate::host::Shared;
 use crate::http::Server;
 use crate::http::side::Handler;
-use crate::plugin::Plugins;
+use crate::plugin::{Plugins, parting};
 use crate::registry::{Key, Overlay, Registry, unix_ms};
 use crate::safe::{Order, Safes};
 
@@ -168,7 +168,10 @@ impl Admin {
             Ok(RegistryOrder { remove: SlotName { module, key } }) => {
                 let key = Key::new(&module, &key);
                 match self.registry.remove(&Overlay::committed(), &key) {
-                    Ok(()) => json(&json!({ "removed": key.to_string() })),
+                    Ok(rest) => {
+                        parting::part(parting::PATIENCE, move || drop(rest));
+                        json(&json!({ "removed": key.to_string() }))
+                    }
                     Err(error) => text(StatusCode::UNPROCESSABLE_ENTITY, &crate::report::chain(&error)),
                 }
             }

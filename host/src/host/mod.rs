@@ -30,7 +30,7 @@ use crate::admin::{self, Admin, RecentLog};
 use crate::hostcall::OwnSafe;
 use crate::http::side::{self, SideError, SideServer};
 use crate::http::{Limits, ListenError, Listener, Server};
-use crate::plugin::{self, Observer, Plugins, Settings};
+use crate::plugin::{self, Observer, Plugins, Settings, parting};
 use crate::registry::Registry;
 use crate::safe::{SafeSettings, Safes};
 
@@ -234,7 +234,13 @@ impl Host {
         self.safes.cancel_watches();
         let cut_off = self.server.shutdown(self.drain_timeout);
         self.plugins.shutdown(self.drain_timeout);
-        self.registry.shutdown();
+        let registry = Arc::clone(&self.registry);
+        if !parting::part(self.drain_timeout, move || registry.shutdown()) {
+            tracing::warn!(
+                "gave up waiting for the values of the registry to be dropped after {:?}",
+                self.drain_timeout
+            );
+        }
         self.safes.close();
         for server in self.side {
             server.stop();

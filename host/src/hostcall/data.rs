@@ -5,6 +5,7 @@ use std::ffi::c_void;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use plugin_api::abi::{
     DataCell, DataTable, DataTypeView, ErrorSink, FIND_JOIN, FIND_KEEP, HandleId, HostCtx, InitView, KeyView,
     ON_CHANGE_RESTART, Status,
@@ -13,7 +14,8 @@ use plugin_api::abi::{
 use super::registry::{author, read_init, read_key, read_policy, ready, run_init, timeout_of};
 use super::{Caller, Failure, Held, give, guard, view};
 use crate::db::blocking;
-use crate::registry::data::{self, Begun, DataType, Tenure};
+use crate::pins::Pin;
+use crate::registry::data::{self, Begun, DataType, Keep, Tenure};
 use crate::registry::{Expected, Value};
 
 /// The functions, for [`super::HostApi`].
@@ -150,6 +152,15 @@ unsafe extern "C" fn release(ctx: HostCtx, cell: *const DataCell) {
     unsafe { guard(ctx, std::ptr::null(), body) };
 }
 
+/// Keeps the code of a type mapped, with the reason of the day.
+struct CodePin(Mutex<Pin>);
+
+impl Keep for CodePin {
+    fn is_held_by(&self, reason: String) {
+        self.0.lock().rename(reason);
+    }
+}
+
 /// # Safety
 ///
 /// `ty` is null or points to a type that is valid for this call.
@@ -166,8 +177,7 @@ unsafe fn read_type(caller: &Caller, ty: *const DataTypeView) -> Result<DataType
         let text = view::text(ty.layout, "the layout")?;
         (view::text(ty.name, "the type's name")?, text, view::slice(ty.glue, ty.glue_count))
     };
-    let keeper =
-        Arc::new(caller.code.pin(format!("data of type `{name}`, which it would drop or has touched")));
+    let keeper = Arc::new(CodePin(Mutex::new(caller.code.pin(data::held_for(name)))));
     // SAFETY: the glue is that of the caller's own type, and the keeper a pin of the caller's code.
     unsafe { DataType::new(name, text, glue, ty.upgrade, ty.on_change == ON_CHANGE_RESTART, keeper) }
         .ok_or_else(|| Failure::invalid("the layout is not written in a form that this host reads"))

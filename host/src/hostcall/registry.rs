@@ -77,7 +77,9 @@ unsafe extern "C" fn remove(ctx: HostCtx, key: *const KeyView, error: *const Err
     let body = |caller: &Caller| {
         // SAFETY: the plugin passes a view that is valid for this call.
         let key = unsafe { read_key(key)? };
-        Ok(caller.registry.remove(&caller.overlay, &key)?)
+        // Dropped here, on the caller's time.
+        drop(caller.registry.remove(&caller.overlay, &key)?);
+        Ok(())
     };
     // SAFETY: `ctx` and `error` come from the plugin under the table's contract.
     unsafe { guard(ctx, error, body) }

@@ -54,10 +54,7 @@ impl Home for Maker {
     }
 
     fn is_held_by(&self, reason: String) {
-        // The new pin comes before the old one goes.
-        let fresh = self.code.pin(reason);
-        let old = std::mem::replace(&mut *self.pin.lock(), fresh);
-        drop(old);
+        self.pin.lock().rename(reason);
     }
 }
 

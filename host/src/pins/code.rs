@@ -240,18 +240,29 @@ impl std::fmt::Debug for Code {
     }
 }
 
+impl Pin {
+    /// Gives another reason for it, from now on.
+    pub fn rename(&mut self, reason: String) {
+        let mut named = lock(&self.code.named);
+        forget_one(&mut named, &self.reason);
+        *named.entry(reason.clone()).or_default() += 1;
+        self.reason = reason;
+    }
+}
+
 impl Drop for Pin {
     fn drop(&mut self) {
-        {
-            let mut named = lock(&self.code.named);
-            if let Some(count) = named.get_mut(&self.reason) {
-                *count -= 1;
-                if *count == 0 {
-                    named.remove(&self.reason);
-                }
-            }
-        }
+        forget_one(&mut lock(&self.code.named), &self.reason);
         self.code.release();
+    }
+}
+
+fn forget_one(named: &mut BTreeMap<String, usize>, reason: &str) {
+    if let Some(count) = named.get_mut(reason) {
+        *count -= 1;
+        if *count == 0 {
+            named.remove(reason);
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use super::reaper::Task;
 use super::record::Plugin;
 use super::router::{self, Entry, Router};
 use super::stage::Image;
-use super::{Shared, descriptor, vetting};
+use super::{Shared, descriptor, parting, vetting};
 use crate::hostcall::Caller;
 use crate::pins::{self, Code, DrainOnDrop, Label};
 use crate::registry::Overlay;
@@ -213,11 +213,17 @@ impl Shared {
 
     /// Lets go of a generation that was opened and is not published: what it staged is undone.
     pub(super) fn abandon(&self, generation: Arc<Generation>) {
-        let caller = generation.library.caller();
-        caller.registry.abandon(&caller.overlay);
-        caller.safe.cancel_watches();
-        caller.handles.retire();
+        generation.library.caller().safe.cancel_watches();
         self.parked.add(&generation);
+        let of_thread = Arc::clone(&generation);
+        let pin = generation.pin("the drop of what it had made while loading");
+        parting::part(parting::PATIENCE, move || {
+            let caller = of_thread.library.caller();
+            caller.registry.abandon(&caller.overlay);
+            caller.handles.retire();
+            drop(of_thread);
+            drop(pin);
+        });
         self.tell_reaper(Task::Refused(generation));
     }
 
@@ -342,7 +348,7 @@ impl Shared {
         let Some(reaper) = self.reaper.lock().clone() else {
             return Err(refused("the host is shutting down".to_owned()));
         };
-        let _ordered = self.publish.lock();
+        let ordered = self.publish.lock();
         let mut entries =
             self.entries_without(|name| members.iter().any(|(plugin, _)| *plugin.name == *name));
         let lease = |generation: &Arc<Generation>| Lease::first(Arc::clone(generation), reaper.clone());
@@ -378,10 +384,15 @@ impl Shared {
             generation.library.caller().overlay.announce();
         }
         self.router.store(Arc::new(router));
-        // After the swap: who asks for upgraded data waits for this line, in old code and in new.
+        drop(ordered);
+        // After the swap: who asks for upgraded data waits for this, in old code and in new. It ends with what plugins have
+        // made and is over, and the lock is not held for that.
         for (_, generation) in members {
             let caller = generation.library.caller();
-            caller.registry.commit(&caller.overlay);
+            let rest = caller.registry.commit(&caller.overlay);
+            if !rest.is_empty() && !parting::part(parting::PATIENCE, move || drop(rest)) {
+                tracing::warn!(plugin = %generation.plugin, generation = generation.number, "what it took the place of is still being dropped");
+            }
         }
         Ok(previous.iter().map(|lease| lease.as_ref().map(|lease| lease.generation().number)).collect())
     }

@@ -7,7 +7,8 @@
 //! Every plugin has a `record` and a thread of its own (`worker`) that takes it through the pipeline, an
 //! `attempt` at a time, so a plugin that builds for a minute delays no other but those that must go live
 //! `together` with it. `load` is the pipeline from the library's bytes to
-//! publish, `reaper` what comes after the last request, `rollback` the way back to earlier code.
+//! publish, `reaper` what comes after the last request, `parting` the end of what it leaves, `rollback` the way back
+//! to earlier code.
 //!
 //! # Invariants
 //!
@@ -27,6 +28,7 @@ pub mod library;
 mod load;
 mod mapped_file;
 mod parked;
+pub(crate) mod parting;
 pub mod probe;
 mod quarantine;
 mod reaper;

@@ -3,7 +3,8 @@
 //! # Invariants
 //!
 //! - A generation arrives here once, when its last lease is gone: no request is in it and none will be.
-//! - Hooks run on threads of their own, beside each other: one that hangs keeps nobody.
+//! - Hooks run on threads of their own, beside each other: one that hangs keeps nobody. So does the drop of what a
+//!   generation still holds.
 //! - Code is unmapped on this thread only, and only when it has no pin. A pin that goes later sends word,
 //!   and the reaper tries again.
 //! - What is reported as unloaded is no longer in the loader's list.
@@ -22,7 +23,7 @@ use super::event::{Event, EventKind, Step, ms};
 use super::invoke::HookError;
 use super::library::Mapped;
 use super::stage::Staged;
-use super::{Generation, Shared, invoke};
+use super::{Generation, Shared, invoke, parting};
 use crate::pins::{self, Code, DrainOnDrop};
 
 /// How long `on_unload` may take.
@@ -38,7 +39,7 @@ pub(super) enum Task {
     /// A generation that was published has lost its last lease. With it comes the way here, for its hook.
     Drained(Arc<Generation>, Sender<Task>),
     /// The `on_unload` of a generation has ended; with what went wrong, if anything.
-    HookEnded { plugin: Arc<str>, generation: u64, problem: Option<String> },
+    HookEnded { plugin: Arc<str>, generation: u64, problem: Option<String>, way: Sender<Task> },
     /// A generation was opened and refused.
     Refused(Arc<Generation>),
     /// A library was mapped, and no generation came of it.
@@ -107,13 +108,13 @@ impl Reaper {
             };
             match task {
                 Ok(Task::Drained(generation, way)) => self.begin_unload(generation, way),
-                Ok(Task::HookEnded { plugin, generation, problem }) => {
+                Ok(Task::HookEnded { plugin, generation, problem, way }) => {
                     let is_it = |unloading: &Unloading| {
                         (&unloading.generation.plugin, unloading.generation.number) == (&plugin, generation)
                     };
                     if let Some(at) = self.unloading.iter().position(is_it) {
                         let Unloading { generation, begun, .. } = self.unloading.swap_remove(at);
-                        self.retire(generation, begun, problem);
+                        self.retire(generation, begun, problem, way);
                     }
                 }
                 Ok(Task::Refused(generation)) => self.add(generation),
@@ -136,15 +137,16 @@ impl Reaper {
     fn begin_unload(&mut self, generation: Arc<Generation>, way: Sender<Task>) {
         let begun = Instant::now();
         if generation.library.hooks.on_unload.is_none() {
-            return self.retire(generation, begun, None);
+            return self.retire(generation, begun, None, way);
         }
         let reason = generation.unload_reason.lock().unwrap_or(UNLOAD_SHUTDOWN);
+        let of_reaper = way.clone();
         let way = Arc::new(Mutex::new(Some(way)));
         match start_hook(&generation, reason, Arc::clone(&way)) {
             Ok(()) => self.unloading.push(Unloading { generation, begun, way }),
             Err(error) => {
                 let problem = format!("cannot start a thread for `on_unload`: {error}");
-                self.retire(generation, begun, Some(problem));
+                self.retire(generation, begun, Some(problem), of_reaper);
             }
         }
     }
@@ -153,11 +155,13 @@ impl Reaper {
     fn give_up_hooks(&mut self) {
         for unloading in std::mem::take(&mut self.unloading) {
             // Where the way is taken, the hook has ended in this moment, and its word is in the channel.
-            if unloading.begun.elapsed() >= UNLOAD_DEADLINE && unloading.way.lock().take().is_some() {
-                let problem = format!("`on_unload` is still running after {UNLOAD_DEADLINE:?}");
-                self.retire(unloading.generation, unloading.begun, Some(problem));
-            } else {
-                self.unloading.push(unloading);
+            let is_late = unloading.begun.elapsed() >= UNLOAD_DEADLINE;
+            match if is_late { unloading.way.lock().take() } else { None } {
+                Some(way) => {
+                    let problem = format!("`on_unload` is still running after {UNLOAD_DEADLINE:?}");
+                    self.retire(unloading.generation, unloading.begun, Some(problem), way);
+                }
+                None => self.unloading.push(unloading),
             }
         }
     }
@@ -269,10 +273,17 @@ impl Reaper {
     }
 
     /// Releases what a generation holds of the host, after its `on_unload`.
-    fn retire(&mut self, generation: Arc<Generation>, begun: Instant, problem: Option<String>) {
-        let leaked = generation.library.caller().handles.retire();
-        if leaked > 0 {
-            tracing::debug!(plugin = %generation.plugin, generation = generation.number, leaked, "released the handles it held");
+    fn retire(
+        &mut self,
+        generation: Arc<Generation>,
+        begun: Instant,
+        problem: Option<String>,
+        way: Sender<Task>,
+    ) {
+        if generation.library.caller().handles.is_empty() {
+            generation.library.caller().handles.retire();
+        } else {
+            release(&generation, way);
         }
         let steps = vec![Step { step: "unload", ms: ms(begun.elapsed()) }];
         self.record(EventKind::Retired, &generation.plugin, generation.number, problem, steps, begun);
@@ -306,6 +317,20 @@ impl Reaper {
     }
 }
 
+/// Takes back what a generation holds, on a thread of its own: the last holder of a value drops it. The reaper does not end
+/// before this has, for `way` leads to it.
+fn release(generation: &Arc<Generation>, way: Sender<Task>) {
+    let of_thread = Arc::clone(generation);
+    let pin = generation.pin("the drop of what it held");
+    parting::part(Duration::ZERO, move || {
+        let leaked = of_thread.library.caller().handles.retire();
+        tracing::debug!(plugin = %of_thread.plugin, generation = of_thread.number, leaked, "released the handles it held");
+        drop(of_thread);
+        drop(pin);
+        drop(way);
+    });
+}
+
 /// Runs `on_unload` on a thread of its own, which says by `way` how it ended.
 fn start_hook(
     generation: &Arc<Generation>,
@@ -321,7 +346,8 @@ fn start_hook(
         let tell = |problem| {
             // Nobody listens any more when the deadline has passed.
             if let Some(way) = way.lock().take() {
-                let _ = way.send(Task::HookEnded { plugin: Arc::clone(&plugin), generation, problem });
+                let plugin = Arc::clone(&plugin);
+                let _ = way.send(Task::HookEnded { plugin, generation, problem, way: way.clone() });
             }
         };
         let on_lost = |what: &str| tell(Some(format!("`on_unload` {}", HookError::Lost(what.to_owned()))));

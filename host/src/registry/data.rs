@@ -17,7 +17,6 @@
 #![expect(unsafe_code, reason = "values and their glue are addresses to the host")]
 
 use std::alloc::{GlobalAlloc, Layout as Block, System};
-use std::any::Any;
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::fmt;
@@ -31,7 +30,7 @@ use plugin_api::abi::{
     DATA_CLAIMED, DATA_FROZEN, DATA_GONE, DataCell, ErrorSink, ErrorView, GlueView, OldDataView, Status,
     StrView, UpgradeView,
 };
-use plugin_api::resident::Layout;
+use plugin_api::resident::{Layout, deep};
 
 use super::Author;
 
@@ -44,7 +43,20 @@ const LOOK: Duration = Duration::from_micros(500);
 pub type UpgradeFn = unsafe extern "C" fn(*const OldDataView, *mut UpgradeView, *const ErrorSink) -> Status;
 
 /// Keeps the library mapped in which the functions of a type are, until it is dropped.
-pub type Keeper = Arc<dyn Any + Send + Sync>;
+pub trait Keep: Send + Sync {
+    /// Completes "held by ..." for the library, from now on.
+    fn is_held_by(&self, reason: String);
+}
+
+/// As many have it as need the library.
+pub type Keeper = Arc<dyn Keep>;
+
+/// In the place of one that is not needed any more.
+struct Nothing;
+
+impl Keep for Nothing {
+    fn is_held_by(&self, _: String) {}
+}
 
 /// A type of data, as a generation describes it.
 #[derive(Clone)]
@@ -303,9 +315,10 @@ impl Data {
         }
         let owner = self.owner.lock().0.clone();
         let root = &owner.layout.types[0];
+        owner.keeper.is_held_by(format!("the drop of a `{}`", owner.name));
         // SAFETY: the glue is that of the value's own type, whose library is mapped; nobody uses the value, and
         // the flag above lets this happen once.
-        unsafe { (owner.glue[0].drop_value)(self.value()) };
+        going_deep(&owner.layout, || unsafe { (owner.glue[0].drop_value)(self.value()) });
         if let Ok(block) = Block::from_size_align(root.size, root.align)
             && block.size() > 0
         {
@@ -348,7 +361,7 @@ impl Data {
 
     /// The value is over, and needs no code any more. (Its cell may be kept by the very library.)
     fn free_code(&self) {
-        let owner = std::mem::replace(&mut self.owner.lock().0.keeper, Arc::new(()));
+        let owner = std::mem::replace(&mut self.owner.lock().0.keeper, Arc::new(Nothing));
         let touched = std::mem::take(&mut *self.touched.lock());
         keep_if_several(touched);
         drop(owner);
@@ -360,6 +373,34 @@ impl Drop for Data {
         // SAFETY: leaked in `new`. Whoever could reach the cell holds a reference to this `Data`, or is a user of
         // a lingering one.
         drop(unsafe { Box::from_raw(self.cell.as_ptr()) });
+    }
+}
+
+/// Completes "held by ..." for the library of a type whose values are in use.
+pub fn held_for(name: &str) -> String {
+    format!("data of type `{name}`, which it would drop or has touched")
+}
+
+/// Runs `end`, which may go down a value step by step: on a large stack, where the type sets no end to that.
+fn going_deep(layout: &Layout, end: impl FnOnce()) {
+    /// What another thread may use while this one waits for it.
+    struct Lent<L>(L);
+    // SAFETY: of two threads, one waits for the other as long as that has it; what it leads to is `Send`, as all data is.
+    unsafe impl<L> Send for Lent<L> {}
+
+    if !layout.is_recursive() {
+        return end();
+    }
+    let lent = Lent(end);
+    let run = move |_| {
+        // As a whole: else its part would be captured, which is not `Send`.
+        let Lent(end) = { lent };
+        end();
+    };
+    if let Err((run, error)) = deep::on_large_stack(deep::TO_DROP, run) {
+        tracing::warn!("no memory for a large stack, so data is dropped on a small one: {error}");
+        // The one that would have been made has no other stack than this.
+        run(deep::Stack::here());
     }
 }
 
@@ -447,7 +488,7 @@ impl Tenure {
 pub(super) struct Upgrade {
     old: Arc<Tenure>,
     /// Of the glue that the new code was given: another generation may become the owner meanwhile.
-    _glue: Keeper,
+    glue: Keeper,
     ty: DataType,
     author: Author,
     view: Option<UpgradeView>,
@@ -487,7 +528,7 @@ impl Upgrade {
         let (before, _) = old.owner();
         let mut upgrade = Upgrade {
             old: Arc::clone(old),
-            _glue: Arc::clone(&before.keeper),
+            glue: Arc::clone(&before.keeper),
             ty: ty.clone(),
             author: author.clone(),
             view: None,
@@ -524,19 +565,14 @@ impl Upgrade {
         &self.old
     }
 
-    /// Makes the new value valid. The old one is over.
-    pub(super) fn commit(mut self) -> Arc<Tenure> {
+    /// Makes the new value valid. The old one is over; what is left of it goes with the second thing returned.
+    pub(super) fn commit(mut self) -> (Arc<Tenure>, Remains) {
         let view = self.view.take().expect("an upgrade that was built has a value");
         // What is left of the old value is the new code's to free.
         self.old.0.is_over.store(true, Ordering::Release);
-        if let Some(finish) = view.finish {
-            // SAFETY: the first and only end of this upgrade; the library is mapped.
-            unsafe { finish(view.data, 1) };
-        }
         // Maps that stayed are the old ones, empty or not.
         let touched = std::mem::take(&mut *self.old.0.touched.lock());
-        self.old.0.free_code();
-        // SAFETY: the new code made the value of its own type, and it is valid since the line above.
+        // SAFETY: the new code made the value of its own type, and it is valid since it is to be committed.
         let new = unsafe { Data::new(self.ty.clone(), self.author.clone(), view.value) };
         if new.keeps_code {
             let earlier = touched.into_iter().filter(|(author, _)| *author != self.author);
@@ -545,7 +581,39 @@ impl Upgrade {
             keep_if_several(touched);
         }
         new.upgrades.store(self.old.0.upgrades.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        Arc::new(Tenure(new))
+        let (old, glue, ty) = (Arc::clone(&self.old), Arc::clone(&self.glue), self.ty.clone());
+        (Arc::new(Tenure(new)), Remains { old, glue, ty, view })
+    }
+}
+
+/// What is left of a value that was upgraded. It is freed when this is dropped, by the code that built the new value and
+/// the code that had the old one; the new one may be in use meanwhile.
+pub(super) struct Remains {
+    old: Arc<Tenure>,
+    glue: Keeper,
+    ty: DataType,
+    view: UpgradeView,
+}
+
+// SAFETY: as for `Upgrade`.
+unsafe impl Send for Remains {}
+
+impl Drop for Remains {
+    fn drop(&mut self) {
+        let (before, _) = self.old.owner();
+        self.glue.is_held_by(format!("the drop of what a `{}` has lost in its upgrade", before.name));
+        if let Some(finish) = self.view.finish {
+            // SAFETY: the first and only end of this upgrade; `ty` and `glue` keep both libraries mapped.
+            going_deep(&before.layout, || unsafe { finish(self.view.data, 1) });
+        }
+        drop(before);
+        self.old.0.free_code();
+    }
+}
+
+impl fmt::Debug for Remains {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remains").field("of", &self.ty).finish_non_exhaustive()
     }
 }
 

@@ -111,6 +111,32 @@ impl Value {
     }
 }
 
+/// What is left to do when a change is valid: upgrades to finish and values to drop. Their makers' code does both, and it is
+/// done when this is dropped: without a lock, and where that may take its time.
+#[derive(Debug)]
+#[must_use = "what is over is dropped with it, at once"]
+pub struct Rest {
+    upgrades: Vec<upgrade::Staged>,
+    slots: Vec<Arc<Slot>>,
+    values: Vec<Value>,
+}
+
+impl Rest {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.upgrades.is_empty() && self.slots.is_empty() && self.values.is_empty()
+    }
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        // The routes lead to the new code already; whoever comes for one of these values waits for it. All are valid before
+        // what is left of the first is dropped.
+        let remains: Vec<_> = self.upgrades.drain(..).map(upgrade::Staged::commit).collect();
+        drop(remains);
+    }
+}
+
 /// What type a caller expects.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
@@ -325,7 +351,7 @@ impl Registry {
     /// # Errors
     ///
     /// [`RegistryError::NotFound`] when there was no value.
-    pub fn remove(&self, overlay: &Overlay, key: &Key) -> Result<(), RegistryError> {
+    pub fn remove(&self, overlay: &Overlay, key: &Key) -> Result<Rest, RegistryError> {
         let published = {
             let mut slots = self.slots.write();
             let left = slots.get(key).and_then(|slot| slot.leave());
@@ -339,23 +365,19 @@ impl Registry {
             return Err(RegistryError::NotFound { key: key.clone() });
         }
         self.changed();
-        // Dropped here, after all locks: the last reference to a pool closes connections.
-        drop((published, staged));
-        Ok(())
+        let values = published.into_iter().chain(staged).collect();
+        Ok(Rest { upgrades: Vec::new(), slots: Vec::new(), values })
     }
 
     /// Publishes what a generation registered while it was loading. Where another filled a key in the
-    /// meantime, that value stays; the staged one lives on for the generation that holds it.
-    pub fn commit(&self, overlay: &Overlay) {
+    /// meantime, that value stays; the staged one lives on for the generation that holds it. Upgrades become valid when
+    /// what is returned is dropped.
+    pub fn commit(&self, overlay: &Overlay) -> Rest {
         let overlay::Ended { slots: staged, over, upgrades, seen } = overlay.end(true);
         for (tenure, ty, author) in seen {
             tenure.note_user(&ty, &author);
         }
-        // The routes lead to the new code already; whoever comes for one of these values waits for it.
-        for upgrade in upgrades {
-            upgrade.commit();
-        }
-        let replaced = self.commit_over(over);
+        let mut values = self.commit_over(over);
         let mut lost = Vec::new();
         let mut old = Vec::new();
         {
@@ -373,11 +395,12 @@ impl Registry {
             }
         }
         // Dropped without the lock, and after their successors can be found.
-        let old: Vec<_> = old.iter().filter_map(|slot| slot.leave().flatten()).collect();
-        if !old.is_empty() {
+        let before = values.len();
+        values.extend(old.iter().filter_map(|slot| slot.leave().flatten()));
+        if values.len() > before {
             self.changed();
         }
-        drop((lost, replaced, old));
+        Rest { upgrades, slots: lost, values }
     }
 
     /// Undoes what a generation registered while it was loading, newest first.

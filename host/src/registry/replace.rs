@@ -109,11 +109,19 @@ impl Registry {
     }
 
     /// Publishes the services that a generation staged over others; what they replaced is returned, to be dropped
-    /// without a lock.
+    /// without a lock. Where something else than such a service has come under the key meanwhile, that stays.
     pub(super) fn commit_over(&self, over: Vec<Arc<super::slot::Slot>>) -> Vec<Value> {
         let mut old = Vec::new();
         for staged in over {
             let Some((serial, value, author)) = staged.take_with_author() else { continue };
+            let there = self.slots.read().get(staged.key()).cloned();
+            if let (Some(there), Value::Service(service)) = (there, &value)
+                && let Err(error) = there.may_become(service.interface())
+            {
+                tracing::warn!(key = %staged.key(), maker = %author, "a service was made in vain: {error}");
+                old.push(value);
+                continue;
+            }
             let replaced = self.put_published(staged.key(), value, author, serial);
             note_replaced(replaced.as_ref(), staged.key());
             old.extend(replaced);

@@ -168,6 +168,7 @@ impl Service {
         if self.is_over.swap(true, Ordering::AcqRel) {
             return;
         }
+        self.home.is_held_by(format!("the drop of a `{}`", self.interface.type_name()));
         self.home.run(&mut || {
             // SAFETY: nobody calls any more, and the flag above lets this happen once.
             unsafe { (self.view.drop_value)(self.view.value) };

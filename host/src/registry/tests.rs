@@ -154,7 +154,7 @@ fn removing_a_key_does_not_let_a_second_init_begin() {
             assert_eq!(value.describe(), serde_json::json!({ "name": "first" }));
         }
     });
-    registry.remove(&Overlay::committed(), &key).expect("the one value is in the registry");
+    drop(registry.remove(&Overlay::committed(), &key).expect("the one value is in the registry"));
 }
 
 /// Whoever found a slot just before it left the registry looks again, and makes nothing in it.
@@ -168,7 +168,7 @@ fn a_slot_that_left_the_registry_is_not_filled() {
     registry
         .get_or_init(&author("q", 1), &loading, &key, "Thing", LONG, || thing("staged"))
         .expect("the published slot is empty");
-    registry.commit(&loading);
+    drop(registry.commit(&loading));
     let turn = found.turn(&author("p", 1), "Thing".into(), LONG, &registry.waits);
     assert!(matches!(turn, Ok(Turn::Gone)), "the slot is not the key's any more");
     let value = ask(&registry, "db", || panic!("there is a value")).unwrap();
@@ -342,7 +342,7 @@ fn a_committed_generation_publishes_what_it_made_unless_somebody_was_first() {
             .unwrap();
     }
     ask(&registry, "contested", || thing("served")).unwrap();
-    registry.commit(&overlay);
+    drop(registry.commit(&overlay));
     assert!(closed.lock().is_empty(), "its generation may still hold it");
     let kept = ask(&registry, "contested", || panic!("warm")).unwrap();
     assert_eq!(kept.describe()["name"], "served");
@@ -353,7 +353,7 @@ fn a_committed_generation_publishes_what_it_made_unless_somebody_was_first() {
 fn a_removed_value_stays_with_its_holders() {
     let registry = Registry::new();
     let held = ask(&registry, "db", || thing("old")).unwrap();
-    registry.remove(&Overlay::committed(), &Key::new("", "db")).unwrap();
+    drop(registry.remove(&Overlay::committed(), &Key::new("", "db")).unwrap());
     registry.remove(&Overlay::committed(), &Key::new("", "db")).unwrap_err();
     let fresh = ask(&registry, "db", || thing("new")).unwrap();
     assert_eq!(

@@ -13,7 +13,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::data::{DataType, Tenure, Upgrade, UpgradeFailure};
+use super::data::{DataType, Remains, Tenure, Upgrade, UpgradeFailure};
 use super::slot::Slot;
 use super::{Author, Expected, InitFailure, Key, Overlay, Policy, Registry, RegistryError, Value, note_user};
 
@@ -47,19 +47,21 @@ impl Staged {
         Arc::ptr_eq(&self.slot, slot)
     }
 
-    /// Makes it so.
-    pub(super) fn commit(self) {
+    /// Makes it so. What is left of the old value goes when what is returned is dropped.
+    pub(super) fn commit(self) -> (Arc<Tenure>, Option<Remains>) {
         match self.what {
             Change::Upgrade(upgrade) => {
                 let old = Arc::clone(upgrade.old());
                 // Where the key was removed meanwhile the new value goes as the old one would have.
-                let new = upgrade.commit();
+                let (new, remains) = upgrade.commit();
                 self.slot.replace(&old, Some(new));
                 // Those who waited for this look again, and find the new one.
                 old.end();
+                (old, Some(remains))
             }
             Change::Restart(old) => {
                 self.slot.replace(&old, None);
+                (old, None)
             }
         }
     }
@@ -111,7 +113,7 @@ impl Registry {
                         }));
                     }
                     let Some(staged) = self.upgrade(author, key, ty, error)? else { continue };
-                    staged.commit();
+                    drop(staged.commit());
                 }
                 Err(error) => return Err(error),
             }

@@ -46,7 +46,7 @@ pub(crate) fn resident(input: &DeriveInput) -> Result<TokenStream> {
             const REPR: &'static str = #repr;
             const MAY_SETTLE: bool = #may_settle;
 
-            fn settle(&mut self, empties: ::plugin_api::resident::Empties) {
+            fn settle(&mut self, how: ::plugin_api::resident::Settling<'_>) {
                 #settle
             }
 
@@ -120,8 +120,8 @@ fn of_struct(fields: &[Field]) -> Parts {
         settle: {
             let members = fields.iter().map(|field| &field.member);
             quote! {
-                let _ = empties;
-                #(::plugin_api::resident::Resident::settle(&mut self.#members, empties);)*
+                let _ = how;
+                #(::plugin_api::resident::Resident::settle(&mut self.#members, how);)*
             }
         },
         // The pattern does not compile where the definition has another field than was seen here, or one of
@@ -199,14 +199,14 @@ fn of_enum(variants: &[Variant], is_numbered: bool) -> Parts {
         let names: Vec<_> = (0..fields.len()).map(|i| format_ident!("part_{i}")).collect();
         quote! {
             Self::#ident { #(#members: #names),* } => {
-                #(::plugin_api::resident::Resident::settle(#names, empties);)*
+                #(::plugin_api::resident::Resident::settle(#names, how);)*
             }
         }
     });
     Parts {
         may_settle: may_settle(variants.iter().flat_map(|variant| &variant.fields)),
         settle: quote! {
-            let _ = empties;
+            let _ = how;
             match self { #(#settle)* }
         },
         shape: quote! { ::plugin_api::resident::Kind::Enum(::std::vec![#(#describe),*]) },

@@ -25,7 +25,7 @@ use crate::abi::{
     InitView, Status,
 };
 use crate::host::{self, CallError, Owned};
-use crate::resident::{Empties, Resident, TypeInfo};
+use crate::resident::{Empties, Resident, TypeInfo, settle};
 
 /// One use of a value.
 pub struct Used<T> {
@@ -145,7 +145,7 @@ impl<T: Resident + Send + Sync> Keep for T {
 
     fn into_owned(mut made: T) -> Result<Owned, String> {
         // From here on others may reach what is not below a lock.
-        made.settle(Empties::Nowhere);
+        settle(&mut made, Empties::Nowhere);
         let (host, table) = tables().map_err(|error| error.to_string())?;
         let view = TypeInfo::of::<T>().view(0);
         let value = Box::into_raw(Box::new(made));

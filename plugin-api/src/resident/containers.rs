@@ -5,10 +5,10 @@
 #![expect(unsafe_code, reason = "takes containers apart by address")]
 
 use std::collections::VecDeque;
-use std::mem::{MaybeUninit, forget};
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 
-use super::{Empties, Kind, Misfit, Old, OldType, Resident, Shapes, Work};
+use super::{Kind, Misfit, Old, OldType, Resident, Settling, Shapes, Work};
 use crate::sync::{Mutex, OnceCell, RwLock};
 
 /// The one type that a container holds.
@@ -20,9 +20,16 @@ fn fits_one<C, T: Resident>(old: OldType<'_>, work: &mut Work) -> Result<(), Mis
 }
 
 /// Settles parts, if theirs may have to be.
-fn settle_all<'p, T: Resident>(parts: impl IntoIterator<Item = &'p mut T>, empties: Empties) {
+fn settle_all<'p, T: Resident>(parts: impl IntoIterator<Item = &'p mut T>, how: Settling<'_>) {
     if T::MAY_SETTLE {
-        parts.into_iter().for_each(|part| part.settle(empties));
+        parts.into_iter().for_each(|part| part.settle(how));
+    }
+}
+
+/// As [`settle_all`], for parts in a block of their own.
+fn settle_behind<'p, T: Resident>(parts: impl IntoIterator<Item = &'p mut T>, how: Settling<'_>) {
+    if T::MAY_SETTLE {
+        parts.into_iter().for_each(|part| how.behind(part));
     }
 }
 
@@ -35,8 +42,8 @@ fn see<T>(part: &mut T, visit: &mut dyn FnMut(*mut u8)) {
 unsafe impl<T: Resident> Resident for Vec<T> {
     const MAY_SETTLE: bool = true;
 
-    fn settle(&mut self, empties: Empties) {
-        settle_all(self, empties);
+    fn settle(&mut self, how: Settling<'_>) {
+        settle_behind(self, how);
     }
 
     fn shape(shapes: &mut Shapes) -> Kind {
@@ -81,8 +88,8 @@ unsafe impl<T: Resident> Resident for Vec<T> {
 unsafe impl<T: Resident> Resident for VecDeque<T> {
     const MAY_SETTLE: bool = true;
 
-    fn settle(&mut self, empties: Empties) {
-        settle_all(self, empties);
+    fn settle(&mut self, how: Settling<'_>) {
+        settle_behind(self, how);
     }
 
     fn shape(shapes: &mut Shapes) -> Kind {
@@ -95,8 +102,10 @@ unsafe impl<T: Resident> Resident for VecDeque<T> {
     }
 
     unsafe fn dissolve(this: *mut Self) {
-        // SAFETY: the last use of the ring; its parts, moved out before, are forgotten.
-        unsafe { this.read() }.into_iter().for_each(forget);
+        // SAFETY: the last use of the ring.
+        let mut parts = Vec::from(unsafe { this.read() });
+        // SAFETY: they have been moved out by this function's contract.
+        unsafe { parts.set_len(0) };
     }
 
     fn fits(old: OldType<'_>, work: &mut Work) -> Result<(), Misfit> {
@@ -124,8 +133,8 @@ unsafe impl<T: Resident> Resident for VecDeque<T> {
 unsafe impl<T: Resident> Resident for Box<T> {
     const MAY_SETTLE: bool = true;
 
-    fn settle(&mut self, empties: Empties) {
-        settle_all([&mut **self], empties);
+    fn settle(&mut self, how: Settling<'_>) {
+        settle_behind([&mut **self], how);
     }
 
     fn shape(shapes: &mut Shapes) -> Kind {
@@ -165,7 +174,7 @@ unsafe impl<T: Resident> Resident for Box<T> {
 unsafe impl<T: Resident> Resident for Arc<T> {
     const MAY_SETTLE: bool = false;
 
-    fn settle(&mut self, _: Empties) {}
+    fn settle(&mut self, _: Settling<'_>) {}
 
     fn shape(shapes: &mut Shapes) -> Kind {
         Kind::Container(vec![shapes.of::<T>()])
@@ -205,8 +214,8 @@ unsafe impl<T: Resident> Resident for Arc<T> {
 unsafe impl<T: Resident, const N: usize> Resident for [T; N] {
     const MAY_SETTLE: bool = T::MAY_SETTLE;
 
-    fn settle(&mut self, empties: Empties) {
-        settle_all(self, empties);
+    fn settle(&mut self, how: Settling<'_>) {
+        settle_all(self, how);
     }
 
     fn shape(shapes: &mut Shapes) -> Kind {
@@ -247,7 +256,7 @@ macro_rules! locks {
             // What is below has a home of its own.
             const MAY_SETTLE: bool = false;
 
-            fn settle(&mut self, _: Empties) {}
+            fn settle(&mut self, _: Settling<'_>) {}
 
             fn shape(shapes: &mut Shapes) -> Kind {
                 Kind::Container(vec![shapes.of::<T>()])
@@ -283,8 +292,8 @@ locks! { Mutex RwLock }
 unsafe impl<T: Resident> Resident for OnceCell<T> {
     const MAY_SETTLE: bool = T::MAY_SETTLE;
 
-    fn settle(&mut self, empties: Empties) {
-        settle_all(self.get_mut(), empties);
+    fn settle(&mut self, how: Settling<'_>) {
+        settle_all(self.get_mut(), how);
     }
 
     fn shape(shapes: &mut Shapes) -> Kind {
@@ -320,8 +329,8 @@ unsafe impl<T: Resident> Resident for OnceCell<T> {
 unsafe impl<T: Resident> Resident for Option<T> {
     const MAY_SETTLE: bool = T::MAY_SETTLE;
 
-    fn settle(&mut self, empties: Empties) {
-        settle_all(self, empties);
+    fn settle(&mut self, how: Settling<'_>) {
+        settle_all(self, how);
     }
 
     fn shape(shapes: &mut Shapes) -> Kind {
@@ -366,10 +375,10 @@ unsafe impl<T: Resident> Resident for Option<T> {
 unsafe impl<T: Resident, E: Resident> Resident for Result<T, E> {
     const MAY_SETTLE: bool = T::MAY_SETTLE || E::MAY_SETTLE;
 
-    fn settle(&mut self, empties: Empties) {
+    fn settle(&mut self, how: Settling<'_>) {
         match self {
-            Ok(part) => part.settle(empties),
-            Err(part) => part.settle(empties),
+            Ok(part) => part.settle(how),
+            Err(part) => part.settle(how),
         }
     }
 

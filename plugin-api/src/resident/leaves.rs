@@ -12,7 +12,7 @@ use std::sync::atomic::{
 };
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Empties, Kind, Misfit, Old, OldType, Resident, Shapes, Work};
+use super::{Kind, Misfit, Old, OldType, Resident, Settling, Shapes, Work};
 
 macro_rules! leaves {
     ($($of:ty),* $(,)?) => {$(
@@ -21,7 +21,7 @@ macro_rules! leaves {
         unsafe impl Resident for $of {
             const MAY_SETTLE: bool = false;
 
-            fn settle(&mut self, _: Empties) {}
+            fn settle(&mut self, _: Settling<'_>) {}
 
             fn shape(_: &mut Shapes) -> Kind {
                 Kind::Leaf
@@ -45,7 +45,7 @@ leaves! {
 unsafe impl<T: 'static> Resident for PhantomData<T> {
     const MAY_SETTLE: bool = false;
 
-    fn settle(&mut self, _: Empties) {}
+    fn settle(&mut self, _: Settling<'_>) {}
 
     fn shape(_: &mut Shapes) -> Kind {
         Kind::Leaf
@@ -69,8 +69,8 @@ macro_rules! tuples {
         unsafe impl<$($of: Resident),*> Resident for ($($of,)*) {
             const MAY_SETTLE: bool = false $(|| $of::MAY_SETTLE)*;
 
-            fn settle(&mut self, empties: Empties) {
-                $(self.$at.settle(empties);)*
+            fn settle(&mut self, how: Settling<'_>) {
+                $(self.$at.settle(how);)*
             }
 
             fn shape(shapes: &mut Shapes) -> Kind {

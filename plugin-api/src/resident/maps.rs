@@ -11,15 +11,19 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
-use std::mem::forget;
+use std::mem::{ManuallyDrop, forget, offset_of};
 
-use super::{Empties, Kind, Misfit, Old, OldType, Resident, Shapes, Work};
+use super::{Empties, Kind, Misfit, Old, OldType, Resident, Settling, Shapes, Work};
 
-/// A key as the address of what may be taken apart: nobody uses it any more. Maps lend their keys for reading
-/// only, values for more.
+/// A key. Maps lend their keys for reading only, values for more: whoever takes one apart does so elsewhere, see
+/// [`Work::apart`].
 fn see<T>(part: &T, visit: &mut dyn FnMut(*mut u8)) {
     visit((&raw const *part).cast_mut().cast());
 }
+
+/// Stands for what has been moved out of a map, of which only the memory is left to free. Not even a look at it would be
+/// allowed: what its boxes led to is freed, or somebody else's.
+type Gone<T> = ManuallyDrop<T>;
 
 /// Ends the process if a key's hash or order panics the second time, having succeeded a moment before:
 /// the unwinding would have dropped what the older value still holds.
@@ -56,10 +60,10 @@ macro_rules! maps {
             const REPR: &'static str = $repr;
             const MAY_SETTLE: bool = true;
 
-            fn settle(&mut self, empties: Empties) {
-                $settle_empty!(self, $map, empties);
+            fn settle(&mut self, how: Settling<'_>) {
+                $settle_empty!(self, $map, how.empties());
                 if V::MAY_SETTLE {
-                    self.values_mut().for_each(|value| value.settle(empties));
+                    self.values_mut().for_each(|value| how.behind(value));
                 }
             }
 
@@ -80,11 +84,16 @@ macro_rules! maps {
             }
 
             unsafe fn dissolve(this: *mut Self) {
-                // SAFETY: the last use of the map; its entries, moved out before, are forgotten.
-                let map = unsafe { this.read() };
-                if !map.is_empty() {
-                    map.into_iter().for_each(forget);
+                const {
+                    assert!(
+                        offset_of!((K, V), 0) == offset_of!((Gone<K>, Gone<V>), 0)
+                            && offset_of!((K, V), 1) == offset_of!((Gone<K>, Gone<V>), 1)
+                            && size_of::<Self>() == size_of::<$map<Gone<K>, Gone<V>>>()
+                    );
                 }
+                // SAFETY: the last use of the map, whose entries have been moved out. `Gone` is laid out as what it stands
+                // for, and so is what is made of it; see above.
+                drop(unsafe { this.cast::<$map<Gone<K>, Gone<V>>>().read() });
             }
 
             fn fits(old: OldType<'_>, work: &mut Work) -> Result<(), Misfit> {
@@ -105,7 +114,8 @@ macro_rules! maps {
                     work.shell(into);
                     for entry in elements.chunks_exact(2) {
                         let (key, value) = (work.staging::<K>(), work.staging::<V>());
-                        work.place::<K>(entry[0], key)?;
+                        let old_key = work.apart::<K>(entry[0]);
+                        work.place::<K>(old_key, key)?;
                         work.place::<V>(entry[1], value)?;
                         if (*into).contains_key(&*key) {
                             return Err(work.keys_collide::<Self>());
@@ -134,9 +144,9 @@ macro_rules! sets {
             const REPR: &'static str = $repr;
             const MAY_SETTLE: bool = true;
 
-            fn settle(&mut self, empties: Empties) {
-                let _ = empties;
-                $settle_empty!(self, $set, empties);
+            fn settle(&mut self, how: Settling<'_>) {
+                let _ = how;
+                $settle_empty!(self, $set, how.empties());
             }
 
             fn shape(shapes: &mut Shapes) -> Kind {
@@ -152,11 +162,10 @@ macro_rules! sets {
             }
 
             unsafe fn dissolve(this: *mut Self) {
-                // SAFETY: the last use of the set; its members, moved out before, are forgotten.
-                let set = unsafe { this.read() };
-                if !set.is_empty() {
-                    set.into_iter().for_each(forget);
-                }
+                const { assert!(size_of::<Self>() == size_of::<$set<Gone<K>>>()) };
+                // SAFETY: the last use of the set, whose members have been moved out. `Gone` is laid out as what it stands for,
+                // and so is what is made of it.
+                drop(unsafe { this.cast::<$set<Gone<K>>>().read() });
             }
 
             fn fits(old: OldType<'_>, work: &mut Work) -> Result<(), Misfit> {
@@ -174,6 +183,7 @@ macro_rules! sets {
                     work.shell(into);
                     for member in elements {
                         let key = work.staging::<K>();
+                        let member = work.apart::<K>(member);
                         work.place::<K>(member, key)?;
                         if (*into).contains(&*key) {
                             return Err(work.keys_collide::<Self>());

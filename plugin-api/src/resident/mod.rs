@@ -36,9 +36,8 @@
 //! *Nothing in it points into a library.* There is no implementation for references, functions, `dyn`,
 //! `Rc` or `Arc<str>` (its empty value is a static). One exception is known: a `HashMap` or `HashSet` without room
 //! for an entry points to a constant of the library that made or emptied it. The locks of [`sync`](crate::sync) see to it
-//! that code meets only such maps as are its own, and maps that no lock guards are given room: see
-//! [`Empties`]. Only a map that cannot be reached for that, directly in an `Arc<T>` or in a key of a map, has its
-//! libraries kept: see [`Layout::keeps_code`].
+//! that code meets only such maps as are its own, and maps that no lock guards are given room. Only a map that cannot be
+//! reached for that, directly in an `Arc<T>` or in a key of a map, has its libraries kept: see [`Layout::keeps_code`].
 //!
 //! What the text cannot say is what an author's unchecked code relies on, such as "this number is below that
 //! length". A crate that has such code and derives `Resident` for the type relies on every earlier version of
@@ -49,6 +48,12 @@
 //!
 //! When the text has changed the value is *upgraded*, see [`upgrade`].
 //!
+//! # Values that go deep
+//!
+//! Of a type that contains itself, such as a list made of boxes, a value may go as deep as it likes, and to build it anew or to
+//! drop it takes a frame for each step. Both are done on a large stack, see [`deep`]; what does not fit there refuses the
+//! edit. What a handler drops itself it drops on its own stack, as in any program: a `Vec` knows no such limit.
+//!
 //! # Invariants
 //!
 //! - A value under upgrade has no users: see [`DataCell`](crate::abi::DataCell).
@@ -56,29 +61,22 @@
 #![expect(unsafe_code, reason = "values are reached by address here")]
 
 mod containers;
+pub mod deep;
 pub mod layout;
 mod leaves;
 mod maps;
+mod settle;
 mod shapes;
 #[cfg(test)]
 mod tests;
 pub mod upgrade;
 
 pub use self::layout::{Kind, Layout};
+pub use self::settle::Settling;
+pub(crate) use self::settle::{Empties, settle};
 pub use self::shapes::Shapes;
 pub(crate) use self::shapes::TypeInfo;
 pub use self::upgrade::{Misfit, Old, OldType, Work};
-
-/// Where a map without room for an entry is to point. It has no memory of its own, and points to a constant of the library
-/// whose code made or emptied it.
-#[doc(hidden)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Empties {
-    /// Into the library that runs.
-    Ours,
-    /// Into no library: it is given room.
-    Nowhere,
-}
 
 /// Types that can be shared in place between generations of code. Derive it.
 ///
@@ -132,7 +130,7 @@ pub unsafe trait Resident: Sized + 'static {
     /// Makes maps without room for an entry point elsewhere, without reading through their pointers: the library that they
     /// lead into may be gone.
     #[doc(hidden)]
-    fn settle(&mut self, empties: Empties);
+    fn settle(&mut self, how: Settling<'_>);
 
     /// What the type is made of.
     #[doc(hidden)]

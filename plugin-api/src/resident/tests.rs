@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::mem::MaybeUninit;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use super::layout::{Field, Kind, Layout, Type, Variant, same};
-use super::{TypeInfo, upgrade};
+use super::{Empties, TypeInfo, settle, upgrade};
 use crate::Resident;
 use crate::abi::{ErrorSink, ErrorView, OldDataView, Status, StrView, UpgradeView};
 use crate::sync::{Mutex, OnceCell, RwLock};
@@ -60,6 +60,15 @@ mod old {
         pub(super) below: Vec<Tree>,
     }
 
+    #[derive(Resident, PartialEq, Eq, Hash, PartialOrd, Ord)]
+    pub(super) struct Name {
+        pub(super) words: Vec<Option<Box<Word>>>,
+        pub(super) gone: Counted,
+    }
+
+    #[derive(Resident, PartialEq, Eq, Hash, PartialOrd, Ord)]
+    pub(super) struct Word(pub(super) Counted, pub(super) Counted);
+
     #[derive(Resident)]
     pub(super) struct All {
         pub(super) list: Vec<Item>,
@@ -107,6 +116,15 @@ mod new {
         pub(super) here: Item,
     }
 
+    #[derive(Resident, PartialEq, Eq, Hash, PartialOrd, Ord)]
+    pub(super) struct Name {
+        pub(super) added: u8,
+        pub(super) words: Vec<Option<Box<Word>>>,
+    }
+
+    #[derive(Resident, PartialEq, Eq, Hash, PartialOrd, Ord)]
+    pub(super) struct Word(pub(super) Counted);
+
     #[derive(Resident)]
     pub(super) struct All {
         pub(super) list: Vec<Item>,
@@ -132,12 +150,10 @@ mod new {
         pub(super) last: Counted,
     }
 
-    thread_local! {
-        pub(super) static FAILS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
-    }
+    pub(super) static FAILS: AtomicBool = AtomicBool::new(false);
 
     fn last() -> Counted {
-        assert!(!FAILS.get(), "no default today");
+        assert!(!FAILS.load(Ordering::Relaxed), "no default today");
         Counted::default()
     }
 }
@@ -245,9 +261,9 @@ fn upgrade_that_fails_at_the_last_field_leaves_the_value_as_it_was() {
     let before = ALIVE.load(Ordering::Relaxed);
     let value = all();
     let made = ALIVE.load(Ordering::Relaxed);
-    new::FAILS.set(true);
+    new::FAILS.store(true, Ordering::Relaxed);
     let Err((old, words)) = upgraded::<_, new::All>(value) else { panic!("its last default panics") };
-    new::FAILS.set(false);
+    new::FAILS.store(false, Ordering::Relaxed);
     assert!(words.contains("no default today"), "{words}");
     assert_eq!(
         ALIVE.load(Ordering::Relaxed),
@@ -270,6 +286,104 @@ fn shared_parts_are_not_split() {
     };
     assert!(words.contains("more than one owner"), "{words}");
     assert!(Arc::ptr_eq(&old[0], &second));
+}
+
+/// Keys are lent by their maps for reading only. (Miri tells whether more is done to them where they are.)
+#[test]
+fn keys_that_changed_are_taken_along() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let before = ALIVE.load(Ordering::Relaxed);
+    let name = |text: &str| old::Name {
+        words: vec![Some(Box::new(old::Word(Counted::new(text), Counted::new("gone")))), None],
+        gone: Counted::new("gone"),
+    };
+    let maps = |texts: &[&str]| {
+        let entries = || texts.iter().map(|text| (name(text), Counted::new(text)));
+        let (hashed, ordered): (HashMap<_, _>, BTreeMap<_, _>) = (entries().collect(), entries().collect());
+        let (set, tree): (HashSet<_>, std::collections::BTreeSet<_>) =
+            (texts.iter().map(|text| name(text)).collect(), texts.iter().map(|text| name(text)).collect());
+        (hashed, ordered, set, tree)
+    };
+    type New = (
+        HashMap<new::Name, Counted>,
+        BTreeMap<new::Name, Counted>,
+        HashSet<new::Name>,
+        std::collections::BTreeSet<new::Name>,
+    );
+    let Ok(new) = upgraded::<_, New>(maps(&["a", "b", "c"])) else { panic!("they fit") };
+    let key =
+        |text: &str| new::Name { added: 0, words: vec![Some(Box::new(new::Word(Counted::new(text)))), None] };
+    for text in ["a", "b", "c"] {
+        assert_eq!((&*new.0[&key(text)].0, &*new.1[&key(text)].0), (text, text));
+        assert!(new.2.contains(&key(text)) && new.3.contains(&key(text)));
+    }
+    drop(new);
+    assert_eq!(ALIVE.load(Ordering::Relaxed), before);
+    // What was told apart by a field that is gone is not any more: then nothing has changed.
+    let twins = [
+        old::Name { gone: Counted::new("one"), ..name("a") },
+        old::Name { gone: Counted::new("two"), ..name("a") },
+    ];
+    let made = ALIVE.load(Ordering::Relaxed);
+    let Err((old, words)) = upgraded::<_, HashSet<new::Name>>(HashSet::from(twins)) else {
+        panic!("two are one")
+    };
+    assert!(words.contains("two keys of a `HashSet<Name>` have become equal"), "{words}");
+    assert_eq!((ALIVE.load(Ordering::Relaxed), old.len()), (made, 2));
+    drop(old);
+    assert_eq!(ALIVE.load(Ordering::Relaxed), before);
+}
+
+/// Lists as some write them: each link is a step down.
+mod links {
+    #[derive(crate::Resident)]
+    pub(super) struct Link<T: super::Resident>(pub(super) T, pub(super) Option<Box<Link<T>>>);
+}
+
+/// How long a list is.
+const LINKS: u32 = if cfg!(miri) { 100 } else { 20_000 };
+
+fn list<T: Resident>(make: impl Fn(u32) -> T) -> links::Link<T> {
+    (1..LINKS)
+        .fold(links::Link(make(0), None), |rest, number| links::Link(make(number), Some(Box::new(rest))))
+}
+
+/// Taken apart link by link: its drop would go down the list by calls.
+fn numbers<T: Resident>(list: links::Link<T>, number: impl Fn(T) -> u32) -> Vec<u32> {
+    let mut next = Some(Box::new(list));
+    let mut found = Vec::new();
+    while let Some(link) = next {
+        found.push(number(link.0));
+        next = link.1;
+    }
+    found
+}
+
+#[test]
+fn long_list_is_taken_along_link_by_link() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let before = ALIVE.load(Ordering::Relaxed);
+    let old =
+        list(|number| old::Item { kept: Counted::new(&number.to_string()), gone: Counted::new("gone") });
+    let Ok(new) = upgraded::<_, links::Link<new::Item>>(old) else { panic!("it fits") };
+    let found = numbers(*new, |item| item.kept.0.parse().unwrap());
+    assert!(found.into_iter().eq((0..LINKS).rev()));
+    assert_eq!(ALIVE.load(Ordering::Relaxed), before);
+}
+
+#[test]
+fn long_list_is_settled_link_by_link() {
+    let mut list = list(|_| HashMap::<u8, u32>::new());
+    settle(&mut list, Empties::Nowhere);
+    let rooms = numbers(list, |map| u32::try_from(map.capacity().min(1)).unwrap());
+    assert_eq!(rooms, vec![1; LINKS as usize]);
+}
+
+#[test]
+fn types_that_contain_themselves_are_known() {
+    assert!(TypeInfo::of::<links::Link<u8>>().layout.is_recursive());
+    assert!(TypeInfo::of::<Vec<old::Tree>>().layout.is_recursive());
+    assert!(!TypeInfo::of::<(old::Item, Vec<Box<old::Item>>)>().layout.is_recursive());
 }
 
 /// A small generator: the same numbers every time.

@@ -26,16 +26,20 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ptr;
 
+use super::deep::{Stack, TO_BUILD, on_large_stack};
 use super::layout::{Kind, Layout, base, names, same, short};
-use super::{Empties, Resident, TypeInfo};
+use super::{Empties, Resident, TypeInfo, settle};
 use crate::abi::{ErrorSink, GlueView, OldDataView, Status, UpgradeView};
 use crate::entry::{guard, report};
 use crate::error::Error;
 
+/// How many fields are named on the way to one.
+const PLACES: usize = 8;
+
 /// Why a value of an older layout did not become one of today's. The old value is as it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Misfit {
-    /// Where, from the outside in.
+    /// Where, from the inside out.
     path: Vec<String>,
     reason: String,
 }
@@ -58,15 +62,22 @@ impl Misfit {
     }
 
     fn within(mut self, place: &str) -> Misfit {
-        self.path.insert(0, place.to_owned());
+        self.path.push(place.to_owned());
         self
     }
 }
 
 impl fmt::Display for Misfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.path.is_empty() {
-            write!(f, "field `{}`: ", self.path.join("."))?;
+        if let Some((innermost, outer)) = self.path.split_first() {
+            f.write_str("field `")?;
+            for place in outer.iter().rev().take(PLACES) {
+                write!(f, "{place}.")?;
+            }
+            if outer.len() > PLACES {
+                f.write_str(" ... .")?;
+            }
+            write!(f, "{innermost}`: ")?;
         }
         f.write_str(&self.reason)
     }
@@ -215,6 +226,8 @@ impl Step {
 /// An upgrade under way. What it did so far is in its lists.
 pub struct Work {
     new: &'static TypeInfo,
+    /// Where the new value is built, if it may go deep.
+    stack: Option<Stack>,
     /// What was found out about pairs of an old and a new type.
     same: HashMap<(usize, TypeId), bool>,
     fitting: HashSet<(usize, TypeId)>,
@@ -260,6 +273,13 @@ impl Work {
             // another place and writable. The old value will not be used again, or the copy will not.
             unsafe { ptr::copy_nonoverlapping(old.at.cast::<T>(), into, 1) };
             return Ok(());
+        }
+        if self.stack.is_some_and(Stack::is_used_up) {
+            return Err(Misfit::new(format!(
+                "a `{}` lies so deep in it that the largest stack does not reach there; keep what is long in a `Vec`, or take \
+                 it apart with `#[resident(upgrade = ...)]`",
+                short(type_name::<T>())
+            )));
         }
         // SAFETY: this function's contract.
         unsafe { T::rebuild(old, into, self) }
@@ -352,7 +372,7 @@ impl Work {
             return unsafe { self.place(old, into) }.map_err(|misfit| misfit.within(name));
         }
         let mut value = default.ok_or_else(|| no_default::<F>(name))?();
-        value.settle(Empties::Nowhere);
+        settle(&mut value, Empties::Nowhere);
         // SAFETY: `into` is writable and stays, by this function's contract.
         unsafe { self.made(value, into) };
         Ok(())
@@ -387,7 +407,7 @@ impl Work {
                 error.into().chain()
             ))
         })?;
-        value.settle(Empties::Nowhere);
+        settle(&mut value, Empties::Nowhere);
         // SAFETY: this function's contract.
         unsafe { self.made(value, into) };
         self.drop_old(old);
@@ -441,6 +461,23 @@ impl Work {
         block
     }
 
+    /// The older value of something that may be read only where it is. If it is to be taken apart for a `T`, that is
+    /// done to a copy of its bytes: what holds it forgets the value there, as all that was moved.
+    pub(crate) fn apart<'w, T: Resident>(&mut self, old: Old<'w>) -> Old<'w> {
+        let ty = &old.ty.layout.types[old.ty.number];
+        let of = alloc::Layout::from_size_align(ty.size, ty.align).ok().filter(|of| of.size() > 0);
+        match of {
+            Some(of) if !self.is_same::<T>(old.ty) => {
+                let copy = allocate(of);
+                self.staged.push(Step::Free(copy, of));
+                // SAFETY: as many bytes as its layout says, to a block of as many.
+                unsafe { ptr::copy_nonoverlapping(old.at, copy, of.size()) };
+                Old { at: copy, ..old }
+            }
+            _ => old,
+        }
+    }
+
     /// A block that belongs to the new value.
     pub(crate) fn block<F>(&mut self) -> *mut F {
         let (block, layout) = block::<F>();
@@ -471,12 +508,18 @@ fn block<F>() -> (*mut F, alloc::Layout) {
     if layout.size() == 0 {
         return (ptr::NonNull::dangling().as_ptr(), layout);
     }
+    (allocate(layout).cast(), layout)
+}
+
+/// A block that is not empty.
+fn allocate(layout: alloc::Layout) -> *mut u8 {
+    assert_ne!(layout.size(), 0, "nobody asks for an empty block");
     // SAFETY: the layout has a size.
     let block = unsafe { alloc::alloc(layout) };
     if block.is_null() {
         handle_alloc_error(layout);
     }
-    (block.cast(), layout)
+    block
 }
 
 fn is_named<T>(old: OldType<'_>) -> bool {
@@ -520,6 +563,7 @@ pub(super) unsafe extern "C" fn run<T: Resident>(
 ) -> Status {
     let mut work = Work {
         new: TypeInfo::of::<T>(),
+        stack: None,
         same: HashMap::new(),
         fitting: HashSet::new(),
         commit: Vec::new(),
@@ -567,8 +611,13 @@ unsafe fn build<T: Resident>(view: &OldDataView, work: &mut Work) -> Result<*mut
     let old = Old { ty, glue, at: view.value.cast(), lent: PhantomData };
     work.check::<T>(ty)?;
     let into = work.block::<T>();
-    // SAFETY: the block is fresh and stays; nobody uses the old value.
-    unsafe { work.place(old, into)? };
+    if work.fitting.iter().any(|(changed, _)| layout.leads_back(*changed)) {
+        // SAFETY: as below.
+        unsafe { place_deep(old, into, work)? };
+    } else {
+        // SAFETY: the block is fresh and stays; nobody uses the old value.
+        unsafe { work.place(old, into)? };
+    }
     let root = &layout.types[0];
     let freed = alloc::Layout::from_size_align(root.size, root.align)
         .map_err(|_| Misfit::new("its layout says a size that no value has"))?;
@@ -576,6 +625,32 @@ unsafe fn build<T: Resident>(view: &OldDataView, work: &mut Work) -> Result<*mut
         work.commit.push(Step::Free(view.value.cast(), freed));
     }
     Ok(into)
+}
+
+/// As [`Work::place`] for the whole value, which may go deep. (A hook that asks the registry there does so on a thread of
+/// its own.)
+///
+/// # Safety
+///
+/// As [`Resident::rebuild`].
+unsafe fn place_deep<T: Resident>(old: Old<'_>, into: *mut T, work: &mut Work) -> Result<(), Misfit> {
+    /// What another thread may use while this one waits for it.
+    struct Lent<L>(L);
+    // SAFETY: of two threads, one waits for the other as long as that has it. What it leads to, the older value and the parts
+    // of the new one, is `Send`: the registry takes no data that is not.
+    unsafe impl<L> Send for Lent<L> {}
+
+    let lent = Lent((old, into, work));
+    let placed = on_large_stack(TO_BUILD, move |stack| {
+        // As a whole: else its parts would be captured, which are not `Send`.
+        let Lent((old, into, work)) = { lent };
+        work.stack = Some(stack);
+        // SAFETY: this function's contract.
+        unsafe { work.place(old, into) }
+    });
+    placed.unwrap_or_else(|(_, error)| {
+        Err(Misfit::new(format!("it may go deep, and there is no memory for a large stack: {error}")))
+    })
 }
 
 /// Ends an upgrade.

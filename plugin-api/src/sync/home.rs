@@ -39,7 +39,7 @@ use std::mem::ManuallyDrop;
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::resident::{Empties, Resident};
+use crate::resident::{Empties, Resident, settle};
 
 /// The home of what no library has taken yet; the number of code that runs without a host.
 const NOBODY: u32 = 0;
@@ -110,7 +110,7 @@ impl<T: Resident> Homed<T> {
     #[cold]
     pub(super) fn settle(&mut self) {
         if self.home != SETTLED {
-            self.value.settle(Empties::Nowhere);
+            settle(&mut self.value, Empties::Nowhere);
             self.home = SETTLED;
         }
     }
@@ -130,7 +130,7 @@ impl<T: Resident> Homed<T> {
     #[cold]
     fn move_to(&mut self, number: u32) {
         if self.home != SETTLED {
-            self.value.settle(Empties::Ours);
+            settle(&mut self.value, Empties::Ours);
         }
         self.home = number;
     }

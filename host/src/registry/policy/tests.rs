@@ -89,7 +89,7 @@ fn successor_is_published_with_its_generation_or_closed_with_it() {
         assert_eq!(own.describe()["name"], "two");
         assert_eq!(ask(&registry, 1, configured("1"), "never"), "one");
         if is_published {
-            registry.commit(&overlay)
+            drop(registry.commit(&overlay))
         } else {
             registry.abandon(&overlay)
         }

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex as StdMutex};
 use std::{ptr, slice};
 
 use super::*;
-use crate::resident::{Kind, Shapes, TypeInfo};
+use crate::resident::{Kind, Settling, Shapes, TypeInfo};
 use crate::sync::{Condvar, Mutex, OnceCell, RwLock};
 
 /// An empty map as a library left it that is gone: reading through its pointer ends the process.
@@ -185,8 +185,8 @@ fn the_walk_is_told_what_to_do_and_stops_at_locks() {
     // SAFETY: has no values to represent.
     unsafe impl Resident for Spy {
         const MAY_SETTLE: bool = true;
-        fn settle(&mut self, empties: Empties) {
-            SEEN.with_borrow_mut(|seen| seen.push(empties));
+        fn settle(&mut self, how: Settling<'_>) {
+            SEEN.with_borrow_mut(|seen| seen.push(how.empties()));
         }
         fn shape(_: &mut Shapes) -> Kind {
             Kind::Leaf
