@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::thread;
 
 use tests::host::{Launch, TestHost};
-use tests::http::Response;
+use tests::http::{Client, Response};
 use tests::load::Load;
 use tests::wait::{SOON, eventually};
 
@@ -12,7 +13,8 @@ use tests::wait::{SOON, eventually};
 fn launch(arguments: &[&str]) -> (Launch, PathBuf) {
     let launch = Launch::new();
     let config = launch.scratch().join("host.toml");
-    let text = "[limits]\nhandler_timeout_ms = 500\nmax_workers = 6\nmax_late = 3\nqueue = 16\n";
+    let text =
+        "[limits]\nhandler_timeout_ms = 500\nmax_workers = 6\nmax_late = 3\nqueue = 16\nio_threads = 2\n";
     fs::write(&config, text).expect("the test's directory is writable");
     let gate = launch.scratch().join("gate");
     let launch = arguments.iter().fold(launch.arg("--config").arg(config), Launch::arg);
@@ -117,4 +119,38 @@ fn missed_deadlines_roll_new_code_back() {
     assert_eq!(status.generation(), Some(3), "{status}");
     assert_eq!(host.get("/shop/ping").text(), "a");
     fs::write(&gate, "").unwrap();
+}
+
+/// A handler that waits though it was declared inline holds its I/O thread, and says so in the log. Connections
+/// that come later are answered, also those that were given to this thread before it was known to hang.
+#[test]
+fn hung_inline_handler_keeps_no_new_connection_waiting() {
+    let (launch, gate) = launch(&[]);
+    launch.plugins().install("hung", "handler_faults");
+    launch.plugins().install("well", "version_a");
+    let host = launch.start();
+    let address = host.listen();
+    let path = format!("/hung/inline-slow?gate={}", gate.display());
+    let hung = thread::spawn(move || Client::new(address).get(&path));
+    let waiting = gate.with_extension("waiting");
+    eventually(SOON, "the handler to wait at its gate", || waiting.exists().then_some(()).ok_or("no file"));
+
+    // More than one for each thread: some are given to the one that hangs.
+    let ask = move || {
+        let mut client = Client::new(address);
+        let answer = client.get("/well/");
+        (client, answer)
+    };
+    let asked: Vec<_> = (0..6).map(|_| thread::spawn(ask)).collect();
+    let answered: Vec<_> = asked.into_iter().map(|client| client.join().unwrap()).collect();
+    assert!(answered.iter().all(|(_, answer)| answer.as_ref().is_ok_and(|answer| answer.status == 200)));
+    let state = host.state_dir();
+    eventually(SOON, "the log to say so", || {
+        let log = host.cli(&["logs", "--state", state.to_str().unwrap()]);
+        log.stdout.contains("does not come back from an inline handler").then_some(()).ok_or(log)
+    });
+
+    fs::write(&gate, "").unwrap();
+    assert_eq!(hung.join().unwrap().unwrap().text(), "the gate opened");
+    assert_eq!(host.get("/hung/").text(), "fine");
 }

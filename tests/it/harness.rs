@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use tests::guard;
 use tests::postgres::{Cluster, Shutdown};
+use tests::stress::{Memory, Outcome, judge_memory};
 use tests::wait::{SOON, eventually};
 
 /// What was committed before a crash is there after it, under the same address.
@@ -109,6 +110,28 @@ fn killed_test_process_leaves_nothing_behind() {
         true => Err(format!("{dir} exists")),
         false => none_runs(&[pid]),
     });
+}
+
+/// What the stress run says of a process that had so much memory after each of a thousand reloads.
+fn judged(rss_kb: impl Fn(u64) -> u64) -> Outcome {
+    let mut memory = Memory::default();
+    (0..1_000).for_each(|reload| memory.add(rss_kb(reload), 170));
+    let mut outcome = Outcome { reloads: 1_000, ..Outcome::default() };
+    memory.fill(&mut outcome);
+    judge_memory(&mut outcome);
+    outcome
+}
+
+/// 13 bytes a reload are noise; 300 bytes are growth, and so is what fills up after the first tenth.
+#[test]
+fn stress_tells_growth_from_what_goes_up_and_down() {
+    assert!(judged(|reload| 12_000 + reload % 7 * 100 + reload / 77).wrong.is_empty());
+    let grown = judged(|reload| 12_000 + reload % 5 * 100 + reload * 3 / 10);
+    assert_eq!(grown.wrong, ["resident memory grew from 12214 to 12484"]);
+    assert!(grown.rss_by_tenth_kb.is_sorted() && grown.rss_by_tenth_kb.len() == 10, "{grown:?}");
+    assert_eq!(grown.maps_by_tenth, [170; 10]);
+    let filled = judged(|reload| if reload < 200 { 12_000 } else { 13_000 });
+    assert_eq!(filled.wrong, ["resident memory grew from 12000 to 13000"]);
 }
 
 fn none_runs(pids: &[u32]) -> Result<(), String> {

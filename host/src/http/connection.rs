@@ -6,12 +6,12 @@
 //!
 //! # Invariants
 //!
-//! - All but the counters is written on the connection's own I/O thread, so `Relaxed` is enough.
+//! - All but the counters and what arrives is written on the connection's own I/O thread, so `Relaxed` is enough.
 //! - A time-out is never early: the clock may lag by a tick, and the sweep allows for it.
 //! - A connection is given up only through its own task, woken to see [`Connection::is_closing`].
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::collections::{HashMap, VecDeque};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
@@ -25,6 +25,9 @@ use crate::tx::{Reason, Scope};
 
 /// How long a client gets to read the last response while it is still sending.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// A thread that has connections and did not look at its clock for so long hangs: it does so every second.
+const STUCK: Duration = Duration::from_secs(3);
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,8 +210,13 @@ impl Drop for Flight {
 #[derive(Debug)]
 pub(super) struct Thread {
     pub(super) counters: Counters,
-    /// Milliseconds since `started`, as of the last tick or accept.
+    /// Milliseconds since `started`, as of the last tick or accept. The other threads read it, and write it while
+    /// this one has no connections.
     clock: AtomicU64,
+    /// Connections that another thread has given to this one, which has not taken them up yet. Counted already.
+    arriving: Mutex<VecDeque<(TcpStream, SocketAddr)>>,
+    /// How often the others have found it stuck, one time after the other.
+    found_stuck: AtomicU32,
     started: Instant,
     draining: AtomicBool,
     /// Whether a worker is going to be woken for the jobs that come from here.
@@ -222,6 +230,8 @@ impl Thread {
         Self {
             counters: Counters::default(),
             clock: AtomicU64::new(0),
+            arriving: Mutex::default(),
+            found_stuck: AtomicU32::new(0),
             started: Instant::now(),
             draining: AtomicBool::new(false),
             is_waking: AtomicBool::new(false),
@@ -254,6 +264,36 @@ impl Thread {
         });
         self.connections.lock().insert(connection.number, Arc::clone(&connection));
         Admitted(connection)
+    }
+
+    /// Gives the thread a connection, which it finds when it is told to look.
+    pub(super) fn give(&self, stream: TcpStream, remote: SocketAddr) {
+        if self.counters.connections.fetch_add(1, Relaxed) == 0 {
+            // Without connections it had no reason to look at the clock.
+            self.read_clock();
+        }
+        self.arriving.lock().push_back((stream, remote));
+    }
+
+    /// Takes up a connection that was given to the thread. While it is stuck, another one may do so.
+    pub(super) fn take_up(&self) -> Option<(TcpStream, SocketAddr)> {
+        self.arriving.lock().pop_front()
+    }
+
+    /// Whether the thread has not come back from an inline handler for long. To be asked by another one.
+    pub(super) fn is_stuck(&self) -> bool {
+        let behind = millis(self.started.elapsed()).saturating_sub(self.clock.load(Relaxed));
+        self.counters.connections.load(Relaxed) > 0 && behind >= millis(STUCK)
+    }
+
+    /// How often the thread was found stuck, this time included; 0 if it is not. At the first time it may be that
+    /// the whole process was stopped for a while.
+    pub(super) fn find_stuck(&self) -> u32 {
+        if !self.is_stuck() {
+            self.found_stuck.store(0, Relaxed);
+            return 0;
+        }
+        self.found_stuck.fetch_add(1, Relaxed) + 1
     }
 
     fn read_clock(&self) -> u64 {

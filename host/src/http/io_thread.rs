@@ -3,6 +3,10 @@
 //! All threads accept from one socket. Whoever is awake when many clients connect would otherwise
 //! take them all, so a connection goes to the thread that has the fewest.
 //!
+//! A handler that was declared inline and waits all the same holds its thread, and the connections on it, which
+//! cannot be moved: they are in the middle of that thread's work. What it has not begun with, other threads take
+//! over, and they give it no more until it comes back.
+//!
 //! # Invariants
 //!
 //! - What the kernel accepted before the listener was closed is served.
@@ -40,8 +44,8 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// What one thread may tell another.
 pub(super) enum Command {
-    /// Serve this connection.
-    Adopt(StdStream, SocketAddr),
+    /// Serve the connections that another thread has given to this one.
+    Adopt,
     /// Come to the drain point: code whose destructors this thread keeps has been retired.
     Visit,
     /// Stop accepting and end when every connection has, at the latest at this time.
@@ -101,7 +105,7 @@ impl<S: Service> IoThread<S> {
                 self.next_event(Some(&listener), &mut ticks).await
             };
             match event {
-                Event::Command(Some(Command::Adopt(stream, remote))) => self.adopt(stream, remote),
+                Event::Command(Some(Command::Adopt)) => self.adopt_all_of(self.index),
                 Event::Command(Some(Command::Visit)) => pins::drain_if_due(),
                 Event::Command(Some(Command::Drain(until))) => break until,
                 // The server is gone without a word.
@@ -115,6 +119,7 @@ impl<S: Service> IoThread<S> {
                 Event::Tick => {
                     self.state().sweep(&self.front.limits, tick);
                     self.front.workers.end_spare(Instant::now());
+                    self.relieve();
                 }
             }
         };
@@ -151,29 +156,52 @@ impl<S: Service> IoThread<S> {
         self.peers.iter().map(|(thread, _)| thread.counters.connections.load(Ordering::Relaxed)).sum()
     }
 
-    /// Gives a new connection to the thread with the fewest.
+    /// Gives a new connection to the thread with the fewest, of those that are not stuck.
     fn place(&self, stream: TcpStream, remote: SocketAddr) {
         let load = |index: usize| self.peers[index].0.counters.connections.load(Ordering::Relaxed);
-        let least = (0..self.peers.len()).min_by_key(|&index| (load(index), index != self.index));
-        let least = least.unwrap_or(self.index);
-        let (thread, inbox) = &self.peers[least];
-        thread.counters.connections.fetch_add(1, Ordering::Relaxed);
+        let may_serve = |index: &usize| *index == self.index || !self.peers[*index].0.is_stuck();
+        let able = (0..self.peers.len()).filter(may_serve);
+        let least = able.min_by_key(|&index| (load(index), index != self.index)).unwrap_or(self.index);
         if least == self.index {
+            self.state().counters.connections.fetch_add(1, Ordering::Relaxed);
             return self.serve_connection(stream, remote);
         }
+        let (thread, inbox) = &self.peers[least];
         match stream.into_std() {
             Ok(stream) => {
-                let Err(refused) = inbox.send(Command::Adopt(stream, remote)) else { return };
-                thread.counters.connections.fetch_sub(1, Ordering::Relaxed);
-                // That thread ended early; this one has not.
-                if let Command::Adopt(stream, remote) = refused.0 {
-                    self.state().counters.connections.fetch_add(1, Ordering::Relaxed);
-                    self.adopt(stream, remote);
+                thread.give(stream, remote);
+                if inbox.send(Command::Adopt).is_err() {
+                    // That thread ended early; this one has not.
+                    self.adopt_all_of(least);
                 }
             }
-            Err(error) => {
-                thread.counters.connections.fetch_sub(1, Ordering::Relaxed);
-                tracing::warn!(%error, %remote, "lost a connection on its way to another thread");
+            Err(error) => tracing::warn!(%error, %remote, "lost a connection on its way to another thread"),
+        }
+    }
+
+    /// Serves what was given to a thread: this one, or one that cannot.
+    fn adopt_all_of(&self, index: usize) {
+        let thread = &self.peers[index].0;
+        while let Some((stream, remote)) = thread.take_up() {
+            thread.counters.connections.fetch_sub(1, Ordering::Relaxed);
+            self.state().counters.connections.fetch_add(1, Ordering::Relaxed);
+            self.adopt(stream, remote);
+        }
+    }
+
+    /// Takes over what was given to threads that hang, before they could take it up.
+    fn relieve(&self) {
+        for index in (0..self.peers.len()).filter(|index| *index != self.index) {
+            let thread = &self.peers[index].0;
+            let times = thread.find_stuck();
+            if times > 1 {
+                self.adopt_all_of(index);
+            }
+            if times == 2 {
+                tracing::warn!(
+                    "io-{index} does not come back from an inline handler; the other connections on that thread wait, \
+                     new ones go to others. A handler that may wait must not be `inline`"
+                );
             }
         }
     }
@@ -227,7 +255,7 @@ impl<S: Service> IoThread<S> {
             let all_closed = self.accepting.load(Ordering::Acquire) == 0;
             while let Ok(command) = self.inbox.try_recv() {
                 match command {
-                    Command::Adopt(stream, remote) => self.adopt(stream, remote),
+                    Command::Adopt => self.adopt_all_of(self.index),
                     Command::Visit => pins::drain_if_due(),
                     Command::Drain(_) => {}
                 }

@@ -31,6 +31,9 @@ const MAX_CONNECTIONS: usize = 64;
 const MAX_BODY: usize = 1024 * 1024;
 /// Time for a head, between requests, and for a body.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a thread waits for another request before it ends. Whoever asks again and again now and then meets
+/// one that is not idle yet and has a second one started; asked in turns, both would stay for ever.
+const KEEP: Duration = Duration::from_millis(100);
 /// How long accepting rests when the system has nothing left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -91,7 +94,8 @@ pub fn serve(
     let (stop, stopped) = oneshot::channel();
     let listener = listener.into();
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    runtime.enable_all().thread_name(format!("{name} request")).max_blocking_threads(MAX_CONNECTIONS);
+    runtime.enable_all().thread_name(format!("{name} request"));
+    runtime.max_blocking_threads(MAX_CONNECTIONS).thread_keep_alive(KEEP);
     let started = runtime.build().and_then(|runtime| {
         let listener = {
             let _in_runtime = runtime.enter();

@@ -96,6 +96,12 @@ fn table(outcome: &Outcome) {
     ] {
         println!("{name:>15}  {value:.2}");
     }
+    for (name, tenths) in
+        [("rss_by_tenth", &outcome.rss_by_tenth_kb), ("maps_by_tenth", &outcome.maps_by_tenth)]
+    {
+        let tenths: Vec<_> = tenths.iter().map(u64::to_string).collect();
+        println!("{name:>15}  {}", tenths.join(" "));
+    }
     for wrong in &outcome.wrong {
         println!("wrong: {wrong}");
     }

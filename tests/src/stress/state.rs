@@ -3,9 +3,9 @@
 //! Owns: the clients' own books, and the comparison with the plugin's. Does not own: the plugin (`state_probe`).
 
 use std::fs;
+use std::time::Instant;
 
-use super::memory::Memory;
-use super::{JUDGE_MEMORY_FROM, Outcome};
+use super::{Memory, Outcome, judge_memory};
 use crate::fixture;
 use crate::host::{Launch, TestHost};
 use crate::http::Client;
@@ -32,6 +32,7 @@ pub fn run_state(reloads: u64, clients: usize) -> Outcome {
     let loads: Vec<Load> = (0..clients)
         .map(|client| Load::start(host.listen(), 1, &format!("/{SHOP}/count/c{client}"), judge))
         .collect();
+    let begun = Instant::now();
     let mut memory = Memory::default();
     for reload in 1..=reloads {
         go_live(&host, reload);
@@ -41,7 +42,7 @@ pub fn run_state(reloads: u64, clients: usize) -> Outcome {
         memory.sample(pid);
     }
     let tallies: Vec<Tally> = loads.into_iter().map(Load::finish).collect();
-    let mut outcome = Outcome { reloads, ..Outcome::default() };
+    let mut outcome = Outcome { reloads, seconds: begun.elapsed().as_secs_f64(), ..Outcome::default() };
     memory.fill(&mut outcome);
     audit(&host, &tallies, &mut outcome);
     judge_leftovers(&host, &mut outcome);
@@ -103,13 +104,5 @@ fn judge_leftovers(host: &TestHost, outcome: &mut Outcome) {
             Err(format!("{} unmapped, parked {:?}", outcome.unmapped, status.parked()))
         }
     });
-    let is_more = |last: u64, first: u64| last > first + first / 4;
-    if outcome.reloads >= JUDGE_MEMORY_FROM / 2 && is_more(outcome.rss_last_kb, outcome.rss_first_kb) {
-        outcome
-            .wrong
-            .push(format!("memory grew from {} to {} kB", outcome.rss_first_kb, outcome.rss_last_kb));
-    }
-    if outcome.maps_last > outcome.maps_first + 100 {
-        outcome.wrong.push(format!("mappings grew from {} to {}", outcome.maps_first, outcome.maps_last));
-    }
+    judge_memory(outcome);
 }
