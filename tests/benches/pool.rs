@@ -4,6 +4,7 @@
 //! cargo bench -p tests --bench pool
 //! ```
 //!
+//! An argument such as `8x4` chooses a case: threads and connections. Threads are spread over the processors.
 //! Both Rust pools lend a connection that does nothing, so what is measured is the pool. Rounds are short and in
 //! pairs (`tests::pairs`): shown are the medians of their processor time for each checkout, and of the ratios
 //! within a pair, with quartiles, apart for processor time and for the wall clock. After that the longest time that
@@ -17,6 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use host::db::{ConnectError, Connection, Driver, Pool, PoolConfig, QueryError, Reset, Value};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use tests::pairs::{Cost, Pairs};
 
 /// How long a round of a pair runs, and how many pairs there are of each case.
@@ -123,7 +125,11 @@ fn main() {
     println!(
         "   connections |  host    r2d2 | CPU                   | wall clock             |   host    r2d2"
     );
+    let chosen: Vec<String> = std::env::args().skip(1).filter(|case| !case.starts_with('-')).collect();
     for (threads, size) in CASES {
+        if !chosen.is_empty() && !chosen.contains(&format!("{threads}x{size}")) {
+            continue;
+        }
         let config = PoolConfig { max_size: size, ..PoolConfig::default() };
         let pool = Pool::with_driver(Box::new(Nothing), config).expect("nothing can be opened");
         let peer = r2d2::Pool::builder()
@@ -189,11 +195,13 @@ impl Round {
 
 /// Lets the threads check out and return for a while. What the body is given is its thread's.
 fn round(threads: usize, span: Duration, body: &(impl Fn(&mut Duration) + Sync)) -> Round {
-    let barrier = Barrier::new(threads);
+    let (barrier, processors) =
+        (&Barrier::new(threads), thread::available_parallelism().map_or(1, Into::into));
     thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
-            .map(|_| {
-                scope.spawn(|| {
+            .map(|number| {
+                scope.spawn(move || {
+                    run_on(number % processors);
                     barrier.wait();
                     let begun = Instant::now();
                     let (mut count, mut last, mut longest) = (0_u64, begun, Duration::ZERO);
@@ -210,6 +218,14 @@ fn round(threads: usize, span: Duration, body: &(impl Fn(&mut Duration) + Sync))
             .collect();
         Round(workers.into_iter().map(|worker| worker.join().expect("nothing panics")).collect())
     })
+}
+
+/// Keeps this thread on one processor, so that threads meet each other in every round alike.
+fn run_on(processor: usize) {
+    let mut set = CpuSet::new();
+    set.set(processor);
+    // Where that is not allowed the system places it.
+    let _ = sched_setaffinity(None, &set);
 }
 
 fn ms(duration: Duration) -> f64 {

@@ -39,19 +39,34 @@ const HEADER: usize = 24;
 pub(super) const ENTRY: usize = 16;
 
 /// Writes a block. Columns first, then rows.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct BlockWriter {
     columns: u32,
     rows: u64,
-    /// Column entries, then cells.
-    entries: Vec<u8>,
+    /// Room for the header, column entries, then cells.
+    block: Vec<u8>,
     heap: Vec<u8>,
 }
 
 impl BlockWriter {
     /// A block without columns.
     pub fn new() -> BlockWriter {
-        BlockWriter::default()
+        BlockWriter { columns: 0, rows: 0, block: vec![0; HEADER], heap: Vec::new() }
+    }
+
+    /// A copy of what was written so far, such as the columns of a statement that runs often, with room for more:
+    /// so many rows, and so many bytes of texts in them.
+    pub fn with_room(&self, rows: usize, bytes: usize) -> BlockWriter {
+        let heap = self.heap.len().saturating_add(bytes);
+        let cells = rows.saturating_mul(self.columns as usize).saturating_mul(ENTRY);
+        // The heap follows the cells in the end.
+        let len = self.block.len().saturating_add(cells).saturating_add(heap);
+        let copy = |from: &[u8], room: usize| {
+            let mut copy = Vec::with_capacity(room);
+            copy.extend_from_slice(from);
+            copy
+        };
+        BlockWriter { block: copy(&self.block, len), heap: copy(&self.heap, heap), ..*self }
     }
 
     /// Adds a column. `type_name` is the database's name of the type, or empty.
@@ -64,7 +79,7 @@ impl BlockWriter {
         let offset = self.heap.len();
         self.heap.extend_from_slice(name.as_bytes());
         self.heap.extend_from_slice(type_name.as_bytes());
-        entry(&mut self.entries, length(name.len()), length(type_name.len()), offset as u64);
+        entry(&mut self.block, length(name.len()), length(type_name.len()), offset as u64);
         self.columns += 1;
     }
 
@@ -75,7 +90,7 @@ impl BlockWriter {
 
     /// Adds the next cell.
     pub fn cell(&mut self, value: Value<'_>) {
-        encode(value, &mut self.entries, &mut self.heap);
+        encode(value, &mut self.block, &mut self.heap);
     }
 
     /// How many rows have been started.
@@ -85,7 +100,7 @@ impl BlockWriter {
 
     /// How many bytes the block has so far.
     pub fn size(&self) -> usize {
-        HEADER + self.entries.len() + self.heap.len()
+        self.block.len() + self.heap.len()
     }
 
     /// The finished block.
@@ -94,16 +109,21 @@ impl BlockWriter {
     ///
     /// When the number of cells is not that of rows times columns.
     pub fn finish(self) -> Vec<u8> {
-        let cells = self.entries.len() / ENTRY - self.columns as usize;
-        assert_eq!(cells as u64, self.rows * u64::from(self.columns), "a row has a cell for each column");
-        let mut block = Vec::with_capacity(HEADER + self.entries.len() + self.heap.len());
-        block.extend_from_slice(&VERSION.to_le_bytes());
-        block.extend_from_slice(&self.columns.to_le_bytes());
-        block.extend_from_slice(&self.rows.to_le_bytes());
-        block.extend_from_slice(&(self.heap.len() as u64).to_le_bytes());
-        block.extend_from_slice(&self.entries);
-        block.extend_from_slice(&self.heap);
+        let BlockWriter { columns, rows, mut block, heap } = self;
+        let cells = (block.len() - HEADER) / ENTRY - columns as usize;
+        assert_eq!(cells as u64, rows * u64::from(columns), "a row has a cell for each column");
+        block[..4].copy_from_slice(&VERSION.to_le_bytes());
+        block[4..8].copy_from_slice(&columns.to_le_bytes());
+        block[8..16].copy_from_slice(&rows.to_le_bytes());
+        block[16..HEADER].copy_from_slice(&(heap.len() as u64).to_le_bytes());
+        block.extend_from_slice(&heap);
         block
+    }
+}
+
+impl Default for BlockWriter {
+    fn default() -> BlockWriter {
+        BlockWriter::new()
     }
 }
 

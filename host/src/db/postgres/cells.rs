@@ -93,16 +93,21 @@ fn form(ty: &Type) -> Option<Form> {
 pub(super) struct Plan {
     columns: Vec<(String, String)>,
     readings: Vec<Reading>,
+    /// A block with the columns, and no rows yet.
+    empty: BlockWriter,
 }
 
 impl Plan {
     pub(super) fn new(columns: &[Column]) -> Plan {
+        let mut empty = BlockWriter::new();
+        columns.iter().for_each(|column| empty.column(column.name(), column.type_().name()));
         Plan {
             columns: columns
                 .iter()
                 .map(|column| (column.name().to_owned(), column.type_().name().to_owned()))
                 .collect(),
             readings: columns.iter().map(|column| Reading::of(column.type_())).collect(),
+            empty,
         }
     }
 
@@ -124,9 +129,13 @@ impl Plan {
 
     /// A block with the columns, and no rows yet.
     pub(super) fn block(&self) -> BlockWriter {
-        let mut block = BlockWriter::new();
-        self.columns.iter().for_each(|(name, type_name)| block.column(name, type_name));
-        block
+        self.block_for(&[])
+    }
+
+    /// The same, with room for these rows.
+    pub(super) fn block_for(&self, rows: &[Row]) -> BlockWriter {
+        // With the lengths of cells, so that there is some to spare for what is longer when it is printed.
+        self.empty.with_room(rows.len(), rows.iter().map(Row::raw_size_bytes).sum())
     }
 }
 

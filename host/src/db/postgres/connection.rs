@@ -241,9 +241,10 @@ impl Open {
     fn rows(&mut self, prepared: &Prepared, params: &[Value<'_>]) -> Result<Vec<u8>, QueryError> {
         let params = convert(prepared.statement.params(), params)?;
         let mut cells = Cells::new(&prepared.plan)?;
-        let mut block = prepared.plan.block();
         let rows = self.client.query(&prepared.statement, &for_driver(&params));
-        for row in rows.map_err(|error| self.failed(&error))? {
+        let rows = rows.map_err(|error| self.failed(&error))?;
+        let mut block = prepared.plan.block_for(&rows);
+        for row in rows {
             cells.write(&row, &mut block)?;
         }
         Ok(block.finish())

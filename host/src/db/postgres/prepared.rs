@@ -22,6 +22,8 @@ const ROW_STATEMENTS: [&str; 7] = ["select", "values", "table", "with", "insert"
 
 /// A statement that the server has parsed.
 pub(super) struct Prepared {
+    /// As its author wrote it.
+    text: Box<str>,
     pub(super) statement: Statement,
     pub(super) effect: Effect,
     pub(super) plan: Plan,
@@ -31,23 +33,33 @@ pub(super) struct Prepared {
 pub(super) struct Statements {
     /// By text; the number says when the statement was used last.
     kept: HashMap<Box<str>, (Arc<Prepared>, u64)>,
+    /// The one that was used last, which is often the one that is used next: to compare a text is less than to look
+    /// it up. No other has been used since its use was counted.
+    last: Option<Arc<Prepared>>,
     /// Counts uses.
     clock: u64,
 }
 
 impl Statements {
     pub(super) fn new() -> Statements {
-        Statements { kept: HashMap::with_capacity(KEPT), clock: 0 }
+        Statements { kept: HashMap::with_capacity(KEPT), last: None, clock: 0 }
     }
 
     pub(super) fn find(&mut self, sql: &str) -> Option<Arc<Prepared>> {
+        if let Some(prepared) = &self.last
+            && *prepared.text == *sql
+        {
+            return Some(prepared.clone());
+        }
         self.clock += 1;
         let (prepared, used) = self.kept.get_mut(sql)?;
         *used = self.clock;
+        self.last = Some(prepared.clone());
         Some(prepared.clone())
     }
 
     pub(super) fn forget(&mut self, sql: &str) {
+        self.last = None;
         self.kept.remove(sql);
     }
 
@@ -58,6 +70,7 @@ impl Statements {
             oldest.and_then(|sql| self.kept.remove(&sql));
         }
         self.kept.insert(sql.into(), (prepared.clone(), self.clock));
+        self.last = Some(prepared.clone());
         prepared
     }
 }
@@ -67,11 +80,12 @@ pub(super) fn parse(client: &mut Client, sql: &str) -> Result<Prepared, postgres
     let effect = effect(Dialect::Postgres, sql);
     let statement = client.prepare(sql)?;
     let plan = Plan::new(statement.columns());
-    let Some(wrapped) = as_text(sql, &plan) else { return Ok(Prepared { statement, effect, plan }) };
+    let text: Box<str> = sql.into();
+    let Some(wrapped) = as_text(sql, &plan) else { return Ok(Prepared { text, statement, effect, plan }) };
     match client.prepare(&wrapped) {
-        Ok(statement) => Ok(Prepared { statement, effect, plan: plan.with_text() }),
+        Ok(statement) => Ok(Prepared { text, statement, effect, plan: plan.with_text() }),
         // It cannot stand there. Whoever runs it is told of the column.
-        Err(error) if error.as_db_error().is_some() => Ok(Prepared { statement, effect, plan }),
+        Err(error) if error.as_db_error().is_some() => Ok(Prepared { text, statement, effect, plan }),
         Err(error) => Err(error),
     }
 }

@@ -40,6 +40,27 @@ fn every_kind_of_value_comes_back() {
 }
 
 #[test]
+fn a_copy_with_room_goes_on_where_the_first_ended_and_does_not_grow() {
+    let mut columns = BlockWriter::new();
+    columns.column("id", "int4");
+    columns.column("name", "text");
+    let mut writer = columns.with_room(2, 8);
+    let before = (writer.block.capacity(), writer.heap.capacity());
+    for name in ["ada", "grace"] {
+        writer.row();
+        writer.cell(Value::Int(1));
+        writer.cell(Value::Text(name));
+    }
+    assert_eq!((writer.block.capacity(), writer.heap.capacity()), before);
+    let bytes = writer.finish();
+    assert_eq!(bytes.capacity(), before.0);
+    let block = Block::parse(bytes).unwrap();
+    assert_eq!((block.rows(), block.column(1)), (2, Some(("name", "text"))));
+    assert_eq!(block.cell(1, 1), Some(Ok(Value::Text("grace"))));
+    assert_eq!(Block::parse(columns.finish()).unwrap().rows(), 0);
+}
+
+#[test]
 fn rows_without_columns_are_counted() {
     let mut writer = BlockWriter::new();
     writer.row();
