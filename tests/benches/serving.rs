@@ -16,6 +16,7 @@ use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tests::host::Launch;
+use tests::pairs::Quartiles;
 
 const ROUNDS: usize = 7;
 /// How long each is asked in a round, in seconds.
@@ -52,9 +53,12 @@ fn main() {
     let _ = child.wait();
     println!("median of {ROUNDS} rounds:   requests/s   CPU us/request   CPU to hyper");
     for (at, (name, ..)) in asked.iter().enumerate() {
-        let rate = median(rounds.iter().map(|round| round[at].rate).collect());
-        let cpu = median(rounds.iter().map(|round| round[at].cpu_us).collect());
-        let ratio = median(rounds.iter().map(|round| round[at].cpu_us / round[0].cpu_us).collect());
+        let median = |of: fn(&[Cost], usize) -> f64| {
+            Quartiles::of(rounds.iter().map(|round| of(round, at)).collect()).median
+        };
+        let rate = median(|round, at| round[at].rate);
+        let cpu = median(|round, at| round[at].cpu_us);
+        let ratio = median(|round, at| round[at].cpu_us / round[0].cpu_us);
         println!("  {name:<18} {rate:>12.0} {cpu:>16.2} {ratio:>14.2}");
     }
 }
@@ -122,9 +126,4 @@ fn peer() {
             });
         }
     });
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

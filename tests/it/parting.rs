@@ -246,12 +246,7 @@ fn an_order_to_remove_a_value_whose_drop_hangs_is_answered() {
 /// A list is built anew, settled and dropped step by step; there is a stack for that.
 #[test]
 fn a_long_list_survives_an_edit_and_is_dropped() {
-    let workshop = Workshop::open("links_long");
-    let (before, after) = (workshop.build(LIST, &[]), workshop.build(&wider(), &[]));
-    let launch = Launch::new();
-    launch.plugins().put_library("probe", &before);
-    let host = launch.start();
-    assert_eq!(host.get("/probe/grow/20000").status, 200);
+    let (host, before, after) = with_links("links_long", 20_000);
     host.reload("probe", |plugins| plugins.put_library("probe", &rebuilt(&before)));
     assert_eq!(host.get("/probe/sum").text(), "200010000");
     host.reload("probe", |plugins| plugins.put_library("probe", &after));
@@ -263,17 +258,23 @@ fn a_long_list_survives_an_edit_and_is_dropped() {
 /// One that is longer than any stack is refused, and everything is as it was.
 #[test]
 fn a_list_that_no_stack_is_large_enough_for_refuses_the_edit() {
-    let workshop = Workshop::open("links_longest");
-    let (before, after) = (workshop.build(LIST, &[]), workshop.build(&wider(), &[]));
-    let launch = Launch::new();
-    launch.plugins().put_library("probe", &before);
-    let host = launch.start();
-    assert_eq!(host.get("/probe/grow/400000").status, 200);
+    let (host, _, after) = with_links("links_longest", 400_000);
     let told = host.refuse("probe", |plugins| plugins.put_library("probe", &after));
     assert!(told.contains("next.next") && told.contains("lies so deep in it"), "{told}");
     assert_eq!(host.get("/probe/sum").text(), "80000200000");
     assert_eq!(host.get("/probe/remove").text(), "removed");
     assert_eq!(host.get("/probe/sum").text(), "0");
+}
+
+/// A host that keeps a list of so many links; its plugin's library, and that of an edit of the list's type.
+fn with_links(workshop: &str, links: u64) -> (TestHost, Vec<u8>, Vec<u8>) {
+    let workshop = Workshop::open(workshop);
+    let (before, after) = (workshop.build(LIST, &[]), workshop.build(&wider(), &[]));
+    let launch = Launch::new();
+    launch.plugins().put_library("probe", &before);
+    let host = launch.start();
+    assert_eq!(host.get(&format!("/probe/grow/{links}")).status, 200);
+    (host, before, after)
 }
 
 fn wider() -> String {

@@ -152,7 +152,7 @@ impl Workers {
             match self.shared.place(&mut state, task) {
                 Ok(()) => return Ok(ticket),
                 Err((unstarted, _)) => {
-                    state.end(&unstarted);
+                    state.end(&unstarted.ticket);
                     task = unstarted;
                 }
             }
@@ -199,8 +199,7 @@ impl Workers {
             Stage::Running => {
                 ticket.set(Stage::Late);
                 ticket.account.begin_late();
-                ticket.account.share().end();
-                state.busy -= 1;
+                state.end(ticket);
                 state.threads -= 1;
                 state.late += 1;
                 self.shared.top_up(&mut state);
@@ -257,7 +256,7 @@ impl Workers {
         }
         let mut unrun = state.lines.take();
         while let Some(task) = state.ready.pop_front() {
-            state.end(&task);
+            state.end(&task.ticket);
             unrun.push(task);
         }
         let still_busy = state.busy;

@@ -86,10 +86,10 @@ impl State {
         task.ticket.account.share().begin();
     }
 
-    /// Takes that back.
-    pub(super) fn end(&mut self, task: &Task) {
+    /// Books that a job has no thread any more, or none that counts.
+    pub(super) fn end(&mut self, ticket: &Ticket) {
         self.busy -= 1;
-        task.ticket.account.share().end();
+        ticket.account.share().end();
     }
 
     /// What a worker does for which there is nothing to do.
@@ -126,7 +126,7 @@ impl State {
     pub(super) fn unready(&mut self, ticket: &Arc<Ticket>) -> Option<Task> {
         let at = self.ready.iter().position(|task| Arc::ptr_eq(&task.ticket, ticket))?;
         let task = self.ready.remove(at)?;
-        self.end(&task);
+        self.end(ticket);
         Some(task)
     }
 }
@@ -168,7 +168,7 @@ impl Shared {
         while let Some(task) = self.next(state) {
             if let Err((task, error)) = self.place(state, task) {
                 tracing::warn!(%error, "could not replace a worker thread; going on with fewer");
-                state.end(&task);
+                state.end(&task.ticket);
                 state.lines.push(task);
                 break;
             }
@@ -190,9 +190,8 @@ impl Shared {
     /// Books the end of a worker's job, and says what it does next.
     pub(super) fn after(self: &Arc<Self>, ticket: &Ticket, slot: &Arc<Slot>) -> After {
         let mut state = self.state.lock();
-        let account = &ticket.account;
         if ticket.stage() == Stage::Late {
-            account.end_late();
+            ticket.account.end_late();
             state.late -= 1;
             if state.stopping || state.threads >= self.limits.threads {
                 return After::End;
@@ -200,8 +199,7 @@ impl Shared {
             // It is back in time to be of use.
             state.threads += 1;
         } else {
-            account.share().end();
-            state.busy -= 1;
+            state.end(ticket);
         }
         ticket.set(Stage::Done);
         let next = state.take_ready();
