@@ -69,6 +69,7 @@ const UNCHECKED: &[&str] = &[
     "plugin-api/src/registry/services.rs",
     "plugin-api/src/request.rs",
     "plugin-api/src/resident/containers.rs",
+    "plugin-api/src/resident/deep.rs",
     "plugin-api/src/resident/leaves.rs",
     "plugin-api/src/resident/maps.rs",
     "plugin-api/src/resident/mod.rs",

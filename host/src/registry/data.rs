@@ -318,7 +318,9 @@ impl Data {
         owner.keeper.is_held_by(format!("the drop of a `{}`", owner.name));
         // SAFETY: the glue is that of the value's own type, whose library is mapped; nobody uses the value, and
         // the flag above lets this happen once.
-        going_deep(&owner.layout, || unsafe { (owner.glue[0].drop_value)(self.value()) });
+        let end = || unsafe { (owner.glue[0].drop_value)(self.value()) };
+        // SAFETY: it uses the value, and its glue, which is code.
+        unsafe { going_deep(&owner.layout, end) };
         if let Ok(block) = Block::from_size_align(root.size, root.align)
             && block.size() > 0
         {
@@ -382,22 +384,16 @@ pub fn held_for(name: &str) -> String {
 }
 
 /// Runs `end`, which may go down a value step by step: on a large stack, where the type sets no end to that.
-fn going_deep(layout: &Layout, end: impl FnOnce()) {
-    /// What another thread may use while this one waits for it.
-    struct Lent<L>(L);
-    // SAFETY: of two threads, one waits for the other as long as that has it; what it leads to is `Send`, as all data is.
-    unsafe impl<L> Send for Lent<L> {}
-
+///
+/// # Safety
+///
+/// `end` uses data, and what else may be used on another thread while this one waits.
+unsafe fn going_deep(layout: &Layout, end: impl FnOnce()) {
     if !layout.is_recursive() {
         return end();
     }
-    let lent = Lent(end);
-    let run = move |_| {
-        // As a whole: else its part would be captured, which is not `Send`.
-        let Lent(end) = { lent };
-        end();
-    };
-    if let Err((run, error)) = deep::on_large_stack(deep::TO_DROP, run) {
+    // SAFETY: all data is `Send`; for the rest, this function's contract.
+    if let Err((run, error)) = unsafe { deep::on_large_stack(deep::TO_DROP, |_| end()) } {
         tracing::warn!("no memory for a large stack, so data is dropped on a small one: {error}");
         // The one that would have been made has no other stack than this.
         run(deep::Stack::here());
@@ -604,7 +600,9 @@ impl Drop for Remains {
         self.glue.is_held_by(format!("the drop of what a `{}` has lost in its upgrade", before.name));
         if let Some(finish) = self.view.finish {
             // SAFETY: the first and only end of this upgrade; `ty` and `glue` keep both libraries mapped.
-            going_deep(&before.layout, || unsafe { finish(self.view.data, 1) });
+            let end = || unsafe { finish(self.view.data, 1) };
+            // SAFETY: it uses what is left of the value; the view's functions may be called on any thread.
+            unsafe { going_deep(&before.layout, end) };
         }
         drop(before);
         self.old.0.free_code();

@@ -634,20 +634,14 @@ unsafe fn build<T: Resident>(view: &OldDataView, work: &mut Work) -> Result<*mut
 ///
 /// As [`Resident::rebuild`].
 unsafe fn place_deep<T: Resident>(old: Old<'_>, into: *mut T, work: &mut Work) -> Result<(), Misfit> {
-    /// What another thread may use while this one waits for it.
-    struct Lent<L>(L);
-    // SAFETY: of two threads, one waits for the other as long as that has it. What it leads to, the older value and the parts
-    // of the new one, is `Send`: the registry takes no data that is not.
-    unsafe impl<L> Send for Lent<L> {}
-
-    let lent = Lent((old, into, work));
-    let placed = on_large_stack(TO_BUILD, move |stack| {
-        // As a whole: else its parts would be captured, which are not `Send`.
-        let Lent((old, into, work)) = { lent };
+    let place = |stack| {
         work.stack = Some(stack);
         // SAFETY: this function's contract.
         unsafe { work.place(old, into) }
-    });
+    };
+    // SAFETY: it leads to the older value and to the parts of the new one, which are `Send`: the registry takes no data that
+    // is not. Nobody else uses them, and the lists of the work are used here alone.
+    let placed = unsafe { on_large_stack(TO_BUILD, place) };
     placed.unwrap_or_else(|(_, error)| {
         Err(Misfit::new(format!("it may go deep, and there is no memory for a large stack: {error}")))
     })
