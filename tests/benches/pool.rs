@@ -7,9 +7,14 @@
 //! An argument such as `8x4` chooses a case: threads and connections. Threads are spread over the processors.
 //! Both Rust pools lend a connection that does nothing, so what is measured is the pool. Rounds are short and in
 //! pairs (`tests::pairs`): shown are the medians of their processor time for each checkout, and of the ratios
-//! within a pair, with quartiles, apart for processor time and for the wall clock. After that the longest time that
-//! any one checkout took, in rounds long enough to starve in. Where there are connections enough, that time is the
-//! scheduler's.
+//! within a pair, with quartiles, apart for processor time and for the wall clock.
+//!
+//! After that the longest time that any one checkout took in a round long enough to starve in, as the median of such
+//! rounds: a machine that is shared stands still for tens of milliseconds now and then, and the longest of all would
+//! be that. Once with connections that are held for a moment, as by a statement, while which the processors have
+//! nothing to do; and once with such as go back at once. There all threads want the processors all the time, and one
+//! that loses its own in the middle of a checkout has waited for the scheduler: how long that takes is shown by a loop
+//! that has no pool.
 
 use std::hint::black_box;
 use std::process::Command;
@@ -19,14 +24,16 @@ use std::time::{Duration, Instant};
 
 use host::db::{ConnectError, Connection, Driver, Pool, PoolConfig, QueryError, Reset, Value};
 use rustix::thread::{CpuSet, sched_setaffinity};
-use tests::pairs::{Cost, Pairs};
+use tests::pairs::{Cost, Pairs, Quartiles};
 
 /// How long a round of a pair runs, and how many pairs there are of each case.
 const ROUND: Duration = Duration::from_millis(25);
 const PAIRS: usize = 80;
 /// The same for the longest wait.
-const WAIT_ROUND: Duration = Duration::from_millis(500);
-const WAIT_ROUNDS: usize = 5;
+const WAIT_ROUND: Duration = Duration::from_millis(250);
+const WAIT_ROUNDS: usize = 11;
+/// How long a connection is held where it is.
+const HELD: Duration = Duration::from_micros(100);
 /// Threads and connections.
 const CASES: [(usize, u32); 4] = [(1, 1), (2, 2), (8, 8), (8, 4)];
 
@@ -118,41 +125,71 @@ impl r2d2::ManageConnection for Manager {
 }
 
 fn main() {
-    println!("checkout + return, {PAIRS} pairs of rounds of {} ms\n", ROUND.as_millis());
-    println!(
-        "threads x      |  CPU ns each  | host / r2d2, median and quartiles              | longest wait, ms"
-    );
-    println!(
-        "   connections |  host    r2d2 | CPU                   | wall clock             |   host    r2d2"
-    );
+    println!("checkout + return, {PAIRS} pairs of rounds of {} ms", ROUND.as_millis());
+    println!("threads x      |  CPU ns each  | host / r2d2, median and quartiles");
+    println!("   connections |  host    r2d2 | CPU                   | wall clock");
     let chosen: Vec<String> = std::env::args().skip(1).filter(|case| !case.starts_with('-')).collect();
-    for (threads, size) in CASES {
-        if !chosen.is_empty() && !chosen.contains(&format!("{threads}x{size}")) {
-            continue;
-        }
+    let is_chosen =
+        |(threads, size): &(usize, u32)| chosen.is_empty() || chosen.contains(&format!("{threads}x{size}"));
+    let cases: Vec<Pools> = CASES.into_iter().filter(is_chosen).map(Pools::open).collect();
+    cases.iter().for_each(Pools::compare_costs);
+    println!("\nlongest checkout of a round of {} ms, median of {WAIT_ROUNDS}, ms", WAIT_ROUND.as_millis());
+    println!("threads x      | held for {:>3} us | returned at once", HELD.as_micros());
+    println!("   connections |   host    r2d2  |   host    r2d2  no pool");
+    cases.iter().for_each(Pools::compare_waits);
+    println!("\n{}", dbutils());
+}
+
+/// Both pools of a case.
+struct Pools {
+    threads: usize,
+    size: u32,
+    ours: Pool,
+    theirs: r2d2::Pool<Manager>,
+}
+
+impl Pools {
+    fn open((threads, size): (usize, u32)) -> Pools {
         let config = PoolConfig { max_size: size, ..PoolConfig::default() };
-        let pool = Pool::with_driver(Box::new(Nothing), config).expect("nothing can be opened");
-        let peer = r2d2::Pool::builder()
-            .max_size(size)
-            .test_on_check_out(false)
-            .build(Manager)
-            .expect("nothing can be opened");
-        let ours = || pool.checkout().expect("there is one");
-        let theirs = || peer.get().expect("there is one");
-        let pairs = Pairs::take(PAIRS, || cost(threads, &ours), || cost(threads, &theirs));
-        let waits = [longest(threads, &ours), longest(threads, &theirs)];
+        let ours = Pool::with_driver(Box::new(Nothing), config).expect("nothing can be opened");
+        let builder = r2d2::Pool::builder().max_size(size).test_on_check_out(false);
+        Pools { threads, size, ours, theirs: builder.build(Manager).expect("nothing can be opened") }
+    }
+
+    fn compare_costs(&self) {
+        let ours = || cost(self.threads, &|| self.ours.checkout().expect("there is one"));
+        let theirs = || cost(self.threads, &|| self.theirs.get().expect("there is one"));
+        let pairs = Pairs::take(PAIRS, ours, theirs);
         let (cpu, wall) = (pairs.cpu(), pairs.wall());
         println!(
-            "{threads:>7} x {size:<5} | {:>5.0}  {:>6.0} | {:<21} | {:<22} | {:>6.1}  {:>6.1}",
+            "{:>7} x {:<5} | {:>5.0}  {:>6.0} | {:<21} | {}",
+            self.threads,
+            self.size,
             cpu.ours,
             cpu.theirs,
             cpu.ratio.to_string(),
-            wall.ratio.to_string(),
-            ms(waits[0]),
-            ms(waits[1]),
+            wall.ratio
         );
     }
-    println!("\n{}", dbutils());
+
+    fn compare_waits(&self) {
+        let mut longests: [Vec<f64>; 5] = Default::default();
+        for _ in 0..WAIT_ROUNDS {
+            let round = [
+                longest(self.threads, HELD, &|| self.ours.checkout().expect("there is one")),
+                longest(self.threads, HELD, &|| self.theirs.get().expect("there is one")),
+                longest(self.threads, Duration::ZERO, &|| self.ours.checkout().expect("there is one")),
+                longest(self.threads, Duration::ZERO, &|| self.theirs.get().expect("there is one")),
+                longest(self.threads, Duration::ZERO, &|| ()),
+            ];
+            longests.iter_mut().zip(round).for_each(|(all, one)| all.push(one.as_secs_f64() * 1000.0));
+        }
+        let [ours_held, theirs_held, ours, theirs, none] = longests.map(|all| Quartiles::of(all).median);
+        println!(
+            "{:>7} x {:<5} | {ours_held:>6.1}  {theirs_held:>6.1}  | {ours:>6.1}  {theirs:>6.1}   {none:>6.1}",
+            self.threads, self.size
+        );
+    }
 }
 
 /// What a checkout costs in a round. The wall clock runs without the start and the end of threads.
@@ -166,16 +203,18 @@ fn cost<L>(threads: usize, checkout: &(impl Fn() -> L + Sync)) -> Cost {
     Cost { wall: Cost::each(Duration::ZERO, wall, count).wall, ..cost }
 }
 
-/// The longest that any checkout takes.
-fn longest<L>(threads: usize, checkout: &(impl Fn() -> L + Sync)) -> Duration {
+/// The longest that any checkout of a round takes, when what it gives is kept for so long.
+fn longest<L>(threads: usize, held: Duration, checkout: &(impl Fn() -> L + Sync)) -> Duration {
     let timed = |longest: &mut Duration| {
         let begun = Instant::now();
         let lease = checkout();
         *longest = begun.elapsed().max(*longest);
+        if !held.is_zero() {
+            thread::sleep(held);
+        }
         drop(lease);
     };
-    let rounds = (0..WAIT_ROUNDS).map(|_| round(threads, WAIT_ROUND, &timed).longest());
-    rounds.max().unwrap_or_default()
+    round(threads, WAIT_ROUND, &timed).longest()
 }
 
 /// What the threads of a round did: checkouts, the time for all, and what the body noted.
@@ -226,10 +265,6 @@ fn run_on(processor: usize) {
     set.set(processor);
     // Where that is not allowed the system places it.
     let _ = sched_setaffinity(None, &set);
-}
-
-fn ms(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
 }
 
 /// PooledDB of DBUtils on Python's own SQLite, if this machine has it.

@@ -7,22 +7,21 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// A moment on the coarse clock.
+/// A moment on the coarse clock, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Moment(Duration);
+pub(super) struct Moment(u64);
 
 impl Moment {
     /// This moment, as of the system's last tick.
     pub(super) fn now() -> Moment {
         let now = clock_gettime(ClockId::MonotonicCoarse);
-        let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
-        let nanos = u32::try_from(now.tv_nsec).unwrap_or_default();
-        Moment(Duration::new(seconds, nanos))
+        // A machine would have to run for 584 years.
+        Moment(now.tv_sec.unsigned_abs().wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec.unsigned_abs()))
     }
 
     /// How long ago `earlier` was; zero if it was not.
     pub(super) fn since(self, earlier: Moment) -> Duration {
-        self.0.saturating_sub(earlier.0)
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
     /// How long ago this moment was.
@@ -32,6 +31,6 @@ impl Moment {
 
     /// The moment `later`, or none if no clock reaches it.
     pub(super) fn after(self, later: Duration) -> Option<Moment> {
-        self.0.checked_add(later).map(Moment)
+        u64::try_from(later.as_nanos()).ok().and_then(|later| self.0.checked_add(later)).map(Moment)
     }
 }

@@ -134,7 +134,8 @@ impl SteadyConfig {
 /// Which idle connection is lent first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
-    /// The one that came back last: it is the warmest, and the others may rest and expire.
+    /// The one that came back last: it is the warmest, and the others may rest and expire. First the one that this
+    /// thread gave back itself, so that threads do not meet for each checkout.
     #[default]
     Lifo,
     /// The one that has been idle longest: all are used alike. DBUtils does this.

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::state::Physical;
+use super::state::{Physical, Seat};
 use crate::db::{QueryError, Steady};
 
 /// A connection that several borrowers share.
 pub(super) struct Joint {
-    pub(super) seat: usize,
+    pub(super) seat: Seat,
     place: Mutex<Place>,
     /// The transaction has ended.
     ended: Condvar,
@@ -28,7 +28,7 @@ pub(super) struct Joint {
 
 struct Place {
     /// Empty once the driver has panicked.
-    physical: Option<Physical>,
+    physical: Option<Box<Physical>>,
     /// The lease whose transaction is open.
     owner: Option<u64>,
 }
@@ -83,7 +83,7 @@ impl Joints {
 }
 
 impl Joint {
-    pub(super) fn new(physical: Physical) -> Joint {
+    pub(super) fn new(physical: Box<Physical>) -> Joint {
         Joint {
             seat: physical.seat,
             place: Mutex::new(Place { physical: Some(physical), owner: None }),
@@ -141,7 +141,7 @@ impl Joint {
     }
 
     /// Takes the connection out, when nobody shares it any more.
-    pub(super) fn take(&self) -> Option<Physical> {
+    pub(super) fn take(&self) -> Option<Box<Physical>> {
         self.place.lock().physical.take()
     }
 

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::Shared;
 use super::joint::Joint;
-use super::state::Physical;
+use super::state::{Physical, Seat, Tie};
 use crate::db::{How, QueryError, Steady, Streamed, Value, blocking};
 
 /// A connection that is lent out. It goes back when dropped, by a thread of its own where the dropping
@@ -33,10 +33,10 @@ enum Hold {
 
 /// A connection of a pool, lent to one borrower.
 struct Own {
-    shared: Arc<Shared>,
-    seat: usize,
+    tie: Arc<Tie>,
+    seat: Seat,
     /// Empty once the driver has panicked: nobody knows what state the connection was left in.
-    physical: Mutex<Option<Physical>>,
+    physical: Mutex<Option<Box<Physical>>>,
 }
 
 /// A steady connection that has no pool.
@@ -50,9 +50,9 @@ pub(in crate::db) struct Alone {
 }
 
 impl Lease {
-    pub(super) fn own(shared: Arc<Shared>, physical: Physical) -> Lease {
-        let seat = physical.seat;
-        Lease { hold: Hold::Own(Own { shared, seat, physical: Mutex::new(Some(physical)) }) }
+    pub(super) fn own(physical: Box<Physical>) -> Lease {
+        let (tie, seat) = (physical.tie.clone(), physical.seat);
+        Lease { hold: Hold::Own(Own { tie, seat, physical: Mutex::new(Some(physical)) }) }
     }
 
     pub(super) fn joint(shared: Arc<Shared>, joint: Arc<Joint>, number: u64) -> Lease {
@@ -217,7 +217,7 @@ impl Lease {
 
     /// For a test that stands in for a statement that takes its time.
     #[cfg(test)]
-    pub(super) fn keep_busy(&self) -> parking_lot::MutexGuard<'_, Option<Physical>> {
+    pub(super) fn keep_busy(&self) -> parking_lot::MutexGuard<'_, Option<Box<Physical>>> {
         match &self.hold {
             Hold::Own(own) => own.physical.lock(),
             Hold::Joint(..) | Hold::Alone(_) => panic!("not a connection of its own"),
@@ -253,13 +253,12 @@ fn use_taken<P, T>(
 impl Drop for Own {
     fn drop(&mut self) {
         match self.physical.get_mut().take() {
-            // A clone of what all threads share would cost more than the rest of this.
-            Some(physical) if !blocking::cannot_run() => self.shared.checkin(physical),
+            Some(physical) if !blocking::cannot_run() => self.tie.0.checkin(physical),
             Some(physical) => {
-                let held = (self.shared.clone(), physical);
-                blocking::run_apart(held, |(shared, physical)| shared.checkin(physical));
+                let held = (self.tie.clone(), physical);
+                blocking::run_apart(held, |(tie, physical)| tie.0.checkin(physical));
             }
-            None => self.shared.lost(self.seat),
+            None => self.tie.0.lost(self.seat, false),
         }
     }
 }
@@ -283,7 +282,7 @@ impl Drop for Lease {
 impl std::fmt::Debug for Lease {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (kind, address) = match &self.hold {
-            Hold::Own(own) => ("own", own.shared.source.driver.address()),
+            Hold::Own(own) => ("own", own.tie.0.source.driver.address()),
             Hold::Joint(shared, ..) => ("joint", shared.source.driver.address()),
             Hold::Alone(_) => ("alone", ""),
         };

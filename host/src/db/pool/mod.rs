@@ -6,7 +6,8 @@
 //!
 //! # Invariants
 //!
-//! - One lock, [`Shared::state`]; no I/O, no drop of a connection and no call of a driver under it.
+//! - One lock, that of the [books](state), and smaller ones below it, of the [perches](perch); no I/O, no drop of a
+//!   connection and no call of a driver under them.
 //! - Waiters are served in the order of arrival, and none starves: see [`state`].
 //! - `open` counts the connections that are idle, lent out or being made. A failed connect gives its
 //!   slot back.
@@ -16,6 +17,7 @@ mod borrower;
 mod joint;
 mod lease;
 mod patrol;
+mod perch;
 mod shared;
 mod state;
 mod status;
@@ -34,6 +36,7 @@ use self::joint::Joint;
 pub(super) use self::lease::Alone;
 pub use self::lease::Lease;
 pub use self::patrol::pools;
+use self::perch::Perches;
 use self::shared::{Coming, Slot};
 use self::state::{Apart, Grant, State};
 pub use self::status::PoolStatus;
@@ -46,14 +49,19 @@ use super::{CheckoutError, Driver, OpenError, PoolConfig, monitor};
 /// Dropping the last clone closes the idle connections; lent ones close when they come back.
 #[derive(Clone, Debug)]
 pub struct Pool {
-    shared: Arc<Shared>,
+    owner: Arc<Owner>,
 }
+
+/// What the clones of a pool share and its leases do not: the last one closes what is idle.
+#[derive(Debug)]
+struct Owner(Arc<Shared>);
 
 /// What clones and leases share.
 struct Shared {
     source: Arc<Source>,
     config: PoolConfig,
     state: Apart<Mutex<State>>,
+    perches: Arc<Perches>,
     /// A thread of the monitor's is at work on this pool.
     is_tended: AtomicBool,
 }
@@ -77,8 +85,12 @@ impl Pool {
     pub fn with_driver(driver: Box<dyn Driver>, config: PoolConfig) -> Result<Pool, OpenError> {
         let config = config.checked(driver.as_ref())?;
         let source = Source::new(driver, config.steady.clone(), config.max_lifetime);
-        let state = Apart(Mutex::new(State::new(&config)));
-        let shared = Arc::new(Shared { source, config, state, is_tended: AtomicBool::new(false) });
+        let perches = Arc::new(Perches::new(&config));
+        let state = Apart(Mutex::new(State::new(&config, perches.clone())));
+        let is_tended = AtomicBool::new(false);
+        let shared = Arc::new(Shared { source, config, state, perches, is_tended });
+        // From here on: it empties the pool of those that came before one that could not be made.
+        let pool = Pool { owner: Arc::new(Owner(shared.clone())) };
         if !shared.config.lazy {
             for _ in 0..shared.config.min_idle.max(1) {
                 let slot = shared.take_slot();
@@ -91,7 +103,7 @@ impl Pool {
         let watched: Weak<Shared> = Arc::downgrade(&shared);
         patrol::ALL.lock().push(watched.clone());
         monitor::watch(watched);
-        Ok(Pool { shared })
+        Ok(pool)
     }
 
     /// Lends a connection out, waiting as long as the configuration allows.
@@ -123,11 +135,11 @@ impl Pool {
         borrower: Option<Arc<dyn Borrower>>,
         timeout: Option<Duration>,
     ) -> Result<Lease, CheckoutError> {
-        let shared = &self.shared;
+        let shared = self.shared();
         let patience = timeout.unwrap_or(shared.config.checkout_timeout);
         let loan = Loan::now(borrower, shared.config.leak_backtrace);
         let (grant, now) = shared.grant(patience, false, loan)?;
-        Ok(Lease::own(shared.clone(), shared.fulfil(grant, now)?))
+        Ok(Lease::own(shared.fulfil(grant, now)?))
     }
 
     /// Lends a share in a connection: of one more, up to `max_shared`; then of the one with the fewest
@@ -141,7 +153,7 @@ impl Pool {
         borrower: Option<Arc<dyn Borrower>>,
         timeout: Option<Duration>,
     ) -> Result<Lease, CheckoutError> {
-        let shared = &self.shared;
+        let shared = self.shared();
         let patience = timeout.unwrap_or(shared.config.checkout_timeout);
         if shared.config.max_shared == 0 {
             return self.checkout_for(borrower, timeout);
@@ -161,28 +173,32 @@ impl Pool {
 
     /// Whether `other` is a clone of this pool.
     pub fn is_same(&self, other: &Pool) -> bool {
-        Arc::ptr_eq(&self.shared, &other.shared)
+        Arc::ptr_eq(&self.owner, &other.owner)
     }
 
     /// Where its database is, without a password.
     pub fn address(&self) -> &str {
-        self.shared.source.driver.address()
+        self.shared().source.driver.address()
     }
 
     /// Closes the idle connections now and the others when they come back. Later checkouts fail.
     pub fn close(&self) {
-        let idle = {
-            let mut state = self.shared.state.lock();
-            state.is_closed = true;
-            state.refuse_waiters(|| Grant::Closed);
-            state.take_idle()
-        };
-        drop(idle);
+        self.shared().close();
     }
 
     /// The pool at this moment.
     pub fn status(&self) -> PoolStatus {
-        self.shared.status()
+        self.shared().status()
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.owner.0
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 

@@ -6,13 +6,14 @@
 //!   of their own, one for each pool at a time.
 //! - The limit holds meanwhile: what is taken out keeps its seat.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::state::{Idle, Physical, State};
+use super::state::{Physical, State};
 use super::{PoolStatus, Shared};
 use crate::db::clock::Moment;
 use crate::db::monitor::{self, Patrolled};
@@ -34,9 +35,9 @@ pub fn pools() -> Vec<PoolStatus> {
 #[derive(Default)]
 struct Work {
     /// To be closed.
-    close: Vec<Physical>,
+    close: VecDeque<Box<Physical>>,
     /// To be asked whether they work.
-    ping: Vec<Idle>,
+    ping: VecDeque<Box<Physical>>,
     /// How many to make.
     refill: usize,
 }
@@ -92,12 +93,12 @@ impl Shared {
     fn leaks(&self, state: &mut State, now: Moment) -> Vec<String> {
         let Some(limit) = self.config.leak_after else { return Vec::new() };
         let mut leaks = Vec::new();
-        for loan in state.seats.iter_mut().flatten() {
+        state.for_each_loan(|loan| {
             if !loan.is_reported && now.since(loan.since) >= limit {
                 loan.is_reported = true;
                 leaks.push(loan.describe(now));
             }
-        }
+        });
         state.counts.leaks += u64::try_from(leaks.len()).unwrap_or_default();
         leaks
     }
@@ -108,11 +109,12 @@ impl Shared {
         if self.source.driver.is_its_connection() {
             return work;
         }
+        state.gather();
         let min_idle = usize::try_from(self.config.min_idle).unwrap_or(usize::MAX);
         let mut surplus = state.idle.len().saturating_sub(min_idle);
         for mut idle in std::mem::take(&mut state.idle) {
             let rested = now.since(idle.since);
-            let made = idle.physical.steady.made();
+            let made = idle.steady.made();
             let is_bad = made.as_ref().is_none_or(|made| {
                 made.conn.as_ref().has_broken() || made.is_suspect() || made.has_expired(now)
             });
@@ -120,9 +122,9 @@ impl Shared {
             let unseen = made.map_or(Duration::ZERO, |made| now.since(made.seen));
             if is_bad || is_tired {
                 surplus = surplus.saturating_sub(1);
-                work.close.push(idle.physical);
+                work.close.push_back(idle);
             } else if self.config.ping_idle.is_some_and(|every| unseen >= every) {
-                work.ping.push(idle);
+                work.ping.push_back(idle);
             } else {
                 state.idle.push_back(idle);
             }
@@ -132,7 +134,7 @@ impl Shared {
 
     /// How many connections to make: up to `min_idle`, and one to see whether the database is back.
     fn missing(&self, state: &State, is_down: bool) -> usize {
-        let idle = u32::try_from(state.idle.len()).unwrap_or(u32::MAX);
+        let idle = u32::try_from(state.idle_count()).unwrap_or(u32::MAX);
         let wanted = self.config.min_idle.saturating_sub(idle).min(self.config.max_size - state.open);
         let probe = u32::from(is_down && state.open < self.config.max_size);
         usize::try_from(wanted.max(probe)).unwrap_or_default()
@@ -156,19 +158,19 @@ impl Shared {
         }
     }
 
-    fn do_work(&self, work: Work) {
+    fn do_work(self: &Arc<Shared>, work: Work) {
         for physical in work.close {
             self.discard(physical);
         }
         for mut idle in work.ping {
-            let is_alive = idle.physical.steady.made().is_some_and(|made| made.ping());
+            let is_alive = idle.steady.made().is_some_and(|made| made.ping());
             if !is_alive {
-                self.discard(idle.physical);
+                self.discard(idle);
                 continue;
             }
             let refused = self.state.lock().offer(idle);
             if let Some(idle) = refused {
-                self.discard(idle.physical);
+                self.discard(idle);
             }
         }
         for _ in 0..work.refill {

@@ -16,13 +16,21 @@ use super::Shared;
 use super::borrower::Loan;
 use super::joint::Joint;
 use super::lease::Lease;
-use super::state::{Grant, Idle, Physical, State};
+use super::state::{Grant, Physical, Seat, State, Tie};
 use crate::db::clock::Moment;
 use crate::db::{CheckoutError, ConnectError, Ping, ResetPolicy, Steady, blocking};
 
 impl Shared {
     pub(super) fn closed(&self) -> CheckoutError {
         CheckoutError::Closed { address: self.source.driver.address().to_owned() }
+    }
+
+    /// Closes what is idle now and the rest when it comes back. May block.
+    pub(super) fn close(&self) {
+        let idle = self.state.lock().close();
+        if !idle.is_empty() {
+            blocking::run(idle, drop);
+        }
     }
 
     /// Gets what it takes for a checkout, or waits for it in line. Tells when it was granted.
@@ -32,13 +40,19 @@ impl Shared {
         shares: bool,
         mut loan: Loan,
     ) -> Result<(Grant, Moment), CheckoutError> {
+        let since = loan.since;
+        if !shares {
+            match self.perches.lend(loan) {
+                Ok(idle) => return Ok((Grant::Connection(idle), since)),
+                Err(unused) => loan = unused,
+            }
+        }
         let mut state = self.state.lock();
         if state.is_closed {
             return Err(self.closed());
         }
         if let Some(grant) = self.take(&mut state, shares) {
-            let since = loan.since;
-            return Ok((noted(state, grant, loan), since));
+            return Ok((noted(&mut state, grant, loan, shares), since));
         }
         let begun = Instant::now();
         if !timeout.is_zero()
@@ -47,7 +61,7 @@ impl Shared {
             state.waits.note(begun.elapsed());
             let since = Moment::now();
             loan.since = since;
-            return Ok((noted(state, grant, loan), since));
+            return Ok((noted(&mut state, grant, loan, shares), since));
         }
         state.counts.timeouts += 1;
         Err(CheckoutError::Exhausted {
@@ -84,15 +98,10 @@ impl Shared {
         let ticket = state.enter_line(ready.clone(), shares);
         // A deadline beyond what the clock can express is none.
         let deadline = begun.checked_add(timeout);
+        let mut has_timed_out = false;
         loop {
-            let has_timed_out = match deadline {
-                Some(deadline) => ready.wait_until(state, deadline).timed_out(),
-                None => {
-                    ready.wait(state);
-                    false
-                }
-            };
-            // Also after the deadline: the grant may have come while this thread was waking up.
+            // At once, for what rested on a perch; and after the deadline, for the grant may have come while this
+            // thread was waking up.
             if let Some(grant) = state.take_granted(ticket) {
                 if shares && grant.is_for_one() {
                     state.joints.coming += 1;
@@ -103,11 +112,19 @@ impl Shared {
                 state.leave_line(ticket);
                 return None;
             }
+            match deadline {
+                Some(deadline) => has_timed_out = ready.wait_until(state, deadline).timed_out(),
+                None => ready.wait(state),
+            }
         }
     }
 
     /// Makes a connection of a grant: the one that was idle, if it still works, or a new one.
-    pub(super) fn fulfil(self: &Arc<Shared>, grant: Grant, now: Moment) -> Result<Physical, CheckoutError> {
+    pub(super) fn fulfil(
+        self: &Arc<Shared>,
+        grant: Grant,
+        now: Moment,
+    ) -> Result<Box<Physical>, CheckoutError> {
         match grant {
             Grant::Connection(idle) => match self.inspect(idle, now) {
                 Ok(physical) => Ok(physical),
@@ -122,10 +139,14 @@ impl Shared {
     /// Looks whether an idle connection is still good. If not, it is closed and its slot returned.
     ///
     /// Nothing is lost with it: it was reset when it came back, so it holds nobody's work.
-    pub(super) fn inspect(&self, idle: Idle, now: Moment) -> Result<Physical, Slot<'_>> {
-        let Idle { mut physical, since } = idle;
+    pub(super) fn inspect(
+        self: &Arc<Shared>,
+        mut physical: Box<Physical>,
+        now: Moment,
+    ) -> Result<Box<Physical>, Slot<'_>> {
         // Given back by the guard if the driver panics.
         let slot = Slot { shared: self, seat: physical.seat };
+        let since = physical.since;
         if self.is_good(&mut physical.steady, since, now) {
             slot.keep();
             return Ok(physical);
@@ -153,7 +174,7 @@ impl Shared {
     }
 
     /// Takes a connection back from a borrower. May block.
-    pub(super) fn checkin(&self, mut physical: Physical) {
+    pub(super) fn checkin(self: &Arc<Shared>, mut physical: Box<Physical>) {
         // Given back by the guard if the driver panics.
         let slot = Slot { shared: self, seat: physical.seat };
         let is_usable = self.is_clean_again(&mut physical.steady);
@@ -187,39 +208,44 @@ impl Shared {
         })
     }
 
-    /// Gives a clean connection to the first waiter, or to the idle ones.
-    pub(super) fn hand_on(&self, physical: Physical) {
-        let idle = Idle { physical, since: Moment::now() };
+    /// Gives a clean connection to where its loan is noted; if that is in the books, to the first waiter or to the
+    /// idle ones.
+    pub(super) fn hand_on(&self, mut physical: Box<Physical>) {
+        physical.since = Moment::now();
+        let (idle, loan) = self.perches.alight(physical);
+        drop(loan);
+        let Some(idle) = idle else { return };
         let mut state = self.state.lock();
-        let loan = state.lend(idle.physical.seat, None);
+        let loan = state.end_loan(idle.seat, false);
         let refused = state.offer(idle);
         drop(state);
         drop(loan);
         if let Some(idle) = refused {
-            self.discard(idle.physical);
+            self.discard(idle);
         }
     }
 
     /// Closes a connection and gives its slot away. The slot comes last: the limit is never exceeded.
-    pub(super) fn discard(&self, physical: Physical) {
+    pub(super) fn discard(&self, physical: Box<Physical>) {
         let seat = physical.seat;
         drop(physical);
-        self.lost(seat);
+        self.lost(seat, false);
     }
 
-    /// Gives the slot of a connection that is gone away.
-    pub(super) fn lost(&self, seat: usize) {
+    /// Gives the slot of a connection that is gone away, or that was lent in vain.
+    pub(super) fn lost(&self, seat: Seat, in_vain: bool) {
+        let at_perch = self.perches.end(seat, in_vain);
         let mut state = self.state.lock();
-        let loan = state.lend(seat, None);
-        state.free_slot(seat);
+        let in_books = state.end_loan(seat, in_vain);
+        state.free_slot(seat.number);
         drop(state);
-        drop(loan);
+        drop((at_perch, in_books));
     }
 
     /// Takes a free slot.
-    pub(super) fn take_slot(&self) -> Option<Slot<'_>> {
-        let seat = self.state.lock().take_slot()?;
-        Some(Slot { shared: self, seat })
+    pub(super) fn take_slot(self: &Arc<Shared>) -> Option<Slot<'_>> {
+        let number = self.state.lock().take_slot()?;
+        Some(Slot { shared: self, seat: Seat::new(number) })
     }
 
     pub(super) fn lend_share(self: &Arc<Shared>, joint: Arc<Joint>) -> Lease {
@@ -241,7 +267,7 @@ impl Shared {
     }
 
     /// Ends a share in a connection. May block.
-    pub(super) fn leave(&self, joint: &Arc<Joint>, number: u64) {
+    pub(super) fn leave(self: &Arc<Shared>, joint: &Arc<Joint>, number: u64) {
         joint.release(number);
         let was_last = self.state.lock().joints.leave(joint);
         if !was_last {
@@ -249,25 +275,27 @@ impl Shared {
         }
         match joint.take() {
             Some(physical) => self.checkin(physical),
-            None => self.lost(joint.seat),
+            None => self.lost(joint.seat, false),
         }
     }
 }
 
 /// Writes a grant into the books.
-fn noted(mut state: MutexGuard<'_, State>, grant: Grant, loan: Loan) -> Grant {
-    let seat = match &grant {
-        Grant::Connection(idle) => idle.physical.seat,
-        Grant::Slot(seat) => *seat,
+fn noted(state: &mut State, mut grant: Grant, loan: Loan, shares: bool) -> Grant {
+    let seat = match &mut grant {
+        Grant::Connection(idle) => &mut idle.seat,
+        Grant::Slot(seat) => seat,
         Grant::Joint(_) => {
             state.counts.checkouts += 1;
             return grant;
         }
         Grant::Failed(_) | Grant::Closed => return grant,
     };
-    state.counts.checkouts += 1;
-    let none = state.lend(seat, Some(loan));
-    debug_assert!(none.is_none(), "a seat has one borrower");
+    if shares {
+        state.lend_to_many(*seat, loan)
+    } else {
+        state.lend(seat, loan)
+    }
     grant
 }
 
@@ -287,30 +315,28 @@ impl Drop for Coming<'_> {
 
 /// Leave to make one connection; given back when dropped.
 pub(super) struct Slot<'a> {
-    shared: &'a Shared,
-    seat: usize,
+    shared: &'a Arc<Shared>,
+    seat: Seat,
 }
 
 impl Slot<'_> {
     /// Makes the connection. The slot is given back if that fails or panics.
-    pub(super) fn connect(self) -> Result<Physical, ConnectError> {
+    pub(super) fn connect(self) -> Result<Box<Physical>, ConnectError> {
         match self.shared.source.connect() {
             Ok(made) => {
-                let steady = Box::new(Steady::on(self.shared.source.clone(), made));
-                let seat = self.seat;
+                let steady = Steady::on(self.shared.source.clone(), made);
+                let (seat, tie) = (self.seat, Arc::new(Tie(self.shared.clone())));
                 self.keep();
-                Ok(Physical { steady, seat })
+                Ok(Box::new(Physical { steady, seat, tie, since: Moment::now() }))
             }
             Err(error) => {
-                let mut state = self.shared.state.lock();
-                if state.seats.get(self.seat).is_some_and(Option::is_some) {
-                    state.counts.checkouts -= 1;
-                }
                 // A living connection may yet come back to those in line.
                 if self.shared.source.has_none() {
-                    state.refuse_waiters(|| Grant::Failed(Box::new(error.clone())));
+                    self.shared.state.lock().refuse_waiters(|| Grant::Failed(Box::new(error.clone())));
                 }
-                drop(state);
+                let (shared, seat) = (self.shared, self.seat);
+                self.keep();
+                shared.lost(seat, true);
                 Err(error)
             }
         }
@@ -324,16 +350,7 @@ impl Slot<'_> {
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        self.shared.lost(self.seat);
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        let idle = self.state.0.get_mut().take_idle();
-        if !idle.is_empty() {
-            blocking::run(idle, drop);
-        }
+        self.shared.lost(self.seat, false);
     }
 }
 

@@ -1,10 +1,10 @@
-//! What the pool's lock protects, and the only code that runs under it.
+//! The pool's books: what its lock protects, and the only code that runs under it.
 //!
 //! # Invariants
 //!
 //! - Nothing here blocks or drops a connection.
 //! - Somebody waits without a grant only while nothing is idle and no slot is free, or while the first
-//!   in line has been woken to take it.
+//!   in line has been woken to take it. While somebody is in line nothing rests on a perch.
 //! - A newcomer passes those in line only while the first of them has waited less than [`FAIR_AFTER`].
 //!   From then on whatever comes free is handed to the first, so nobody starves. Before that it is not:
 //!   to put a thread to sleep and another one in its place for each checkout costs a hundred times more
@@ -17,8 +17,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Condvar;
 
+use super::Shared;
 use super::borrower::Loan;
 use super::joint::{Joint, Joints};
+use super::perch::Perches;
 use super::waits::Waits;
 use crate::db::clock::Moment;
 use crate::db::{ConnectError, Order, PoolConfig, Steady};
@@ -27,6 +29,7 @@ use crate::db::{ConnectError, Order, PoolConfig, Steady};
 pub(super) const FAIR_AFTER: Duration = Duration::from_millis(1);
 
 /// Something that threads fight for, away from what they only read: on cache lines of its own.
+#[derive(Default)]
 #[repr(align(128))]
 pub(super) struct Apart<T>(pub(super) T);
 
@@ -38,25 +41,39 @@ impl<T> Deref for Apart<T> {
     }
 }
 
-/// A connection in its seat, of which the pool has as many as connections.
-pub(super) struct Physical {
-    pub(super) steady: Box<Steady>,
-    pub(super) seat: usize,
+/// A place for a connection, of which the pool has as many as connections.
+#[derive(Clone, Copy)]
+pub(super) struct Seat {
+    pub(super) number: usize,
+    /// Where its loan is noted, if not in the books.
+    pub(super) perch: Option<usize>,
 }
 
-/// A connection that nobody has borrowed.
-pub(super) struct Idle {
-    pub(super) physical: Physical,
-    /// When it came back.
+impl Seat {
+    pub(super) fn new(number: usize) -> Seat {
+        Seat { number, perch: None }
+    }
+}
+
+/// A connection in its seat. Boxed, it goes from hand to hand.
+pub(super) struct Physical {
+    pub(super) steady: Steady,
+    pub(super) seat: Seat,
+    pub(super) tie: Arc<Tie>,
+    /// When it came back from its last borrower.
     pub(super) since: Moment,
 }
+
+/// A connection's hold on its pool, of which a lease has a clone: for a counter that all leases of a pool change,
+/// threads would fight. Whoever drops the last clone of the pool empties it of connections.
+pub(super) struct Tie(pub(super) Arc<Shared>);
 
 /// What a checkout is given.
 pub(super) enum Grant {
     /// A connection, to be looked at before it is lent.
-    Connection(Idle),
+    Connection(Box<Physical>),
     /// Leave to make one, for this seat.
-    Slot(usize),
+    Slot(Seat),
     /// A share in a connection.
     Joint(Arc<Joint>),
     /// The database is down.
@@ -95,12 +112,13 @@ pub(super) struct Counts {
 /// The pool's books.
 pub(super) struct State {
     /// In the order in which they came back.
-    pub(super) idle: VecDeque<Idle>,
+    pub(super) idle: VecDeque<Box<Physical>>,
     /// Connections that are idle, lent out or being made.
     pub(super) open: u32,
-    /// What each seat is lent for; empty for one that is idle or free.
+    /// What each seat is lent for; empty for one that is idle or free, and for one whose loan is noted at a perch.
     pub(super) seats: Vec<Option<Loan>>,
     free_seats: Vec<usize>,
+    perches: Arc<Perches>,
     /// In the order of arrival.
     line: VecDeque<Waiter>,
     last_ticket: u64,
@@ -114,12 +132,13 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(config: &PoolConfig) -> State {
+    pub(super) fn new(config: &PoolConfig, perches: Arc<Perches>) -> State {
         State {
             idle: VecDeque::new(),
             open: 0,
             seats: Vec::new(),
             free_seats: Vec::new(),
+            perches,
             line: VecDeque::new(),
             last_ticket: 0,
             max_size: config.max_size,
@@ -143,7 +162,9 @@ impl State {
             Order::Lifo => self.idle.pop_back(),
             Order::Fifo => self.idle.pop_front(),
         };
-        idle.map(Grant::Connection).or_else(|| self.take_slot().map(Grant::Slot))
+        idle.or_else(|| self.perches.take_any())
+            .map(Grant::Connection)
+            .or_else(|| self.take_slot().map(|number| Grant::Slot(Seat::new(number))))
     }
 
     /// Takes a free slot.
@@ -158,13 +179,33 @@ impl State {
         }))
     }
 
-    /// Notes who has a seat's connection; returns whoever had it.
-    pub(super) fn lend(&mut self, seat: usize, loan: Option<Loan>) -> Option<Loan> {
-        self.seats.get_mut(seat).and_then(|place| std::mem::replace(place, loan))
+    /// Counts and notes who has a seat's connection: at a perch, or with all others.
+    pub(super) fn lend(&mut self, seat: &mut Seat, loan: Loan) {
+        let Err(loan) = self.perches.note(seat, loan) else { return };
+        self.lend_to_many(*seat, loan);
     }
 
-    /// Joins the line.
+    /// The same for a connection that several borrowers share, which is no thread's.
+    pub(super) fn lend_to_many(&mut self, seat: Seat, loan: Loan) {
+        self.counts.checkouts += 1;
+        if let Some(place) = self.seats.get_mut(seat.number) {
+            debug_assert!(place.is_none(), "a seat has one borrower");
+            *place = Some(loan);
+        }
+    }
+
+    /// Ends the loan of a seat that is noted here. One lent in vain is not counted as lent.
+    pub(super) fn end_loan(&mut self, seat: Seat, in_vain: bool) -> Option<Loan> {
+        let loan = self.seats.get_mut(seat.number)?.take();
+        self.counts.checkouts -= u64::from(in_vain && loan.is_some());
+        loan
+    }
+
+    /// Joins the line. What rests on a perch is free to be taken then, and nothing alights any more.
     pub(super) fn enter_line(&mut self, ready: Arc<Condvar>, shares: bool) -> u64 {
+        if self.line.is_empty() {
+            self.perches.shut(&mut self.idle);
+        }
         self.last_ticket += 1;
         self.line.push_back(Waiter {
             ticket: self.last_ticket,
@@ -188,7 +229,7 @@ impl State {
         }
         if grant.is_some() {
             self.line.remove(place);
-            self.wake_first_for_rest();
+            self.line_moved();
         }
         grant
     }
@@ -196,7 +237,7 @@ impl State {
     /// Leaves the line with empty hands.
     pub(super) fn leave_line(&mut self, ticket: u64) {
         self.line.retain(|waiter| waiter.ticket != ticket);
-        self.wake_first_for_rest();
+        self.line_moved();
     }
 
     /// How many wait and have been given nothing yet.
@@ -206,7 +247,7 @@ impl State {
 
     /// Gives a clean connection to the first waiter or to the idle ones; back, if there are enough of
     /// those or the pool is closed.
-    pub(super) fn offer(&mut self, idle: Idle) -> Option<Idle> {
+    pub(super) fn offer(&mut self, idle: Box<Physical>) -> Option<Box<Physical>> {
         if self.is_closed {
             return Some(idle);
         }
@@ -214,7 +255,7 @@ impl State {
             if self.idle.len() >= self.max_idle {
                 return Some(idle);
             }
-            self.idle.push_back(idle);
+            self.idle.extend(self.perches.exchange(idle));
             return None;
         }
         let is_overdue = self.is_overdue();
@@ -232,7 +273,7 @@ impl State {
     /// Gives a slot that has become free to the first waiter.
     pub(super) fn free_slot(&mut self, seat: usize) {
         match self.first_waiter() {
-            Some(waiter) => waiter.give(Grant::Slot(seat)),
+            Some(waiter) => waiter.give(Grant::Slot(Seat::new(seat))),
             None => {
                 self.open -= 1;
                 self.free_seats.push(seat);
@@ -255,11 +296,37 @@ impl State {
         }
     }
 
-    /// Empties the pool of idle connections, for the caller to drop without the lock.
-    pub(super) fn take_idle(&mut self) -> Vec<Idle> {
-        let idle: Vec<Idle> = std::mem::take(&mut self.idle).into();
+    /// Takes what rests on perches into the books, in the order in which it came back.
+    pub(super) fn gather(&mut self) {
+        self.perches.take_all(&mut self.idle);
+        self.idle.make_contiguous().sort_by_key(|one| one.since);
+    }
+
+    /// Connections that nobody has borrowed.
+    pub(super) fn idle_count(&self) -> usize {
+        self.idle.len() + self.perches.idle()
+    }
+
+    /// Connections lent out so far.
+    pub(super) fn checkouts(&self) -> u64 {
+        self.counts.checkouts + self.perches.checkouts()
+    }
+
+    /// Looks at all loans.
+    pub(super) fn for_each_loan(&mut self, mut look: impl FnMut(&mut Loan)) {
+        self.perches.for_each_loan(&mut look);
+        self.seats.iter_mut().flatten().for_each(look);
+    }
+
+    /// Lends nothing any more, sends those in line away, and empties the pool of idle connections, for the caller to
+    /// drop without the lock.
+    pub(super) fn close(&mut self) -> VecDeque<Box<Physical>> {
+        self.is_closed = true;
+        self.perches.shut(&mut self.idle);
+        self.refuse_waiters(|| Grant::Closed);
+        let idle = std::mem::take(&mut self.idle);
         self.open -= u32::try_from(idle.len()).unwrap_or_default();
-        self.free_seats.extend(idle.iter().map(|one| one.physical.seat));
+        self.free_seats.extend(idle.iter().map(|one| one.seat.number));
         idle
     }
 
@@ -269,8 +336,11 @@ impl State {
         first.is_some_and(|waiter| waiter.since.elapsed() >= FAIR_AFTER)
     }
 
-    /// What is idle although somebody waits is the next one's to take.
-    fn wake_first_for_rest(&mut self) {
+    /// Somebody has left the line. What is idle although somebody waits is the next one's to take.
+    fn line_moved(&mut self) {
+        if self.line.is_empty() && !self.is_closed {
+            self.perches.reopen();
+        }
         if !self.idle.is_empty()
             && let Some(waiter) = self.first_waiter()
         {

@@ -64,7 +64,7 @@ impl Shared {
         let tally = self.source.tally();
         let (slowest, events) = (self.source.slowest.all(), self.source.journal.all());
         let state = self.state.lock();
-        let idle = count(state.idle.len());
+        let idle = count(state.idle_count());
         PoolStatus {
             driver: self.source.driver.name(),
             address: self.source.driver.address().to_owned(),
@@ -81,7 +81,7 @@ impl Shared {
             closes: tally.closes,
             reopens: tally.reopens,
             connect_failures: tally.failures,
-            checkouts: state.counts.checkouts,
+            checkouts: state.checkouts(),
             timeouts: state.counts.timeouts,
             leaks: state.counts.leaks,
             waits: state.waits,

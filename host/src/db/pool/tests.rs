@@ -1,6 +1,7 @@
 //! Tests of the pool, on a driver that does what the test says and writes down what it was asked.
 
 mod limits;
+mod perches;
 mod sharing;
 mod upkeep;
 
