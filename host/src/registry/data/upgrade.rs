@@ -1,7 +1,7 @@
 //! One value's upgrade: built beside the old one, then valid or undone.
 //!
 //! Owns the claim on the old value while it lasts, and what is left of it afterwards. Does not own when this happens, which
-//! is [`registry::upgrade`](crate::registry)'s, nor how it is done, which is the new code's.
+//! is for the registry's own `upgrade` to say, nor how it is done, which is the new code's.
 //!
 //! # Invariants
 //!

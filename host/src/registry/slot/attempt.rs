@@ -1,7 +1,7 @@
 //! An attempt to fill a slot: how it begins, what those wait for who come meanwhile, and how it ends.
 //!
 //! Owns deadlines, failures and the back-off after them. Does not own the init, which is the caller's, nor who waits for whom,
-//! which [`wait`](crate::registry) knows.
+//! which `wait` knows.
 //!
 //! # Invariants
 //!

@@ -5,7 +5,8 @@
 //! # Invariants
 //!
 //! - A part is read as a `T` only where its layout is that of `T`, down to the compiler.
-//! - It lies inside of the value that it is a part of, as the layout's text was read.
+//! - A field lies inside of its struct: a text that says otherwise is no layout. The parts of containers and of enums are
+//!   where the older code's glue says.
 #![expect(unsafe_code, reason = "goes down into values by address")]
 
 use std::any::type_name;
