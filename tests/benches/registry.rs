@@ -1,21 +1,29 @@
 //! What warm look-ups in the registry cost a plugin, as ratios to peers in the same run.
 //!
-//! `cargo build --release --workspace --bins --examples && cargo bench -p tests --bench registry`. The loops are in
-//! the fixture `registry_bench`, a plugin loaded by the real host. Prints figures and judges nothing: machines
-//! differ. Aimed at: `lazy` at most 1.5, the others at most 1.
+//! ```sh
+//! cargo build --release -p host -p tests --bins --example registry_bench && cargo bench -p tests --bench registry
+//! ```
+//!
+//! An argument such as `data` chooses a look-up. The loops are in the fixture `registry_bench`, a plugin loaded by the
+//! real host; its threads are spread over the processors. Rounds are short and in pairs (`tests::pairs`). Prints
+//! figures and judges nothing: machines differ. Aimed at: `lazy` at most 1.5, the others at most 1.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tests::host::Launch;
 use tests::http::Client;
+use tests::pairs::{Cost, Pairs};
 
-/// What is measured, and against which peer.
-const PAIRS: [(&str, &str, &str); 4] = [
-    ("lazy", "once_cell", "`Lazy::get` of a handle / `once_cell::sync::OnceCell::get`"),
-    ("lazy_data", "dashmap", "`Lazy::get` of data, counted / `dashmap` get and clone of an `Arc`"),
-    ("handle", "dashmap", "`get_or_init` of a handle / `dashmap` get and clone of an `Arc`"),
-    ("data", "dashmap", "`get_or_init` of data / `dashmap` get and clone of an `Arc`"),
+/// Pairs of rounds of each case.
+const PAIRS: usize = 60;
+/// How many threads look up at once.
+const THREADS: [usize; 3] = [1, 2, 8];
+/// What is measured, as the fixture calls it, and beside which peer.
+const LOOK_UPS: [(&str, &str); 4] = [
+    ("lazy", "`Lazy::get` of a handle / `once_cell::sync::OnceCell::get`"),
+    ("lazy_data", "`Lazy::get` of data, counted / `dashmap` get and clone of an `Arc`"),
+    ("handle", "`get_or_init` of a handle / `dashmap` get and clone of an `Arc`"),
+    ("data", "`get_or_init` of data / `dashmap` get and clone of an `Arc`"),
 ];
 
 fn main() {
@@ -25,21 +33,31 @@ fn main() {
     std::fs::write(&config, "[limits]\nhandler_timeout_ms = 600000\n").expect("the directory is writable");
     let host = launch.arg("--config").arg(&config).start();
     let mut client = Client::new(host.listen()).deadline(Duration::from_secs(600));
-    let response = client.get("/bench/measure").expect("an answer");
+    let chosen: Vec<String> = std::env::args().skip(1).filter(|name| !name.starts_with('-')).collect();
+    println!("warm look-ups: ours, the peer's, and the ratio with its quartiles, of {PAIRS} pairs of rounds");
+    for (what, words) in LOOK_UPS {
+        if !chosen.is_empty() && !chosen.iter().any(|name| name == what) {
+            continue;
+        }
+        println!("{what}: {words}");
+        for threads in THREADS {
+            let pairs = measure(&mut client, what, threads);
+            for (clock, figures) in [("CPU ", pairs.cpu()), ("wall", pairs.wall())] {
+                let (ours, theirs) = (figures.ours, figures.theirs);
+                println!("  {threads} threads, {clock}: {ours:>6.2} ns, {theirs:>6.2} ns, {}", figures.ratio);
+            }
+        }
+    }
+}
+
+fn measure(client: &mut Client, what: &str, threads: usize) -> Pairs {
+    let response = client.get(&format!("/bench/{what}/{threads}/{PAIRS}")).expect("an answer");
     assert_eq!(response.status, 200, "{}", response.text());
-    let mut figures: BTreeMap<(String, String), f64> = BTreeMap::new();
+    let mut pairs = Pairs::default();
     for line in response.text().lines() {
-        let mut words = line.split(' ').map(str::to_owned);
-        if let (Some(what), Some(threads), Some(ns)) = (words.next(), words.next(), words.next()) {
-            figures.insert((what, threads), ns.parse().expect("a number"));
-        }
+        let numbers: Vec<f64> = line.split(' ').filter_map(|number| number.parse().ok()).collect();
+        let [cpu, wall, their_cpu, their_wall] = numbers[..] else { panic!("no figures: {line}") };
+        pairs.push(Cost { cpu, wall }, Cost { cpu: their_cpu, wall: their_wall });
     }
-    for (ours, peer, words) in PAIRS {
-        println!("{words}");
-        for threads in ["1", "2", "8"] {
-            let figure = |what: &str| figures[&(what.to_owned(), threads.to_owned())];
-            let (ours, peer) = (figure(ours), figure(peer));
-            println!("  {threads} threads: {:.2} ({ours:.1} ns / {peer:.1} ns)", ours / peer);
-        }
-    }
+    pairs
 }

@@ -18,6 +18,7 @@
 
 pub mod data;
 mod error;
+mod expected;
 mod overlay;
 mod policy;
 mod redact;
@@ -27,10 +28,9 @@ mod slot;
 #[cfg(test)]
 mod tests;
 mod upgrade;
+mod value;
 mod wait;
 
-use std::any::Any;
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -39,77 +39,18 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
 
-use self::data::{DataType, Tenure};
 pub use self::error::{InitFailure, RegistryError};
+pub use self::expected::Expected;
+use self::expected::What;
 pub use self::overlay::Overlay;
 use self::overlay::Place;
 use self::policy::Fit;
 pub use self::policy::Policy;
 pub use self::replace::Wanted;
-use self::service::{Interface, Service};
 use self::slot::{Slot, Turn};
 pub use self::slot::{SlotInfo, SlotState};
+pub use self::value::{Resource, Value};
 use self::wait::Graph;
-
-/// Something of the host that can be kept under a key.
-pub trait Resource: Any + Send + Sync + fmt::Debug {
-    /// The name authors know the type by, such as `db::Pool`.
-    fn type_name(&self) -> &'static str;
-
-    /// What an operator wants to know about it, without secrets. Does not block.
-    fn describe(&self) -> serde_json::Value;
-
-    /// Gives up what it holds, even if somebody still has a reference. Later uses are errors.
-    fn close(&self);
-}
-
-/// What a slot holds.
-#[derive(Clone, Debug)]
-pub enum Value {
-    /// Lives in the host: object and code.
-    Host(Arc<dyn Resource>),
-    /// Shared in place by plugins.
-    Data(Arc<Tenure>),
-    /// Runs the code that made it.
-    Service(Arc<Service>),
-}
-
-impl Value {
-    /// How the value survives, in the words of DESIGN.md section 6.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Value::Host(_) => "host handle",
-            Value::Data(_) => "data",
-            Value::Service(_) => "service",
-        }
-    }
-
-    /// The name of the value's type.
-    pub fn type_name(&self) -> Cow<'static, str> {
-        match self {
-            Value::Host(resource) => resource.type_name().into(),
-            Value::Data(data) => data.type_name().into(),
-            Value::Service(service) => service.interface().type_name().into(),
-        }
-    }
-
-    fn close(&self) {
-        match self {
-            Value::Host(resource) => resource.close(),
-            // Dropped by its last user.
-            Value::Data(_) => {}
-            Value::Service(service) => service.close(),
-        }
-    }
-
-    fn describe(&self) -> serde_json::Value {
-        match self {
-            Value::Host(resource) => resource.describe(),
-            Value::Data(data) => data.describe(),
-            Value::Service(service) => service.describe(),
-        }
-    }
-}
 
 /// What is left to do when a change is valid: upgrades to finish and values to drop. Their makers' code does both, and it is
 /// done when this is dropped: without a lock, and where that may take its time.
@@ -134,74 +75,6 @@ impl Drop for Rest {
         // what is left of the first is dropped.
         let remains: Vec<_> = self.upgrades.drain(..).map(upgrade::Staged::commit).collect();
         drop(remains);
-    }
-}
-
-/// What type a caller expects.
-#[derive(Clone, Copy, Debug)]
-pub struct Expected<'a> {
-    what: What<'a>,
-    policy: Policy<'a>,
-}
-
-/// A type, as a caller names it.
-#[derive(Clone, Copy, Debug)]
-enum What<'a> {
-    /// A host handle, by the name of its type.
-    Host(&'a str),
-    /// Data, all of it.
-    Data(&'a DataType),
-    /// A service.
-    Service(&'a Interface),
-}
-
-impl<'a> From<&'a str> for Expected<'a> {
-    fn from(name: &'a str) -> Expected<'a> {
-        Expected { what: What::Host(name), policy: Policy::default() }
-    }
-}
-
-impl<'a> From<&'a String> for Expected<'a> {
-    fn from(name: &'a String) -> Expected<'a> {
-        name.as_str().into()
-    }
-}
-
-impl<'a> From<&'a DataType> for Expected<'a> {
-    fn from(ty: &'a DataType) -> Expected<'a> {
-        Expected { what: What::Data(ty), policy: Policy::default() }
-    }
-}
-
-impl<'a> From<&'a Interface> for Expected<'a> {
-    fn from(interface: &'a Interface) -> Expected<'a> {
-        Expected { what: What::Service(interface), policy: Policy::default() }
-    }
-}
-
-impl<'a> Expected<'a> {
-    /// The same, of a value that is made by these rules.
-    pub fn with(mut self, policy: Policy<'a>) -> Expected<'a> {
-        self.policy = policy;
-        self
-    }
-
-    /// The type's name for humans.
-    fn name(&self) -> String {
-        match self.what {
-            What::Host(name) => name.to_owned(),
-            What::Data(ty) => ty.name().to_owned(),
-            What::Service(interface) => interface.type_name(),
-        }
-    }
-
-    fn accepts(&self, value: &Value) -> bool {
-        match (value, self.what) {
-            (Value::Host(resource), What::Host(name)) => resource.type_name() == name,
-            (Value::Data(tenure), What::Data(ty)) => tenure.owner().0.is_same(ty),
-            (Value::Service(service), What::Service(interface)) => service.interface() == interface,
-            _ => false,
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Facts about the registry, with values that count.
 
+use std::any::Any;
 use std::sync::Barrier;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc;

@@ -111,12 +111,23 @@ unsafe fn begin<T>(cell: *const DataCell) -> Option<Used<T>> {
 /// # Safety
 ///
 /// The caller has counted itself in the cell, and uses neither cell nor value any more.
+#[inline]
 unsafe fn leave(cell: *const DataCell) {
     // SAFETY: counted by this function's contract, so the cell is there until the subtraction.
-    let before = unsafe { &(*cell).users }.fetch_sub(1, Ordering::AcqRel);
-    if before == DATA_GONE + 1
-        && let Ok((host, table)) = tables()
-    {
+    if unsafe { &(*cell).users }.fetch_sub(1, Ordering::AcqRel) == DATA_GONE + 1 {
+        // SAFETY: the value is gone, and this was its last user.
+        unsafe { release(cell) };
+    }
+}
+
+/// Tells the host that the last user has left.
+///
+/// # Safety
+///
+/// The value of the cell is gone, and the caller was its last user.
+#[cold]
+unsafe fn release(cell: *const DataCell) {
+    if let Ok((host, table)) = tables() {
         // SAFETY: the table's own `ctx`; the host keeps the cell of a gone value until this call.
         unsafe { (table.release)(host.ctx, cell) };
     }

@@ -191,6 +191,7 @@ impl<T> Drop for Lent<T> {
 
 /// How many keys are remembered.
 const PLACES: usize = 64;
+const _: () = assert!(PLACES.is_power_of_two());
 /// How long a key may be, with its module, to be remembered.
 const LONGEST: usize = 56;
 
@@ -248,8 +249,8 @@ fn find<T: ?Sized + 'static>(key: &Key<'_>, hash: u64) -> Option<&'static Place>
     for place in probe(hash) {
         if let Some(taken) = place.taken(hash) {
             let (module, name) = taken.text[..usize::from(taken.len)].split_at(usize::from(taken.module_len));
-            if name == key.name.as_bytes() && module == key.module.as_bytes() && taken.of == TypeId::of::<T>()
-            {
+            let is_key = is_same(name, key.name.as_bytes()) && is_same(module, key.module.as_bytes());
+            if is_key && taken.of == TypeId::of::<T>() {
                 return Some(place);
             }
         } else if place.hash.load(Ordering::Relaxed) == 0 {
@@ -281,7 +282,8 @@ fn take<T: ?Sized + 'static>(key: &Key<'_>, hash: u64, forget: fn(&Memory)) -> O
 /// All places, from the one where a key with this hash would be first.
 #[inline]
 fn probe(hash: u64) -> impl Iterator<Item = &'static Place> {
-    let first = (hash >> 32) as usize % PLACES;
+    // The bits in which all others have a say.
+    let first = (hash >> 32) as usize >> (u32::BITS - PLACES.ilog2());
     TABLE[first..].iter().chain(&TABLE[..first])
 }
 
@@ -295,12 +297,39 @@ pub(crate) fn forget_all() {
     }
 }
 
-/// FNV-1a of the key's texts; odd.
+/// A number for the key's texts, eight bytes at a time: a key is looked up more often than anything else, and
+/// most are not longer. Odd.
 #[inline]
 fn hash(key: &Key<'_>) -> u64 {
-    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    let module = key.module.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, step);
-    key.name.as_bytes().iter().fold(step(module, &0xff), step) | 1
+    // Any odd number that has no pattern.
+    const FACTOR: u64 = 0x9d8b_3c52_e6f1_4a77;
+    let step = |hash: u64, word: u64| (hash.rotate_left(29) ^ word).wrapping_mul(FACTOR);
+    let text = |hash, text: &[u8]| {
+        let (words, rest) = text.as_chunks::<8>();
+        let hash = words.iter().fold(hash, |hash, chunk| step(hash, u64::from_le_bytes(*chunk)));
+        step(hash, word(rest))
+    };
+    let lengths = (key.module.len() as u64) << 32 ^ key.name.len() as u64;
+    let module = if key.module.is_empty() { lengths } else { text(lengths, key.module.as_bytes()) };
+    text(module, key.name.as_bytes()) | 1
+}
+
+/// Whether two texts are equal. Short ones without the call that a comparison of slices is.
+#[inline]
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && if one.len() <= 8 { word(one) == word(other) } else { one == other }
+}
+
+/// Up to eight bytes as a number: of two texts of one length, another one for each.
+#[inline]
+fn word(bytes: &[u8]) -> u64 {
+    let half = |four: &[u8; 4]| u64::from(u32::from_le_bytes(*four));
+    match (bytes.first_chunk::<8>(), bytes.first_chunk(), bytes.last_chunk()) {
+        (Some(all), ..) => u64::from_le_bytes(*all),
+        // They overlap where there are less than eight.
+        (None, Some(first), Some(last)) => half(first) << 32 | half(last),
+        _ => bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    }
 }
 
 #[cfg(test)]

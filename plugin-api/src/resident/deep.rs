@@ -3,6 +3,11 @@
 //! To build one anew, or to drop it, takes a frame for each step down, as everything in Rust does that goes by itself. The
 //! number of steps is the value's, so both are done on a stack of their own that is much larger than usual, and what is built
 //! is bounded by it.
+//!
+//! # Invariants
+//!
+//! - What goes to another stack is used there alone: the thread that it belongs to waits until it is back.
+#![expect(unsafe_code, reason = "lends values to another thread that need not be `Send`")]
 
 use std::collections::HashSet;
 use std::io;
@@ -47,24 +52,36 @@ fn here() -> usize {
     (&raw const local).addr()
 }
 
+/// What another thread may use while this one waits for it.
+struct Lent<L>(L);
+
+// SAFETY: made in `on_large_stack` alone, whose contract says that what it leads to may be used on another thread. Of the
+// two threads one waits for the other as long as that has it, so they never use it at the same time.
+unsafe impl<L> Send for Lent<L> {}
+
 /// Runs `body` on a large stack, and waits for it. A panic of it goes on here.
 ///
 /// # Errors
 ///
 /// What the system said when there was no thread with such a stack to be had; `body` comes back with it.
+///
+/// # Safety
+///
+/// What `body` leads to may be used on another thread, as long as this one waits: values that are `Send`, by whatever
+/// pointers, and nothing that is tied to this thread.
 #[doc(hidden)]
-pub fn on_large_stack<R, F>(sizes: &[usize], body: F) -> Result<R, (F, io::Error)>
+pub unsafe fn on_large_stack<R, F>(sizes: &[usize], body: F) -> Result<R, (F, io::Error)>
 where
     R: Send,
-    F: FnOnce(Stack) -> R + Send,
+    F: FnOnce(Stack) -> R,
 {
-    let body = std::sync::Mutex::new(Some(body));
+    let body = std::sync::Mutex::new(Some(Lent(body)));
     let mut refused = None;
     for &size in sizes {
         let outcome = thread::scope(|scope| {
             let run = || {
                 let taken = body.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-                taken.map(|body| body(Stack { top: here(), size }))
+                taken.map(|Lent(body)| body(Stack { top: here(), size }))
             };
             let thread = thread::Builder::new().name("deep".to_owned()).stack_size(size);
             thread.spawn_scoped(scope, run).map(thread::ScopedJoinHandle::join)
@@ -77,7 +94,7 @@ where
         }
     }
     let body = body.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let body = body.expect("taken only by the thread that runs it, which has returned above");
+    let Lent(body) = body.expect("taken only by the thread that runs it, which has returned above");
     Err((body, refused.unwrap_or_else(|| io::ErrorKind::OutOfMemory.into())))
 }
 

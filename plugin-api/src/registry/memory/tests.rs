@@ -116,3 +116,36 @@ fn each_key_with_its_type_has_a_place_of_its_own() {
     }
     assert_eq!(at("", &"long".repeat(15)), None);
 }
+
+/// Texts that differ in anything are different keys, whatever their length is and wherever the difference.
+#[test]
+fn keys_are_told_apart_by_every_byte() {
+    let texts: Vec<String> = (0..=17).map(|len| "abcdefghijklmnopq"[..len].to_owned()).collect();
+    for text in &texts {
+        assert!(is_same(text.as_bytes(), text.clone().as_bytes()));
+        let found = hash(&key("", text));
+        assert_eq!((found & 1, found), (1, hash(&key("", &text.clone()))));
+        for at in 0..text.len() {
+            let mut other = text.clone().into_bytes();
+            other[at] ^= 0x20;
+            assert!(!is_same(text.as_bytes(), &other), "{text:?} at {at}");
+            assert_ne!(found, hash(&key("", str::from_utf8(&other).unwrap())), "{text:?} at {at}");
+        }
+    }
+    let hashes: std::collections::BTreeSet<u64> =
+        texts.iter().flat_map(|module| texts.iter().map(|name| hash(&key(module, name)))).collect();
+    assert_eq!(hashes.len(), texts.len() * texts.len(), "also by where the module ends");
+}
+
+/// Keys such as plugins have lie apart, so that a look-up seldom has to look further.
+#[test]
+fn common_keys_spread_over_the_places() {
+    let names = (0..PLACES / 2).map(|number| format!("key {number}"));
+    let firsts: std::collections::BTreeSet<usize> = names
+        .map(|name| {
+            let first = probe(hash(&key("", &name))).next().unwrap();
+            std::ptr::from_ref(first).addr()
+        })
+        .collect();
+    assert!(firsts.len() > PLACES / 4, "{} places for {} keys", firsts.len(), PLACES / 2);
+}

@@ -16,6 +16,9 @@
 //! - An upgrade begins when the value is claimed, that is when it is frozen and nobody uses it.
 #![expect(unsafe_code, reason = "values and their glue are addresses to the host")]
 
+mod types;
+mod upgrade;
+
 use std::alloc::{GlobalAlloc, Layout as Block, System};
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -26,110 +29,18 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use plugin_api::abi::{
-    DATA_CLAIMED, DATA_FROZEN, DATA_GONE, DataCell, ErrorSink, ErrorView, GlueView, OldDataView, Status,
-    StrView, UpgradeView,
-};
+use plugin_api::abi::{DATA_CLAIMED, DATA_FROZEN, DATA_GONE, DataCell};
 use plugin_api::resident::{Layout, deep};
 
+use self::types::Nothing;
+pub use self::types::{DataType, Keep, Keeper, UpgradeFn};
+pub(super) use self::upgrade::{Remains, Upgrade, UpgradeFailure};
 use super::Author;
 
 /// The flags in a cell's word; below them users are counted.
 const FLAGS: u64 = DATA_FROZEN | DATA_GONE | DATA_CLAIMED;
 /// How often a waiting upgrade looks whether the last user has left: users leave without a word.
 const LOOK: Duration = Duration::from_micros(500);
-
-/// Builds a value of a newer layout from an older one.
-pub type UpgradeFn = unsafe extern "C" fn(*const OldDataView, *mut UpgradeView, *const ErrorSink) -> Status;
-
-/// Keeps the library mapped in which the functions of a type are, until it is dropped.
-pub trait Keep: Send + Sync {
-    /// Completes "held by ..." for the library, from now on.
-    fn is_held_by(&self, reason: String);
-}
-
-/// As many have it as need the library.
-pub type Keeper = Arc<dyn Keep>;
-
-/// In the place of one that is not needed any more.
-struct Nothing;
-
-impl Keep for Nothing {
-    fn is_held_by(&self, _: String) {}
-}
-
-/// A type of data, as a generation describes it.
-#[derive(Clone)]
-pub struct DataType {
-    name: String,
-    text: Arc<str>,
-    layout: Arc<Layout>,
-    glue: Arc<[GlueView]>,
-    upgrade: UpgradeFn,
-    keeper: Keeper,
-    /// Whether a value that cannot be upgraded is dropped and made anew.
-    pub restarts: bool,
-}
-
-impl DataType {
-    /// A type; `None` if the layout's text is not one, or has not as many types as there is glue.
-    ///
-    /// # Safety
-    ///
-    /// `glue` and `upgrade` are functions for the types that `text` describes, in a library that stays mapped as
-    /// long as `keeper` is about.
-    pub unsafe fn new(
-        name: &str,
-        text: &str,
-        glue: &[GlueView],
-        upgrade: UpgradeFn,
-        restarts: bool,
-        keeper: Keeper,
-    ) -> Option<DataType> {
-        let layout = Layout::parse(text)?;
-        (layout.types.len() == glue.len()).then(|| DataType {
-            name: name.to_owned(),
-            text: text.into(),
-            layout: Arc::new(layout),
-            glue: glue.into(),
-            upgrade,
-            keeper,
-            restarts,
-        })
-    }
-
-    /// The type's name for humans.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// What keeps its functions mapped.
-    pub fn keeper(&self) -> &Keeper {
-        &self.keeper
-    }
-
-    /// Whether values of `other` are laid out as values of this.
-    pub(super) fn is_same(&self, other: &DataType) -> bool {
-        Arc::ptr_eq(&self.text, &other.text) || self.text == other.text
-    }
-
-    /// Whether `other` is this type before or after an edit.
-    pub(super) fn is_akin(&self, other: &DataType) -> bool {
-        let base = |of: &DataType| of.layout.types[0].name.split('<').next().map(str::to_owned);
-        base(self) == base(other)
-    }
-
-    /// The first difference between this type and a newer one.
-    pub(super) fn difference(&self, newer: &DataType) -> String {
-        self.layout.difference(&newer.layout)
-    }
-}
-
-impl fmt::Debug for DataType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DataType").field("name", &self.name).finish_non_exhaustive()
-    }
-}
 
 /// Generations that have used a value which may point into them, and what keeps their code.
 type Touched = Vec<(Author, Keeper)>;
@@ -318,7 +229,9 @@ impl Data {
         owner.keeper.is_held_by(format!("the drop of a `{}`", owner.name));
         // SAFETY: the glue is that of the value's own type, whose library is mapped; nobody uses the value, and
         // the flag above lets this happen once.
-        going_deep(&owner.layout, || unsafe { (owner.glue[0].drop_value)(self.value()) });
+        let end = || unsafe { (owner.glue[0].drop_value)(self.value()) };
+        // SAFETY: it uses the value, and its glue, which is code.
+        unsafe { going_deep(&owner.layout, end) };
         if let Ok(block) = Block::from_size_align(root.size, root.align)
             && block.size() > 0
         {
@@ -382,22 +295,16 @@ pub fn held_for(name: &str) -> String {
 }
 
 /// Runs `end`, which may go down a value step by step: on a large stack, where the type sets no end to that.
-fn going_deep(layout: &Layout, end: impl FnOnce()) {
-    /// What another thread may use while this one waits for it.
-    struct Lent<L>(L);
-    // SAFETY: of two threads, one waits for the other as long as that has it; what it leads to is `Send`, as all data is.
-    unsafe impl<L> Send for Lent<L> {}
-
+///
+/// # Safety
+///
+/// `end` uses data, and what else may be used on another thread while this one waits.
+unsafe fn going_deep(layout: &Layout, end: impl FnOnce()) {
     if !layout.is_recursive() {
         return end();
     }
-    let lent = Lent(end);
-    let run = move |_| {
-        // As a whole: else its part would be captured, which is not `Send`.
-        let Lent(end) = { lent };
-        end();
-    };
-    if let Err((run, error)) = deep::on_large_stack(deep::TO_DROP, run) {
+    // SAFETY: all data is `Send`; for the rest, this function's contract.
+    if let Err((run, error)) = unsafe { deep::on_large_stack(deep::TO_DROP, |_| end()) } {
         tracing::warn!("no memory for a large stack, so data is dropped on a small one: {error}");
         // The one that would have been made has no other stack than this.
         run(deep::Stack::here());
@@ -482,166 +389,4 @@ impl Tenure {
             "dropped_by": owner.to_string(),
         })
     }
-}
-
-/// An upgraded value that waits to be valid. Dropped, it is undone, and the old value is in use again.
-pub(super) struct Upgrade {
-    old: Arc<Tenure>,
-    /// Of the glue that the new code was given: another generation may become the owner meanwhile.
-    glue: Keeper,
-    ty: DataType,
-    author: Author,
-    view: Option<UpgradeView>,
-}
-
-// SAFETY: the view's functions may be called on any thread, by the contract of `UpgradeView`; the values it leads to
-// are used by nobody until one thread ends the upgrade.
-unsafe impl Send for Upgrade {}
-
-/// Why there is no upgrade. The old value is in use as before.
-#[derive(Debug)]
-pub(super) enum UpgradeFailure {
-    /// There is another value by now: look again.
-    Gone,
-    /// Another upgrade of the value is under way.
-    Taken,
-    /// It was used all the time.
-    Busy(u64),
-    /// The new code could not do it; its words.
-    Refused(String),
-}
-
-impl Upgrade {
-    /// Claims the old value and lets the new code build the new one beside it.
-    pub(super) fn build(
-        old: &Arc<Tenure>,
-        ty: &DataType,
-        author: &Author,
-        deadline: Instant,
-    ) -> Result<Upgrade, UpgradeFailure> {
-        old.0.claim(deadline).map_err(|claim| match claim {
-            Claim::Gone => UpgradeFailure::Gone,
-            Claim::Taken => UpgradeFailure::Taken,
-            Claim::Busy(users) => UpgradeFailure::Busy(users),
-        })?;
-        // From here on, also for a panic of ours, dropping it opens the value again.
-        let (before, _) = old.owner();
-        let mut upgrade = Upgrade {
-            old: Arc::clone(old),
-            glue: Arc::clone(&before.keeper),
-            ty: ty.clone(),
-            author: author.clone(),
-            view: None,
-        };
-        // A hook sees the old value, locks and all, and may exchange what is in it.
-        old.0.touch(author, &ty.keeper);
-        let view = OldDataView {
-            size: size_of::<OldDataView>(),
-            layout: StrView::new(&before.text),
-            glue: before.glue.as_ptr(),
-            glue_count: before.glue.len(),
-            value: old.0.value(),
-        };
-        let mut made = UpgradeView {
-            size: size_of::<UpgradeView>(),
-            value: std::ptr::null_mut(),
-            data: std::ptr::null_mut(),
-            finish: None,
-        };
-        let mut words = String::new();
-        let sink = ErrorSink { data: (&raw mut words).cast(), report: Some(report) };
-        // SAFETY: the value is claimed, so nobody uses it; all views live until the call returns.
-        match unsafe { (ty.upgrade)(&view, &mut made, &sink) } {
-            Status::OK => {
-                upgrade.view = Some(made);
-                Ok(upgrade)
-            }
-            _ => Err(UpgradeFailure::Refused(words)),
-        }
-    }
-
-    /// Whose place the new value takes.
-    pub(super) fn old(&self) -> &Arc<Tenure> {
-        &self.old
-    }
-
-    /// Makes the new value valid. The old one is over; what is left of it goes with the second thing returned.
-    pub(super) fn commit(mut self) -> (Arc<Tenure>, Remains) {
-        let view = self.view.take().expect("an upgrade that was built has a value");
-        // What is left of the old value is the new code's to free.
-        self.old.0.is_over.store(true, Ordering::Release);
-        // Maps that stayed are the old ones, empty or not.
-        let touched = std::mem::take(&mut *self.old.0.touched.lock());
-        // SAFETY: the new code made the value of its own type, and it is valid since it is to be committed.
-        let new = unsafe { Data::new(self.ty.clone(), self.author.clone(), view.value) };
-        if new.keeps_code {
-            let earlier = touched.into_iter().filter(|(author, _)| *author != self.author);
-            new.touched.lock().extend(earlier);
-        } else {
-            keep_if_several(touched);
-        }
-        new.upgrades.store(self.old.0.upgrades.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        let (old, glue, ty) = (Arc::clone(&self.old), Arc::clone(&self.glue), self.ty.clone());
-        (Arc::new(Tenure(new)), Remains { old, glue, ty, view })
-    }
-}
-
-/// What is left of a value that was upgraded. It is freed when this is dropped, by the code that built the new value and
-/// the code that had the old one; the new one may be in use meanwhile.
-pub(super) struct Remains {
-    old: Arc<Tenure>,
-    glue: Keeper,
-    ty: DataType,
-    view: UpgradeView,
-}
-
-// SAFETY: as for `Upgrade`.
-unsafe impl Send for Remains {}
-
-impl Drop for Remains {
-    fn drop(&mut self) {
-        let (before, _) = self.old.owner();
-        self.glue.is_held_by(format!("the drop of what a `{}` has lost in its upgrade", before.name));
-        if let Some(finish) = self.view.finish {
-            // SAFETY: the first and only end of this upgrade; `ty` and `glue` keep both libraries mapped.
-            going_deep(&before.layout, || unsafe { finish(self.view.data, 1) });
-        }
-        drop(before);
-        self.old.0.free_code();
-    }
-}
-
-impl fmt::Debug for Remains {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Remains").field("of", &self.ty).finish_non_exhaustive()
-    }
-}
-
-impl Drop for Upgrade {
-    fn drop(&mut self) {
-        if let Some(UpgradeView { data, finish: Some(finish), .. }) = self.view.take() {
-            // SAFETY: the first and only end of this upgrade; the library is mapped.
-            unsafe { finish(data, 0) };
-        }
-        // After a commit the value is over, and stays shut until its slot has the new one.
-        if !self.old.0.is_over.load(Ordering::Acquire) {
-            self.old.0.open();
-        }
-    }
-}
-
-impl fmt::Debug for Upgrade {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Upgrade").field("to", &self.ty).finish_non_exhaustive()
-    }
-}
-
-/// # Safety
-///
-/// `data` is the `String` of [`Upgrade::build`]; `error` is valid for this call.
-unsafe extern "C" fn report(data: *mut c_void, error: *const ErrorView) {
-    // SAFETY: this function's contract.
-    let words = unsafe { &mut *data.cast::<String>() };
-    // SAFETY: this function's contract.
-    *words = String::from_utf8_lossy(unsafe { (*error).message.as_bytes() }).into_owned();
 }

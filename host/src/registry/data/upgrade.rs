@@ -1,0 +1,185 @@
+//! One value's upgrade: built beside the old one, then valid or undone.
+//!
+//! Owns the claim on the old value while it lasts, and what is left of it afterwards. Does not own when this happens, which
+//! is [`registry::upgrade`](crate::registry)'s, nor how it is done, which is the new code's.
+//!
+//! # Invariants
+//!
+//! - The old value is claimed from before the new code sees it until the upgrade is over.
+//! - The new code is told once how it ended.
+#![expect(unsafe_code, reason = "calls the functions of types with addresses of values")]
+
+use std::ffi::c_void;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use plugin_api::abi::{ErrorSink, ErrorView, OldDataView, Status, StrView, UpgradeView};
+
+use super::{Claim, Data, DataType, Keeper, Tenure, going_deep, keep_if_several};
+use crate::registry::Author;
+
+/// An upgraded value that waits to be valid. Dropped, it is undone, and the old value is in use again.
+pub(in crate::registry) struct Upgrade {
+    old: Arc<Tenure>,
+    /// Of the glue that the new code was given: another generation may become the owner meanwhile.
+    glue: Keeper,
+    ty: DataType,
+    author: Author,
+    view: Option<UpgradeView>,
+}
+
+// SAFETY: the view's functions may be called on any thread, by the contract of `UpgradeView`; the values it leads to
+// are used by nobody until one thread ends the upgrade.
+unsafe impl Send for Upgrade {}
+
+/// Why there is no upgrade. The old value is in use as before.
+#[derive(Debug)]
+pub(in crate::registry) enum UpgradeFailure {
+    /// There is another value by now: look again.
+    Gone,
+    /// Another upgrade of the value is under way.
+    Taken,
+    /// It was used all the time.
+    Busy(u64),
+    /// The new code could not do it; its words.
+    Refused(String),
+}
+
+impl Upgrade {
+    /// Claims the old value and lets the new code build the new one beside it.
+    pub(in crate::registry) fn build(
+        old: &Arc<Tenure>,
+        ty: &DataType,
+        author: &Author,
+        deadline: Instant,
+    ) -> Result<Upgrade, UpgradeFailure> {
+        old.0.claim(deadline).map_err(|claim| match claim {
+            Claim::Gone => UpgradeFailure::Gone,
+            Claim::Taken => UpgradeFailure::Taken,
+            Claim::Busy(users) => UpgradeFailure::Busy(users),
+        })?;
+        // From here on, also for a panic of ours, dropping it opens the value again.
+        let (before, _) = old.owner();
+        let mut upgrade = Upgrade {
+            old: Arc::clone(old),
+            glue: Arc::clone(&before.keeper),
+            ty: ty.clone(),
+            author: author.clone(),
+            view: None,
+        };
+        // A hook sees the old value, locks and all, and may exchange what is in it.
+        old.0.touch(author, &ty.keeper);
+        let view = OldDataView {
+            size: size_of::<OldDataView>(),
+            layout: StrView::new(&before.text),
+            glue: before.glue.as_ptr(),
+            glue_count: before.glue.len(),
+            value: old.0.value(),
+        };
+        let mut made = UpgradeView {
+            size: size_of::<UpgradeView>(),
+            value: std::ptr::null_mut(),
+            data: std::ptr::null_mut(),
+            finish: None,
+        };
+        let mut words = String::new();
+        let sink = ErrorSink { data: (&raw mut words).cast(), report: Some(report) };
+        // SAFETY: the value is claimed, so nobody uses it; all views live until the call returns.
+        match unsafe { (ty.upgrade)(&view, &mut made, &sink) } {
+            Status::OK => {
+                upgrade.view = Some(made);
+                Ok(upgrade)
+            }
+            _ => Err(UpgradeFailure::Refused(words)),
+        }
+    }
+
+    /// Whose place the new value takes.
+    pub(in crate::registry) fn old(&self) -> &Arc<Tenure> {
+        &self.old
+    }
+
+    /// Makes the new value valid. The old one is over; what is left of it goes with the second thing returned.
+    pub(in crate::registry) fn commit(mut self) -> (Arc<Tenure>, Remains) {
+        let view = self.view.take().expect("an upgrade that was built has a value");
+        // What is left of the old value is the new code's to free.
+        self.old.0.is_over.store(true, Ordering::Release);
+        // Maps that stayed are the old ones, empty or not.
+        let touched = std::mem::take(&mut *self.old.0.touched.lock());
+        // SAFETY: the new code made the value of its own type, and it is valid since it is to be committed.
+        let new = unsafe { Data::new(self.ty.clone(), self.author.clone(), view.value) };
+        if new.keeps_code {
+            let earlier = touched.into_iter().filter(|(author, _)| *author != self.author);
+            new.touched.lock().extend(earlier);
+        } else {
+            keep_if_several(touched);
+        }
+        new.upgrades.store(self.old.0.upgrades.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        let (old, glue, ty) = (Arc::clone(&self.old), Arc::clone(&self.glue), self.ty.clone());
+        (Arc::new(Tenure(new)), Remains { old, glue, ty, view })
+    }
+}
+
+/// What is left of a value that was upgraded. It is freed when this is dropped, by the code that built the new value and
+/// the code that had the old one; the new one may be in use meanwhile.
+pub(in crate::registry) struct Remains {
+    old: Arc<Tenure>,
+    glue: Keeper,
+    ty: DataType,
+    view: UpgradeView,
+}
+
+// SAFETY: as for `Upgrade`.
+unsafe impl Send for Remains {}
+
+impl Drop for Remains {
+    fn drop(&mut self) {
+        let (before, _) = self.old.owner();
+        self.glue.is_held_by(format!("the drop of what a `{}` has lost in its upgrade", before.name));
+        if let Some(finish) = self.view.finish {
+            // SAFETY: the first and only end of this upgrade; `ty` and `glue` keep both libraries mapped.
+            let end = || unsafe { finish(self.view.data, 1) };
+            // SAFETY: it uses what is left of the value; the view's functions may be called on any thread.
+            unsafe { going_deep(&before.layout, end) };
+        }
+        drop(before);
+        self.old.0.free_code();
+    }
+}
+
+impl fmt::Debug for Remains {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remains").field("of", &self.ty).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Upgrade {
+    fn drop(&mut self) {
+        if let Some(UpgradeView { data, finish: Some(finish), .. }) = self.view.take() {
+            // SAFETY: the first and only end of this upgrade; the library is mapped.
+            unsafe { finish(data, 0) };
+        }
+        // After a commit the value is over, and stays shut until its slot has the new one.
+        if !self.old.0.is_over.load(Ordering::Acquire) {
+            self.old.0.open();
+        }
+    }
+}
+
+impl fmt::Debug for Upgrade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upgrade").field("to", &self.ty).finish_non_exhaustive()
+    }
+}
+
+/// # Safety
+///
+/// `data` is the `String` of [`Upgrade::build`]; `error` is valid for this call.
+unsafe extern "C" fn report(data: *mut c_void, error: *const ErrorView) {
+    // SAFETY: this function's contract.
+    let words = unsafe { &mut *data.cast::<String>() };
+    // SAFETY: this function's contract.
+    *words = String::from_utf8_lossy(unsafe { (*error).message.as_bytes() }).into_owned();
+}
