@@ -14,7 +14,16 @@ pub(super) struct Moment(Duration);
 impl Moment {
     /// This moment, as of the system's last tick.
     pub(super) fn now() -> Moment {
-        let now = clock_gettime(ClockId::MonotonicCoarse);
+        Moment::read(ClockId::MonotonicCoarse)
+    }
+
+    /// This moment to the nanosecond, on the same scale. Costs more.
+    pub(super) fn precise() -> Moment {
+        Moment::read(ClockId::Monotonic)
+    }
+
+    fn read(clock: ClockId) -> Moment {
+        let now = clock_gettime(clock);
         let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
         let nanos = u32::try_from(now.tv_nsec).unwrap_or_default();
         Moment(Duration::new(seconds, nanos))
