@@ -13,12 +13,12 @@
 
 mod commit;
 
-use std::ops::ControlFlow;
-use std::path::Path;
-use std::sync::Arc;
 use super::clock::Moment;
 use super::source::{Made, Source};
 use super::{ConnectError, Connection, Driver, OpenError, Ping, QueryError, SteadyConfig, Streamed, Value};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
 
 /// What a caller says of a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
