@@ -87,7 +87,8 @@ fn edited_helper_reloads_each_dependent_once_and_all_at_once() {
         if between == "two" && before == "two" { Ok(()) } else { Err(between) }
     });
     for plugin in ["left", "right"] {
-        assert_eq!(host.wait_generation(plugin, 2).last_outcome(), "reloaded");
+        // Told a moment after both are live.
+        host.wait_for(plugin, "to be reloaded", |status| status.last_outcome() == "reloaded");
         assert_eq!(outcomes(&host, plugin), ["reloaded", "loaded"], "{plugin}");
     }
 }

@@ -14,7 +14,16 @@ pub(super) struct Moment(u64);
 impl Moment {
     /// This moment, as of the system's last tick.
     pub(super) fn now() -> Moment {
-        let now = clock_gettime(ClockId::MonotonicCoarse);
+        Moment::read(ClockId::MonotonicCoarse)
+    }
+
+    /// This moment to the nanosecond, on the same scale. Costs more.
+    pub(super) fn precise() -> Moment {
+        Moment::read(ClockId::Monotonic)
+    }
+
+    fn read(clock: ClockId) -> Moment {
+        let now = clock_gettime(clock);
         // A machine would have to run for 584 years.
         Moment(now.tv_sec.unsigned_abs().wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec.unsigned_abs()))
     }

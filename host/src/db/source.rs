@@ -252,9 +252,9 @@ impl Made {
         }
     }
 
-    /// Takes note that the connection worked.
-    pub(super) fn worked(&mut self) {
-        self.seen = Moment::now();
+    /// Takes note that the connection worked at that moment.
+    pub(super) fn worked(&mut self, at: Moment) {
+        self.seen = at;
         self.epoch = self.source.epoch.load(Ordering::Acquire);
     }
 
@@ -284,7 +284,7 @@ impl Made {
             None => return true,
         };
         if is_alive {
-            self.worked();
+            self.worked(Moment::now());
         }
         self.is_silent = !is_alive;
         is_alive

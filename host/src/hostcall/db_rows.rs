@@ -43,7 +43,7 @@ impl Reading {
         let (reader, is_read) = sync_channel(0);
         let scope = tx::current();
         let work = move || {
-            let body = || run(&target, &sql, &params, &begun, sender, &is_read);
+            let body = || run(target, &sql, &params, &begun, sender, &is_read);
             let outcome = crate::panic::catch(|| match &scope {
                 Some(scope) => scope.run(body),
                 None => body(),
@@ -96,7 +96,7 @@ impl Drop for Reading {
 
 /// Runs the statement and offers its blocks.
 fn run(
-    target: &Target,
+    target: Target,
     sql: &str,
     params: &OwnedArray,
     begun: &SyncSender<()>,

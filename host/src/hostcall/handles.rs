@@ -47,7 +47,7 @@ pub enum Held {
 #[derive(Default)]
 pub struct Handles {
     /// Never held while an object is dropped or used.
-    table: RwLock<HashMap<u64, Held>>,
+    table: RwLock<HashMap<u64, Held, foldhash::fast::RandomState>>,
     last: AtomicU64,
     /// Data whose cells the library may look at as long as it is mapped, also when it is retired.
     cells: Mutex<Vec<Arc<Data>>>,

@@ -42,16 +42,16 @@ impl Target {
     }
 
     /// Runs statements.
-    pub(super) fn run<T>(&self, body: impl FnOnce(&Lease) -> Result<T, QueryError>) -> Result<T, Failure> {
-        self.labelled(|| match &self.on {
+    pub(super) fn run<T>(self, body: impl FnOnce(&Lease) -> Result<T, QueryError>) -> Result<T, Failure> {
+        label::enter(self.label, || match &self.on {
             On::Connection(lease) => Ok(body(lease)?),
             On::Transaction(joined) => Ok(joined.run(body)?),
         })
     }
 
     /// Begins a transaction, or a savepoint inside one.
-    pub(super) fn begin(&self) -> Result<(), Failure> {
-        self.labelled(|| match &self.on {
+    pub(super) fn begin(self) -> Result<(), Failure> {
+        label::enter(self.label, || match &self.on {
             On::Connection(lease) => Ok(lease.begin()?),
             On::Transaction(joined) => Ok(joined.begin()?),
         })
@@ -71,10 +71,6 @@ impl Target {
             On::Connection(lease) => Ok(lease.rollback()?),
             On::Transaction(joined) => Ok(joined.rollback()?),
         }
-    }
-
-    fn labelled<R>(&self, body: impl FnOnce() -> R) -> R {
-        label::enter(self.label.clone(), body)
     }
 }
 

@@ -215,8 +215,8 @@ pub(super) struct Thread {
     clock: AtomicU64,
     /// Connections that another thread has given to this one, which has not taken them up yet. Counted already.
     arriving: Mutex<VecDeque<(TcpStream, SocketAddr)>>,
-    /// How often the others have found it stuck, one time after the other.
-    found_stuck: AtomicU32,
+    /// Whether the log says that it hangs. Written by the others.
+    pub(super) is_told: AtomicBool,
     started: Instant,
     draining: AtomicBool,
     /// Whether a worker is going to be woken for the jobs that come from here.
@@ -231,7 +231,7 @@ impl Thread {
             counters: Counters::default(),
             clock: AtomicU64::new(0),
             arriving: Mutex::default(),
-            found_stuck: AtomicU32::new(0),
+            is_told: AtomicBool::new(false),
             started: Instant::now(),
             draining: AtomicBool::new(false),
             is_waking: AtomicBool::new(false),
@@ -284,16 +284,6 @@ impl Thread {
     pub(super) fn is_stuck(&self) -> bool {
         let behind = millis(self.started.elapsed()).saturating_sub(self.clock.load(Relaxed));
         self.counters.connections.load(Relaxed) > 0 && behind >= millis(STUCK)
-    }
-
-    /// How often the thread was found stuck, this time included; 0 if it is not. At the first time it may be that
-    /// the whole process was stopped for a while.
-    pub(super) fn find_stuck(&self) -> u32 {
-        if !self.is_stuck() {
-            self.found_stuck.store(0, Relaxed);
-            return 0;
-        }
-        self.found_stuck.fetch_add(1, Relaxed) + 1
     }
 
     fn read_clock(&self) -> u64 {

@@ -32,6 +32,7 @@ use super::answer::{Front, answer};
 use super::connection::{Admitted, Flight, Thread};
 use super::crowd::FULL_REST;
 use super::limits::Limits;
+use super::lookout::Lookout;
 use super::service::Service;
 use super::wire::Wire;
 use crate::pins;
@@ -61,6 +62,7 @@ pub(super) struct IoThread<S> {
     pub(super) inbox: UnboundedReceiver<Command>,
     /// Threads that still accept.
     pub(super) accepting: Arc<AtomicUsize>,
+    pub(super) lookout: Lookout,
 }
 
 enum Event {
@@ -132,14 +134,14 @@ impl<S: Service> IoThread<S> {
 
     /// What happens next; without a `listener` nothing is accepted.
     async fn next_event(&mut self, listener: Option<&TcpListener>, ticks: &mut Interval) -> Event {
-        let is_alone =
-            self.state().counters.connections.load(Ordering::Relaxed) == 0 && !self.front.workers.has_spare();
+        // Of any thread: what this one has given away is its concern until that has been taken up.
+        let is_alone = self.open() == 0 && !self.front.workers.has_spare();
         poll_fn(|cx| {
             if let Poll::Ready(command) = self.inbox.poll_recv(cx) {
                 return Poll::Ready(Event::Command(command));
             }
             // Before accepting, so that a flood of clients cannot switch the time-outs off. An idle server
-            // sleeps: without a connection and without spare workers there is nothing to time out.
+            // sleeps: without a connection and without spare workers there is nothing to time out or to look at.
             if !is_alone && ticks.poll_tick(cx).is_ready() {
                 return Poll::Ready(Event::Tick);
             }
@@ -190,14 +192,18 @@ impl<S: Service> IoThread<S> {
     }
 
     /// Takes over what was given to threads that hang, before they could take it up.
-    fn relieve(&self) {
+    fn relieve(&mut self) {
         for index in (0..self.peers.len()).filter(|index| *index != self.index) {
             let thread = &self.peers[index].0;
-            let times = thread.find_stuck();
-            if times > 1 {
-                self.adopt_all_of(index);
+            let is_stuck = thread.is_stuck();
+            if !is_stuck {
+                thread.is_told.store(false, Ordering::Relaxed);
             }
-            if times == 2 {
+            if !self.lookout.hangs(index, is_stuck) {
+                continue;
+            }
+            self.adopt_all_of(index);
+            if !thread.is_told.swap(true, Ordering::Relaxed) {
                 tracing::warn!(
                     "io-{index} does not come back from an inline handler; the other connections on that thread wait, \
                      new ones go to others. A handler that may wait must not be `inline`"

@@ -27,6 +27,7 @@ mod headers;
 mod io_thread;
 mod limits;
 mod listen;
+mod lookout;
 mod numbers;
 mod reject;
 mod request_id;

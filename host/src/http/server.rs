@@ -16,6 +16,7 @@ use super::crowd::Crowd;
 use super::io_thread::{Command, IoThread};
 use super::limits::Limits;
 use super::listen::Listener;
+use super::lookout::Lookout;
 use super::numbers::Numbers;
 use super::service::Service;
 use super::workers::Workers;
@@ -89,6 +90,7 @@ impl Server {
                 peers: Arc::clone(&peers),
                 inbox,
                 accepting: Arc::clone(&accepting),
+                lookout: Lookout::new(count),
             };
             start_thread(thread, socket, ended_in.clone())
                 .map_err(|source| StartError::Thread { index, source })?;

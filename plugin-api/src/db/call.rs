@@ -15,6 +15,9 @@ use crate::db::rows::Block;
 use crate::db::{Parameter, QueryError, Rows, ToValue, Value};
 use crate::host::{CallError, Owned, call, collect, table};
 
+/// Parameters that are converted on the stack: as many as nearly every statement has at most.
+const FEW: usize = 8;
+
 /// The host's table and its database functions.
 fn db() -> Result<(&'static HostTable, &'static DbTable), CallError> {
     let host = table()?;
@@ -110,23 +113,37 @@ pub(super) fn prepared<T>(
     params: &[&dyn ToValue],
     body: impl FnOnce(&StatementView) -> T,
 ) -> Result<T, QueryError> {
-    let params = parameters(params)?;
-    let params: Vec<ValueView> = params.iter().map(|param| view(param.as_value())).collect();
-    Ok(body(&StatementView {
+    if params.len() <= FEW {
+        let mut values = [const { Parameter::Value(Value::Null) }; FEW];
+        let mut views = [view(Value::Null); FEW];
+        for (index, param) in params.iter().enumerate() {
+            values[index] = parameter(index, *param)?;
+        }
+        for (view_of, value) in views.iter_mut().zip(&values[..params.len()]) {
+            *view_of = view(value.as_value());
+        }
+        return Ok(body(&statement(flags, sql, &views[..params.len()])));
+    }
+    let values = params.iter().enumerate().map(|(index, param)| parameter(index, *param));
+    let values = values.collect::<Result<Vec<_>, _>>()?;
+    let views: Vec<ValueView> = values.iter().map(|value| view(value.as_value())).collect();
+    Ok(body(&statement(flags, sql, &views)))
+}
+
+/// A statement whose text and parameters are borrowed: the pointers in it are no longer valid than these are.
+fn statement(flags: u64, sql: &str, params: &[ValueView]) -> StatementView {
+    StatementView {
         size: size_of::<StatementView>(),
         sql: StrView::new(sql),
         params: params.as_ptr(),
         param_count: params.len(),
         flags,
-    }))
+    }
 }
 
-/// The parameters as values, some of which are made for it.
-fn parameters<'a>(params: &[&'a dyn ToValue]) -> Result<Vec<Parameter<'a>>, QueryError> {
-    let parameter = |(index, param): (usize, &&'a dyn ToValue)| {
-        (**param).to_value().map_err(|error| QueryError::parameter(index, &error))
-    };
-    params.iter().enumerate().map(parameter).collect()
+/// A parameter as a value, which may be made for it.
+fn parameter(index: usize, param: &dyn ToValue) -> Result<Parameter<'_>, QueryError> {
+    param.to_value().map_err(|error| QueryError::parameter(index, &error))
 }
 
 fn view(value: Value<'_>) -> ValueView {

@@ -142,10 +142,15 @@ impl<'a> Row<'a> {
             column: column.to_string(),
             known: columns(block).map(|column| column.name.to_owned()).collect(),
         })?;
-        let (name, type_name) = block.column(place).unwrap_or_default();
-        let malformed = || ColumnError::Malformed { column: name.to_owned() };
-        let value = block.cell(self.index, place).ok_or_else(malformed)?.map_err(|_| malformed())?;
-        T::from_value(value).map_err(|mismatch| mismatch_error(mismatch, name, type_name, value, T::name()))
+        // Looked up when they are needed, to tell what is wrong.
+        let names = || block.column(place).unwrap_or_default();
+        let Some(Ok(value)) = block.cell(self.index, place) else {
+            return Err(ColumnError::Malformed { column: names().0.to_owned() });
+        };
+        T::from_value(value).map_err(|mismatch| {
+            let (name, type_name) = names();
+            mismatch_error(mismatch, name, type_name, value, T::name())
+        })
     }
 
     /// The columns.

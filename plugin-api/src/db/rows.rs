@@ -163,9 +163,12 @@ pub(super) fn decode<'a>(bytes: &'a [u8], at: usize, heap: &'a [u8], levels: usi
 }
 
 fn entry(entries: &mut Vec<u8>, first: u32, second: u32, third: u64) {
-    entries.extend_from_slice(&first.to_le_bytes());
-    entries.extend_from_slice(&second.to_le_bytes());
-    entries.extend_from_slice(&third.to_le_bytes());
+    // At once, so that the room is looked at once.
+    let mut entry = [0; ENTRY];
+    entry[..4].copy_from_slice(&first.to_le_bytes());
+    entry[4..8].copy_from_slice(&second.to_le_bytes());
+    entry[8..].copy_from_slice(&third.to_le_bytes());
+    entries.extend_from_slice(&entry);
 }
 
 fn length(bytes: usize) -> u32 {

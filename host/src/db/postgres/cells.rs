@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use plugin_api::db::ArrayBuf;
-use plugin_api::db::rows::BlockWriter;
+use plugin_api::db::rows::{Block, BlockWriter};
 use postgres::{Column, Row};
 use postgres_types::{FromSql, Kind, Type};
 
@@ -91,9 +91,8 @@ fn form(ty: &Type) -> Option<Form> {
 /// How the rows of a statement are read.
 #[derive(Debug)]
 pub(super) struct Plan {
-    columns: Vec<(String, String)>,
     readings: Vec<Reading>,
-    /// A block with the columns, and no rows yet.
+    /// A block with the columns' names, and no rows yet.
     empty: BlockWriter,
 }
 
@@ -101,14 +100,7 @@ impl Plan {
     pub(super) fn new(columns: &[Column]) -> Plan {
         let mut empty = BlockWriter::new();
         columns.iter().for_each(|column| empty.column(column.name(), column.type_().name()));
-        Plan {
-            columns: columns
-                .iter()
-                .map(|column| (column.name().to_owned(), column.type_().name().to_owned()))
-                .collect(),
-            readings: columns.iter().map(|column| Reading::of(column.type_())).collect(),
-            empty,
-        }
+        Plan { readings: columns.iter().map(|column| Reading::of(column.type_())).collect(), empty }
     }
 
     /// For each column.
@@ -125,6 +117,13 @@ impl Plan {
     pub(super) fn with_text(mut self) -> Plan {
         self.readings.iter_mut().for_each(|reading| *reading = reading.printed());
         self
+    }
+
+    /// Name and type of a column, for an error about it: read from the block, as its reader would.
+    fn column(&self, place: usize) -> (String, String) {
+        let block = Block::parse(self.block().finish()).ok();
+        let found = block.as_ref().and_then(|block| block.column(place)).unwrap_or_default();
+        (found.0.to_owned(), found.1.to_owned())
     }
 
     /// A block with the columns, and no rows yet.
@@ -151,10 +150,10 @@ impl<'a> Cells<'a> {
     ///
     /// When a column's type has no form here.
     pub(super) fn new(plan: &'a Plan) -> Result<Cells<'a>, QueryError> {
-        let formless = plan.readings.iter().position(|reading| reading.is_formless());
-        match formless.and_then(|place| plan.columns.get(place)) {
-            Some((column, type_name)) => {
-                Err(QueryError::ColumnType { column: column.clone(), type_name: type_name.clone() })
+        match plan.readings.iter().position(|reading| reading.is_formless()) {
+            Some(place) => {
+                let (column, type_name) = plan.column(place);
+                Err(QueryError::ColumnType { column, type_name })
             }
             None => Ok(Cells { plan, scratch: String::new() }),
         }
@@ -174,11 +173,9 @@ impl<'a> Cells<'a> {
                 continue;
             };
             if cell(*reading, bytes, &mut self.scratch, block).is_none() {
-                let (name, type_name) = &self.plan.columns[index];
-                return Err(QueryError::Cell {
-                    column: name.clone(),
-                    reason: format!("cannot read a value of type {type_name}"),
-                });
+                let (column, type_name) = self.plan.column(index);
+                let reason = format!("cannot read a value of type {type_name}");
+                return Err(QueryError::Cell { column, reason });
             }
         }
         Ok(())

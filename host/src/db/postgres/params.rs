@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use bytes::BytesMut;
 use postgres_types::{Format, IsNull, Kind, ToSql, Type, to_sql_checked};
+use smallvec::SmallVec;
 
 use super::array;
 use crate::db::{QueryError, Value};
@@ -32,7 +33,10 @@ pub(super) enum Param<'a> {
 /// # Errors
 ///
 /// When there are too many or too few, or one does not fit its type.
-pub(super) fn params<'a>(types: &[Type], values: &[Value<'a>]) -> Result<Vec<Param<'a>>, QueryError> {
+pub(super) fn params<'a>(
+    types: &[Type],
+    values: &[Value<'a>],
+) -> Result<SmallVec<[Param<'a>; 8]>, QueryError> {
     if types.len() != values.len() {
         return Err(QueryError::ParameterCount { expected: types.len(), given: values.len() });
     }
@@ -41,7 +45,7 @@ pub(super) fn params<'a>(types: &[Type], values: &[Value<'a>]) -> Result<Vec<Par
 }
 
 /// The parameters as the driver takes them.
-pub(super) fn for_driver<'p>(params: &'p [Param<'_>]) -> Vec<&'p (dyn ToSql + Sync)> {
+pub(super) fn for_driver<'p>(params: &'p [Param<'_>]) -> SmallVec<[&'p (dyn ToSql + Sync); 8]> {
     params.iter().map(|param| param as &(dyn ToSql + Sync)).collect()
 }
 

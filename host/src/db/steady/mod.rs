@@ -13,13 +13,12 @@
 
 mod commit;
 
+use super::clock::Moment;
+use super::source::{Made, Source};
+use super::{ConnectError, Connection, Driver, OpenError, Ping, QueryError, SteadyConfig, Streamed, Value};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
-
-use super::source::{Made, Source};
-use super::{ConnectError, Connection, Driver, OpenError, Ping, QueryError, SteadyConfig, Streamed, Value};
 
 /// What a caller says of a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -299,13 +298,14 @@ impl Steady {
         sql: &str,
         body: &mut impl FnMut(&mut dyn Connection) -> Result<T, QueryError>,
     ) -> Result<T, QueryError> {
-        let made = self.made.as_mut().ok_or(QueryError::SessionLost)?;
-        let begun = Instant::now();
+        let Some(made) = self.made.as_mut() else { return Err(QueryError::SessionLost) };
+        let begun = Moment::precise();
         let outcome = body(made.conn.as_mut());
+        let ended = Moment::precise();
         made.uses += 1;
-        self.source.slowest.note(sql, begun.elapsed());
+        self.source.slowest.note(sql, ended.since(begun));
         if outcome.is_ok() {
-            made.worked();
+            made.worked(ended);
         }
         outcome
     }
@@ -340,7 +340,10 @@ impl Steady {
             }
             self.made = Some(fresh);
         }
-        self.made.as_mut().ok_or(QueryError::SessionLost)
+        match &mut self.made {
+            Some(made) => Ok(made),
+            None => Err(QueryError::SessionLost),
+        }
     }
 
     fn is_ping_due(&self, occasion: Ping) -> bool {

@@ -7,6 +7,7 @@ use plugin_api::abi::{
     ValueView,
 };
 use plugin_api::db::Array;
+use smallvec::SmallVec;
 
 use super::super::tx::Target;
 use super::super::view::{bytes, sized, slice, text};
@@ -78,7 +79,7 @@ pub(super) unsafe extern "C" fn batch_execute(
 /// `statement` is null or points to a statement whose views are valid for `'a`.
 pub(in crate::hostcall) unsafe fn read<'a>(
     statement: *const StatementView,
-) -> Result<(How, &'a str, Vec<Value<'a>>), Failure> {
+) -> Result<(How, &'a str, SmallVec<[Value<'a>; 8]>), Failure> {
     let none =
         StatementView { size: 0, sql: StrView::EMPTY, params: std::ptr::null(), param_count: 0, flags: 0 };
     // SAFETY: null or a statement as long as it says, by this function's contract.
@@ -93,7 +94,7 @@ pub(in crate::hostcall) unsafe fn read<'a>(
     let sql = unsafe { text(statement.sql, "the statement") }?;
     // SAFETY: `params` and `param_count` describe an array that is valid for `'a`, likewise.
     let params: &[ValueView] = unsafe { slice(statement.params, statement.param_count) };
-    let mut values = Vec::with_capacity(params.len());
+    let mut values = SmallVec::with_capacity(params.len());
     for (index, param) in params.iter().enumerate() {
         // SAFETY: the parameter's view is valid for `'a`, likewise.
         values.push(unsafe { value(index + 1, *param) }?);

@@ -2,6 +2,7 @@
 
 mod crowd;
 mod drain;
+mod hung;
 mod malformed;
 mod requests;
 mod side;
