@@ -22,7 +22,7 @@ use super::borrower::Loan;
 use super::state::{Apart, Physical, Seat};
 use crate::db::{Order, PoolConfig};
 
-/// More would be looked through in vain: so many threads do not run at once.
+/// More would be looked through in vain: so many threads do not run at once. A power of two.
 const MOST: usize = 64;
 
 /// The perches of a pool.
@@ -43,7 +43,8 @@ impl Perches {
     /// many there may be.
     pub(super) fn new(config: &PoolConfig) -> Perches {
         let is_fit = config.order == Order::Lifo && config.max_idle() >= config.max_size;
-        let count = usize::try_from(config.max_size).unwrap_or(MOST).min(MOST);
+        // A power of two, so that a thread finds its own without a division.
+        let count = usize::try_from(config.max_size).unwrap_or(MOST).min(MOST).next_power_of_two();
         Perches((0..if is_fit { count } else { 0 }).map(|_| Apart::default()).collect())
     }
 
@@ -145,7 +146,7 @@ impl Perches {
 
     /// This thread's perch, and its number.
     fn own(&self) -> Option<(usize, &Mutex<Perch>)> {
-        let number = thread_number().checked_rem(self.0.len())?;
+        let number = thread_number() & self.0.len().wrapping_sub(1);
         self.0.get(number).map(|place| (number, &**place))
     }
 }

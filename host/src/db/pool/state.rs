@@ -55,7 +55,9 @@ impl Seat {
     }
 }
 
-/// A connection in its seat. Boxed, it goes from hand to hand.
+/// A connection in its seat. Boxed, it goes from hand to hand; on cache lines of its own, for each thread writes to
+/// the one it has.
+#[repr(align(128))]
 pub(super) struct Physical {
     pub(super) steady: Steady,
     pub(super) seat: Seat,
@@ -65,7 +67,9 @@ pub(super) struct Physical {
 }
 
 /// A connection's hold on its pool, of which a lease has a clone: for a counter that all leases of a pool change,
-/// threads would fight. Whoever drops the last clone of the pool empties it of connections.
+/// threads would fight, as they would for one beside another connection's. Whoever drops the last clone of the pool
+/// empties it of connections.
+#[repr(align(128))]
 pub(super) struct Tie(pub(super) Arc<Shared>);
 
 /// What a checkout is given.
