@@ -13,12 +13,13 @@
 
 mod commit;
 
-use super::clock::Moment;
-use super::source::{Made, Source};
-use super::{ConnectError, Connection, Driver, OpenError, Ping, QueryError, SteadyConfig, Streamed, Value};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+
+use super::clock::Moment;
+use super::source::{Made, Source};
+use super::{ConnectError, Connection, Driver, OpenError, Ping, QueryError, SteadyConfig, Streamed, Value};
 
 /// What a caller says of a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -298,7 +299,7 @@ impl Steady {
         sql: &str,
         body: &mut impl FnMut(&mut dyn Connection) -> Result<T, QueryError>,
     ) -> Result<T, QueryError> {
-        let Some(made) = self.made.as_mut() else { return Err(QueryError::SessionLost) };
+        let made = self.made.as_mut().ok_or(QueryError::SessionLost)?;
         let begun = Moment::precise();
         let outcome = body(made.conn.as_mut());
         let ended = Moment::precise();
@@ -340,10 +341,7 @@ impl Steady {
             }
             self.made = Some(fresh);
         }
-        match &mut self.made {
-            Some(made) => Ok(made),
-            None => Err(QueryError::SessionLost),
-        }
+        self.made.as_mut().ok_or(QueryError::SessionLost)
     }
 
     fn is_ping_due(&self, occasion: Ping) -> bool {

@@ -46,8 +46,7 @@ fn of_two_leases_of_a_thread_the_one_that_came_back_last_is_lent_first() {
 #[test]
 fn what_rests_with_another_thread_is_lent_before_one_is_made() {
     let (pool, script) = pool(5);
-    thread::scope(|scope| scope.spawn(|| drop(pool.checkout().unwrap())).join().unwrap());
-    for _ in 0..3 {
+    for _ in 0..4 {
         thread::scope(|scope| scope.spawn(|| drop(pool.checkout().unwrap())).join().unwrap());
     }
     let held = pool.checkout().unwrap();
