@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tests::host::Launch;
 use tests::http::Client;
-use tests::pairs::{Cost, Pairs};
+use tests::pairs::Pairs;
 
 /// Pairs of rounds of each case.
 const PAIRS: usize = 60;
@@ -54,10 +54,6 @@ fn measure(client: &mut Client, what: &str, threads: usize) -> Pairs {
     let response = client.get(&format!("/bench/{what}/{threads}/{PAIRS}")).expect("an answer");
     assert_eq!(response.status, 200, "{}", response.text());
     let mut pairs = Pairs::default();
-    for line in response.text().lines() {
-        let numbers: Vec<f64> = line.split(' ').filter_map(|number| number.parse().ok()).collect();
-        let [cpu, wall, their_cpu, their_wall] = numbers[..] else { panic!("no figures: {line}") };
-        pairs.push(Cost { cpu, wall }, Cost { cpu: their_cpu, wall: their_wall });
-    }
+    pairs.read(&response.text());
     pairs
 }

@@ -10,7 +10,7 @@
 
 use tests::TestHost;
 use tests::host::Launch;
-use tests::pairs::{Cost, Pairs};
+use tests::pairs::Pairs;
 use tests::postgres::Cluster;
 
 /// Requests, each with connections of its own; pairs of rounds in each; statements in a round.
@@ -49,11 +49,7 @@ fn measure(host: &TestHost, place: &str) -> Pairs {
     for _ in 0..REQUESTS {
         let response = host.get(&format!("/select/{place}/{PAIRS}/{STATEMENTS}"));
         assert_eq!(response.status, 200, "{}", response.text());
-        for line in response.text().lines() {
-            let numbers: Vec<f64> = line.split(' ').filter_map(|number| number.parse().ok()).collect();
-            let [cpu, wall, their_cpu, their_wall] = numbers[..] else { panic!("no figures: {line}") };
-            pairs.push(Cost { cpu, wall }, Cost { cpu: their_cpu, wall: their_wall });
-        }
+        pairs.read(&response.text());
     }
     pairs
 }

@@ -59,9 +59,17 @@ impl Pairs {
         Pairs((0..count).map(pair).collect())
     }
 
-    /// Adds a pair that was measured elsewhere.
-    pub fn push(&mut self, ours: Cost, theirs: Cost) {
-        self.0.push((ours, theirs));
+    /// Adds pairs that were measured elsewhere: a line for each, of our processor and wall time and the peer's.
+    ///
+    /// # Panics
+    ///
+    /// When a line is something else.
+    pub fn read(&mut self, lines: &str) {
+        for line in lines.lines() {
+            let numbers: Vec<f64> = line.split(' ').filter_map(|number| number.parse().ok()).collect();
+            let [cpu, wall, their_cpu, their_wall] = numbers[..] else { panic!("no figures: {line}") };
+            self.0.push((Cost { cpu, wall }, Cost { cpu: their_cpu, wall: their_wall }));
+        }
     }
 
     /// Compares processor time.

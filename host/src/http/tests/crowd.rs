@@ -7,14 +7,6 @@ fn server(development: bool) -> Server {
     Fake::default().inline("/page", |_| ok("page")).start(limits)
 }
 
-fn settle(server: &Server, connections: u64) {
-    let until = Instant::now() + PATIENCE;
-    while server.numbers().connections != connections {
-        assert!(Instant::now() < until, "{:?}", server.numbers());
-        std::thread::yield_now();
-    }
-}
-
 /// Whoever comes beyond the limit is told so and let go; the others are served on, and there is room again.
 #[test]
 fn connections_beyond_the_limit_get_a_503_that_says_so() {
@@ -31,7 +23,7 @@ fn connections_beyond_the_limit_get_a_503_that_says_so() {
     let [first, mut second] = clients;
     assert_eq!(second.get("/page").body, "page");
     drop((first, third));
-    settle(&server, 1);
+    until_open(&server, 1);
     assert_eq!(Client::connect(server.address()).get("/page").status, 200);
 }
 
@@ -40,7 +32,7 @@ fn connections_beyond_the_limit_get_a_503_that_says_so() {
 fn clients_beyond_those_that_are_told_wait_for_room() {
     let server = server(false);
     let mut inside: Vec<Client> = (0..10).map(|_| Client::connect(server.address())).collect();
-    settle(&server, 10);
+    until_open(&server, 10);
     let mut waiting = Client::connect(server.address());
     waiting.send("GET /page HTTP/1.1\r\nhost: test\r\n\r\n");
     // The one thread has looked around since.

@@ -4,15 +4,6 @@ use std::sync::mpsc;
 
 use super::*;
 
-/// Spins until the server has so many connections.
-fn until_open(server: &Server, connections: u64) {
-    let begun = Instant::now();
-    while server.numbers().connections != connections {
-        assert!(begun.elapsed() < PATIENCE, "{:?}", server.numbers());
-        std::thread::yield_now();
-    }
-}
-
 /// What was given to the thread that hangs is taken over by the one that gave it, also when that one has no
 /// connection left and nothing else to look after.
 #[test]

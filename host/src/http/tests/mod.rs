@@ -25,6 +25,15 @@ use crate::share::{Account, Shares};
 /// Longer than anything here takes; a test that waits for it has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Spins until the server has so many connections.
+fn until_open(server: &Server, connections: u64) {
+    let until = Instant::now() + PATIENCE;
+    while server.numbers().connections != connections {
+        assert!(Instant::now() < until, "{:?}", server.numbers());
+        std::thread::yield_now();
+    }
+}
+
 type Handler = Arc<dyn Fn(&Incoming) -> Reply + Send + Sync>;
 
 /// Routes as closures; GET serves HEAD, as the plugin room does it.
