@@ -227,6 +227,32 @@ fn every_file_begins_by_saying_what_it_owns() {
     assert!(silent.is_empty(), "these do not begin with a `//!` line that says something: {silent:#?}");
 }
 
+/// What no module names is never compiled, and looks as if it were.
+#[test]
+fn every_file_of_a_library_is_one_of_its_modules() {
+    let is_root = |file: &Path| file.ends_with("lib.rs") || file.ends_with("main.rs");
+    let files: Vec<PathBuf> = sources("rs")
+        .into_iter()
+        .filter(|file| {
+            ["host/src", "plugin-api/src", "plugin-api/macros/src"].iter().any(|top| file.starts_with(top))
+        })
+        .collect();
+    assert!(files.len() > 100, "{files:?}");
+    let mut nameless = Vec::new();
+    for file in files.iter().filter(|file| !is_root(file)) {
+        // `a/b.rs` and `a/b/mod.rs` are the module `b` of `a`.
+        let module = if file.ends_with("mod.rs") { file.parent().unwrap() } else { file };
+        let named = format!("mod {};", module.file_stem().unwrap().display());
+        let dir = module.parent().unwrap();
+        let parents = [dir.join("mod.rs"), dir.with_extension("rs"), dir.join("lib.rs"), dir.join("main.rs")];
+        let is_named = |parent: &PathBuf| files.contains(parent) && read(parent).contains(&named);
+        if !parents.iter().any(is_named) {
+            nameless.push(file);
+        }
+    }
+    assert!(nameless.is_empty(), "no module names these: {nameless:#?}");
+}
+
 /// Other characters than ASCII come from the outside and are written as escapes.
 #[test]
 fn sources_are_ascii() {

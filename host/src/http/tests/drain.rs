@@ -1,10 +1,8 @@
 //! Shutdown: nothing that was accepted fails.
 
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Barrier, mpsc};
 use std::time::Instant;
-
-use parking_lot::Mutex;
 
 use super::*;
 
@@ -49,17 +47,8 @@ fn drain_under_load_fails_no_request() {
 
 #[test]
 fn connections_in_the_backlog_are_served() {
-    let (enter, entered) = mpsc::channel();
-    let (release, released) = mpsc::channel::<()>();
-    let (enter, released) = (Mutex::new(enter), Mutex::new(released));
-    let server = Fake::default()
-        .inline("/hold", move |_| {
-            enter.lock().send(()).unwrap();
-            released.lock().recv().unwrap();
-            ok("held")
-        })
-        .inline("/page", |_| ok("page"))
-        .start(one_thread());
+    let (hold, entered, release) = held("held");
+    let server = Fake::default().inline("/hold", hold).inline("/page", |_| ok("page")).start(one_thread());
     let mut holder = Client::connect(server.address());
     holder.send("GET /hold HTTP/1.1\r\nhost: t\r\n\r\n");
     entered.recv_timeout(PATIENCE).unwrap();
@@ -130,20 +119,12 @@ fn http2_client_is_told_to_go_away() {
 
 #[test]
 fn handlers_past_the_drain_deadline_are_counted() {
-    let (enter, entered) = mpsc::channel();
-    let (release, released) = mpsc::channel::<()>();
-    let (enter, released) = (Mutex::new(enter), Mutex::new(released));
-    let server = Fake::default()
-        .blocking("/hang", move |_| {
-            enter.lock().send(()).unwrap();
-            let _ = released.lock().recv();
-            ok("late")
-        })
-        .start(one_thread());
+    let (hold, entered, release) = held("late");
+    let server = Fake::default().blocking("/hang", hold).start(one_thread());
     let mut client = Client::connect(server.address());
     client.send("GET /hang HTTP/1.1\r\nhost: t\r\n\r\n");
     entered.recv_timeout(PATIENCE).unwrap();
 
     assert_eq!(server.shutdown(Duration::from_millis(50)), 1);
-    drop(release);
+    release.send(()).unwrap();
 }

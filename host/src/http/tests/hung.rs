@@ -1,22 +1,14 @@
 //! An I/O thread that does not come back from an inline handler.
 
-use std::sync::mpsc;
-
 use super::*;
 
 /// What was given to the thread that hangs is taken over by the one that gave it, also when that one has no
 /// connection left and nothing else to look after.
 #[test]
 fn idle_thread_takes_over_what_it_gave_to_one_that_hangs() {
-    let (enter, entered) = mpsc::channel();
-    let (release, released) = mpsc::channel::<()>();
-    let (enter, released) = (Mutex::new(enter), Mutex::new(released));
+    let (hold, entered, release) = held("late");
     let server = Fake::default()
-        .inline("/hang", move |_| {
-            enter.lock().send(()).unwrap();
-            let _ = released.lock().recv();
-            ok("late")
-        })
+        .inline("/hang", hold)
         .inline("/well", |_| ok("in time"))
         .start(Limits { io_threads: NonZeroUsize::new(2), ..Limits::default() });
     let mut hung = Client::connect(server.address());
@@ -37,6 +29,6 @@ fn idle_thread_takes_over_what_it_gave_to_one_that_hangs() {
     until_open(&server, 2);
     assert_eq!(given.get("/well").body, "in time");
 
-    drop(release);
+    release.send(()).unwrap();
     assert_eq!(hung.answer(false).body, "late");
 }

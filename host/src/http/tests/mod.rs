@@ -13,6 +13,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -24,6 +25,21 @@ use crate::share::{Account, Shares};
 
 /// Longer than anything here takes; a test that waits for it has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A handler that says when it is entered, and answers when it is released.
+fn held(
+    body: &'static str,
+) -> (impl Fn(&Incoming) -> Reply + Send + Sync + 'static, Receiver<()>, Sender<()>) {
+    let (enter, entered) = mpsc::channel();
+    let (release, released) = mpsc::channel();
+    let (enter, released) = (Mutex::new(enter), Mutex::new(released));
+    let handler = move |_: &Incoming| {
+        enter.lock().send(()).unwrap();
+        released.lock().recv().unwrap();
+        ok(body)
+    };
+    (handler, entered, release)
+}
 
 /// Spins until the server has so many connections.
 fn until_open(server: &Server, connections: u64) {

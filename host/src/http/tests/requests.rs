@@ -214,16 +214,12 @@ fn handler_past_its_deadline_is_504_and_the_connection_goes_on() {
 
 #[test]
 fn full_queue_is_503_at_once() {
-    let (enter, entered) = mpsc::channel();
-    let (release, released) = mpsc::channel::<()>();
-    let (enter, released) = (Mutex::new(enter), Mutex::new(released));
-    let server = Fake::default()
-        .blocking("/slow", move |_| {
-            enter.lock().send(()).unwrap();
-            released.lock().recv().unwrap();
-            ok("done")
-        })
-        .start(Limits { max_workers: NonZeroUsize::new(1), queue: 0, ..Limits::default() });
+    let (hold, entered, release) = held("done");
+    let server = Fake::default().blocking("/slow", hold).start(Limits {
+        max_workers: NonZeroUsize::new(1),
+        queue: 0,
+        ..Limits::default()
+    });
     let mut first = Client::connect(server.address());
     first.send("GET /slow HTTP/1.1\r\nhost: t\r\n\r\n");
     entered.recv_timeout(PATIENCE).unwrap();
