@@ -13,6 +13,7 @@
 
 use std::io;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 
 /// A running process group, named by its leader.
@@ -34,6 +35,9 @@ impl Group {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
+        // Where memory runs out, the build has to go and not the host. Its children inherit the number; where there is
+        // no such file, nothing is lost.
+        let _ = std::fs::write(format!("/proc/{}/oom_score_adj", leader.id()), "800");
         Ok(Group { leader, is_reaped: false })
     }
 
@@ -66,6 +70,31 @@ impl Drop for Group {
 }
 
 impl GroupId {
+    /// What the compilers and build scripts of the group are at: `rustc on serde`, `the build script of shop`.
+    pub(super) fn busy_with(self) -> Option<String> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc").ok()?.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<libc::pid_t>().ok())
+            else {
+                continue;
+            };
+            if pid != self.0 && group_of(pid) == Some(self.0) {
+                found
+                    .extend(std::fs::read(entry.path().join("cmdline")).ok().and_then(|line| purpose(&line)));
+            }
+        }
+        found.sort();
+        found.dedup();
+        (!found.is_empty()).then(|| found.join(", "))
+    }
+
+    /// Bytes of memory that the leader itself has in use.
+    pub(super) fn memory_of_leader(self) -> Option<u64> {
+        let pages = std::fs::read_to_string(format!("/proc/{}/statm", self.0)).ok()?;
+        let resident: u64 = pages.split(' ').nth(1)?.parse().ok()?;
+        Some(resident.saturating_mul(u64::try_from(rustix::param::page_size()).unwrap_or(4096)))
+    }
+
     /// Kills every process of the group, at once and without appeal.
     ///
     /// SIGKILL and not SIGTERM: both cargo and rustc are written to survive it (what is unfinished is
@@ -74,4 +103,28 @@ impl GroupId {
         // SAFETY: kill(2) takes two numbers and touches no memory of this process.
         let _ = unsafe { libc::kill(-self.0, libc::SIGKILL) };
     }
+}
+
+/// The process group of a process.
+fn group_of(pid: libc::pid_t) -> Option<libc::pid_t> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The state, the parent and the group follow the name, which is in parentheses.
+    stat.rsplit(") ").next()?.split(' ').nth(2)?.parse().ok()
+}
+
+/// What a process of a build is there for, by its command line.
+fn purpose(line: &[u8]) -> Option<String> {
+    let words: Vec<_> = line.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+    let program = Path::new(words.first()?.as_ref());
+    if program.file_name()?.to_str()?.starts_with("build-script-") {
+        // `target/debug/build/shop-0123456789abcdef/build-script-build`
+        let unit = program.parent()?.file_name()?.to_str()?;
+        let package = unit.rsplit_once('-').map_or(unit, |(package, _)| package);
+        return Some(format!("the build script of {package}"));
+    }
+    let crate_name = words.iter().position(|word| word == "--crate-name").and_then(|at| words.get(at + 1))?;
+    Some(match crate_name.as_ref() {
+        "build_script_build" => "rustc on a build script".to_owned(),
+        name => format!("rustc on {name}"),
+    })
 }

@@ -152,7 +152,10 @@ impl Checker {
             let _ = writeln!(io::stderr(), "building {}", package.name);
         }
         let finding = Finding { name: package.name.clone(), ..finding };
-        match self.builder.build(&package, &mut |_| {}, &Cancel::new()) {
+        let cancel = Cancel::new();
+        let turn = self.builder.wait(&package, &mut |_| {}, &cancel);
+        let turn = turn.expect("nothing cancels it");
+        match self.builder.build(turn, &package, &mut |_| {}, &cancel) {
             Ok(built) => Finding { path: directory.to_owned(), ..self.library(&built.library) },
             Err(error) => {
                 let details = match &error {

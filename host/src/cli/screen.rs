@@ -196,13 +196,15 @@ impl Builds {
             doing: String::new(),
             mentioned: None,
         });
-        if build.is_queued && step != Step::Queued {
+        let is_queued = matches!(step, Step::Queued { .. });
+        if build.is_queued && !is_queued {
             // What counts is its own time.
             build.since = now;
         }
-        build.is_queued = step == Step::Queued;
+        build.is_queued = is_queued;
         match step {
-            Step::Queued => {}
+            Step::Queued { .. } => {}
+            Step::Running { what } => build.doing = harmless(what),
             Step::Blocked { words } => {
                 build.doing = format!("waiting for another cargo: {}", harmless(words))
             }

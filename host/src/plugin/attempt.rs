@@ -53,7 +53,7 @@ enum Settled {
 
 impl Attempts {
     pub(super) fn look_at_library(&mut self, path: &Path, seen: u64) -> Look {
-        let mut steps = Steps::default();
+        let mut steps = self.plugin.steps();
         let image = match self.stage(path, &mut steps) {
             Ok(image) => image,
             Err(StageError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
@@ -117,7 +117,7 @@ impl Attempts {
         };
         let changed = together::changed_since(self.served.as_ref(), &before);
         let round = self.shared.round_for(&self.plugin, &changed);
-        let mut steps = Steps::default();
+        let mut steps = self.plugin.steps();
         if self.package.is_none() {
             self.package =
                 Some(steps.run("describe", || Package::describe(self.shared.builder.cargo(), path)));
@@ -198,15 +198,19 @@ impl Attempts {
             }
             work.building = Some((cancel.clone(), before.clone()));
         }
-        self.plugin.state.lock().is_building = true;
-        let (shared, name) = (Arc::clone(&self.shared), Arc::clone(&self.plugin.name));
+        let (shared, plugin) = (Arc::clone(&self.shared), Arc::clone(&self.plugin));
+        let mut step = |step: crate::build::Step<'_>| {
+            plugin.activity.note(step);
+            shared.observer.building(&plugin.name, step);
+        };
         let started = SystemTime::now();
-        let built = steps.run("build", || {
-            let mut step = |step: crate::build::Step<'_>| shared.observer.building(&name, step);
-            shared.builder.build(package, &mut step, &cancel)
-        });
+        let turn = steps.run("queue", || shared.builder.wait(package, &mut step, &cancel));
+        steps.forget_brief();
+        let built = match turn {
+            Some(turn) => steps.run("build", || shared.builder.build(turn, package, &mut step, &cancel)),
+            None => Err(BuildError::Cancelled),
+        };
         self.shared.observer.built(&self.plugin.name);
-        self.plugin.state.lock().is_building = false;
         self.plugin.work.lock().building = None;
 
         let started = built.as_ref().map_or(started, |built| built.started);
@@ -235,9 +239,12 @@ impl Attempts {
                     Refused { step: "build", reason, details: Some(words.clone()), rendered: Some(words) };
                 (Some(*inputs), Err(refused))
             }
-            Err(error @ (BuildError::Spawn { .. } | BuildError::NoLibrary { .. })) => {
-                (None, Err(Refused::new("build", chain(&error))))
-            }
+            Err(
+                error @ (BuildError::Spawn { .. }
+                | BuildError::NoLibrary { .. }
+                | BuildError::Late { .. }
+                | BuildError::Flood { .. }),
+            ) => (None, Err(Refused::new("build", chain(&error)))),
         };
         self.tried = Some(match &inputs {
             Some(inputs) => Fingerprint::after_build(&before, inputs, started),
@@ -287,7 +294,12 @@ impl Attempts {
     fn load_in(&mut self, round: &Arc<Round>, mut steps: Steps, image: Image, seen: u64) -> Look {
         let shared = Arc::clone(&self.shared);
         shared.report(round, &self.plugin, Report::Built);
-        if !steps.run("wait", || self.wait_in(round, seen, || round.is_built())) {
+        let others = round.unreported(&self.plugin);
+        let activity = Arc::clone(&self.plugin.activity);
+        if !steps.run("wait", || {
+            activity.wait_for(&others);
+            self.wait_in(round, seen, || round.is_built())
+        }) {
             return self.try_again();
         }
         if let Some(Verdict::Refused(reason)) = round.verdict() {

@@ -464,7 +464,7 @@ impl Shared {
             reason: None,
             details: None,
             ms: steps.total(),
-            steps: steps.0,
+            steps: steps.into_list(),
         };
         self.record_outcome(plugin, event, None);
     }

@@ -17,6 +17,7 @@
 //! - Publish is one pointer swap; a request finds all plugins as they were at one moment.
 //! - The publish lock orders publications; it is not held while a plugin's code runs.
 
+mod activity;
 mod adopt;
 mod attempt;
 mod degraded;
@@ -47,6 +48,7 @@ mod worker;
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -56,6 +58,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use parking_lot::{Condvar, Mutex};
 
+pub use self::activity::ActivityStatus;
 pub use self::event::{Event, EventKind, Events, Step};
 pub use self::generation::{Generation, Lease};
 use self::parked::ParkedList;
@@ -94,6 +97,10 @@ pub struct Settings {
     pub freeze: bool,
     /// cargo profile of source plugins; without one, the profile made for turnaround.
     pub profile: Option<String>,
+    /// How many plugins are built at a time, each in a target directory of its own.
+    pub max_builds: NonZeroUsize,
+    /// How long a build may take; a first one three times that.
+    pub build_timeout: Duration,
     /// How long `on_load` may take.
     pub load_deadline: Duration,
     /// When a new generation is rolled back without being asked for; `None`: never.
@@ -223,7 +230,9 @@ impl Plugins {
         let stage_dir = settings.state_dir.join("stage");
         let stage = Stage::open(&stage_dir).map_err(|e| state(&stage_dir, e))?;
         let builder =
-            Builder::new(Cargo::of_process(), settings.state_dir.join("target"), settings.profile.clone());
+            Builder::new(Cargo::of_process(), settings.state_dir.join("target"), settings.profile.clone())
+                .side_by_side(settings.max_builds.get())
+                .ended_after(settings.build_timeout);
         let unmapping = pins::self_test();
         if let Err(reason) = &unmapping {
             tracing::warn!(

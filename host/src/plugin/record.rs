@@ -15,6 +15,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::Settings;
+use super::activity::Activity;
 use super::event::{Event, EventKind, Steps};
 use super::generation::Lease;
 use super::rollback::{OnProbation, Order};
@@ -36,6 +37,8 @@ pub struct Plugin {
     pub(super) refusal: Arc<ArcSwapOption<Refusal>>,
     /// What it may take of the workers. Its generations' accounts are parts of it.
     pub(super) share: Arc<Share>,
+    /// What the worker is at. Written by it, read by faces.
+    pub(super) activity: Arc<Activity>,
     /// Written by the worker, read by faces.
     pub(super) state: Mutex<State>,
     pub(super) work: Mutex<Work>,
@@ -52,7 +55,6 @@ pub(super) struct State {
     pub(super) mount: String,
     /// The number the next generation gets.
     pub(super) next_generation: u64,
-    pub(super) is_building: bool,
     pub(super) last_outcome: Option<Event>,
     /// While the current generation may still be taken back. Written by the worker, read at every panic.
     pub(super) on_probation: Option<OnProbation>,
@@ -86,11 +88,11 @@ impl Plugin {
             source,
             refusal: Arc::default(),
             share,
+            activity: Arc::default(),
             state: Mutex::new(State {
                 current: None,
                 mount: if mount == "/" { String::new() } else { mount },
                 next_generation: 1,
-                is_building: false,
                 last_outcome: None,
                 on_probation: None,
                 is_removed: false,
@@ -198,6 +200,11 @@ impl Plugin {
         self.state.lock().current.as_ref().map(|lease| lease.generation().number)
     }
 
+    /// Steps of an attempt of this plugin.
+    pub(super) fn steps(&self) -> Steps {
+        Steps::shown_by(&self.activity)
+    }
+
     /// An event about this plugin that says nothing else yet.
     pub(super) fn event(&self, kind: EventKind, steps: Steps) -> Event {
         Event {
@@ -211,7 +218,7 @@ impl Plugin {
             reason: None,
             details: None,
             ms: steps.total(),
-            steps: steps.0,
+            steps: steps.into_list(),
         }
     }
 

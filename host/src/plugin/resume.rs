@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use super::event::{EventKind, Steps};
+use super::event::EventKind;
 use super::load::Loaded;
 use super::quarantine;
 use super::router::Refusal;
@@ -35,7 +35,7 @@ impl Attempts {
             of.generations.last().copied()
         });
         let is_another = self.kept.current != Some(build_id);
-        let mut steps = Steps::default();
+        let mut steps = plugin.steps();
         // Nothing is mapped yet in this process, so the kept file itself can be opened, by another name.
         let taken = steps.run("stage", || good.stage(|kept| shared.stage.link(&plugin.name, kept)));
         let image = match taken {
@@ -78,7 +78,7 @@ impl Attempts {
 
     /// Tells what the process before this one has died of.
     fn record_crash(&self, crash: &Crash) {
-        let mut event = self.plugin.event(EventKind::Crashed, Steps::default());
+        let mut event = self.plugin.event(EventKind::Crashed, self.plugin.steps());
         event.generation = crash.generation;
         event.reason = Some(match &crash.request {
             Some(request) => format!("{}, request {request}", quarantine::words(crash)),

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::activity::ActivityStatus;
 use super::event::Event;
 use super::generation::Generation;
 use super::record::Plugin;
@@ -15,6 +16,8 @@ pub struct PluginStatus {
     pub name: String,
     /// What it is at.
     pub state: PluginState,
+    /// The step that newer code of it is at, if there is any on its way.
+    pub activity: Option<ActivityStatus>,
     /// The current generation.
     pub generation: Option<u64>,
     /// Where it comes from.
@@ -121,6 +124,7 @@ impl Shared {
         let parked = self.parked.status_of(&plugin.name);
         let unloaded = self.parked.unloaded(&plugin.name);
         let earlier = self.parked.bytes(&plugin.name);
+        let activity = plugin.activity.status();
         let state = plugin.state.lock();
         let generation = state.current.as_ref().map(|lease| lease.generation());
         let refused = plugin.refusal.load();
@@ -128,9 +132,10 @@ impl Shared {
             name: plugin.name.to_string(),
             state: match (generation, &state.last_outcome) {
                 (Some(_), _) => PluginState::Serving,
-                (None, Some(_)) if !state.is_building => PluginState::Refused,
+                (None, Some(_)) if activity.is_none() => PluginState::Refused,
                 (None, _) => PluginState::Building,
             },
+            activity,
             generation: generation.map(|g| g.number),
             source: match &plugin.source {
                 Source::Directory { path } => {

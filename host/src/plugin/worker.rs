@@ -16,7 +16,7 @@ use plugin_api::abi::{UNLOAD_REMOVED, UNLOAD_SHUTDOWN};
 
 use super::Shared;
 use super::attempt::Look;
-use super::event::{Event, EventKind, Steps};
+use super::event::{Event, EventKind};
 use super::kept::Kept;
 use super::record::Plugin;
 use super::rollback::OrderError;
@@ -191,7 +191,7 @@ impl Shared {
             Event {
                 previous_generation: generation,
                 reason: Some(format!("{} is gone", plugin.source.path().display())),
-                ..plugin.event(EventKind::Removed, Steps::default())
+                ..plugin.event(EventKind::Removed, plugin.steps())
             },
             None,
         );
