@@ -11,10 +11,13 @@
 
 #![expect(unsafe_code, reason = "std cannot signal a process group")]
 
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// A running process group, named by its leader.
 pub(super) struct Group {
@@ -67,6 +70,39 @@ impl Drop for Group {
             let _ = self.leader.wait();
         }
     }
+}
+
+/// Runs `command` to its end, for at most as long as `allowed`; returns its status and both outputs.
+///
+/// # Errors
+///
+/// When it cannot be started, and [`io::ErrorKind::TimedOut`] when it did not end; then it was ended, with all it started.
+pub(super) fn output(command: &mut Command, allowed: Duration) -> io::Result<Output> {
+    let mut group = Group::spawn(command)?;
+    let (out, err) = group.outputs().ok_or(io::ErrorKind::BrokenPipe)?;
+    let (done, ended) = mpsc::channel();
+    let of_err = done.clone();
+    let reader = |name: &str| thread::Builder::new().name(name.to_owned());
+    reader("cargo-stdout").spawn(move || done.send((true, whole(out))))?;
+    reader("cargo-stderr").spawn(move || of_err.send((false, whole(err))))?;
+    let deadline = Instant::now() + allowed;
+    let (mut stdout, mut stderr) = (None, None);
+    while stdout.is_none() || stderr.is_none() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // A group that is dropped is killed.
+        let (is_out, text) = ended.recv_timeout(left).map_err(|_| io::ErrorKind::TimedOut)?;
+        *(if is_out { &mut stdout } else { &mut stderr }) = Some(text);
+    }
+    let status = group.wait()?;
+    Ok(Output { status, stdout: stdout.unwrap_or_default(), stderr: stderr.unwrap_or_default() })
+}
+
+/// All that `pipe` says.
+fn whole(mut pipe: impl Read) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // What came before an error is better than nothing.
+    let _ = pipe.read_to_end(&mut bytes);
+    bytes
 }
 
 impl GroupId {

@@ -56,6 +56,13 @@ impl Activity {
         }
     }
 
+    /// What the step is about.
+    pub(super) fn say(&self, doing: String) {
+        if let Some(going) = &mut *self.0.lock() {
+            going.doing = Some(doing);
+        }
+    }
+
     /// A build shows a sign of life.
     pub(super) fn note(&self, step: build::Step<'_>) {
         let doing = match step {
@@ -66,9 +73,7 @@ impl Activity {
             build::Step::Compiling { name } => format!("compiling {name}"),
             build::Step::Compiled { name, done } => format!("compiled {name}, {done} crates so far"),
         };
-        if let Some(going) = &mut *self.0.lock() {
-            going.doing = Some(doing);
-        }
+        self.say(doing);
     }
 
     /// As the faces show it.

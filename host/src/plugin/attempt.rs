@@ -10,7 +10,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::descriptor::{self, DescriptorError};
 use super::event::{Event, EventKind, Steps};
@@ -37,6 +37,8 @@ pub(super) enum Look {
     Superseded,
     /// The source is gone.
     Vanished,
+    /// The source is the plugin of this name now.
+    Renamed(String),
     /// New code was tried, with this outcome.
     Tried,
 }
@@ -115,6 +117,9 @@ impl Attempts {
                 return Look::Nothing;
             }
         };
+        if asked.is_none() && self.is_put_off(&before, seen) {
+            return Look::Nothing;
+        }
         let changed = together::changed_since(self.served.as_ref(), &before);
         let round = self.shared.round_for(&self.plugin, &changed);
         let mut steps = self.plugin.steps();
@@ -123,11 +128,7 @@ impl Attempts {
                 Some(steps.run("describe", || Package::describe(self.shared.builder.cargo(), path)));
         }
         let package = match self.package.as_ref().expect("described just now") {
-            Ok(package) if *package.name == *self.plugin.name => package.clone(),
-            Ok(_) => {
-                // Renamed: to the outside that is one plugin deleted and another one made.
-                return Look::Vanished;
-            }
+            Ok(package) => package.clone(),
             Err(error) => {
                 let refused = Refused::new("build", chain(error));
                 self.package = None;
@@ -136,6 +137,20 @@ impl Attempts {
                 return Look::Tried;
             }
         };
+        self.wanted_name = None;
+        if *package.name != *self.plugin.name
+            && let Some(holder) = self.shared.holder_of(&package.name)
+        {
+            let reason = format!(
+                "its package is named `{}` now, and so is the plugin at {}; rename one of them",
+                package.name,
+                holder.display()
+            );
+            self.wanted_name = Some(package.name);
+            self.tried = Some(before);
+            self.refuse_in(round.as_ref(), steps, Refused::new("describe", reason));
+            return Look::Tried;
+        }
         let look = self.build(steps, &package, before, seen, round.as_ref());
         if let (Look::Superseded, Some(round)) = (&look, &round) {
             self.shared.rounds.dissolve(round);
@@ -158,7 +173,10 @@ impl Attempts {
             }
             let changed = now.changed_since(tried);
             let serves = together::changed_since(self.served.as_ref(), &now).is_empty();
-            if changed.is_empty() && (serves || !is_asked) {
+            // Its new name may have become free.
+            let may_be_renamed =
+                self.wanted_name.as_ref().is_some_and(|name| self.shared.holder_of(name).is_none());
+            if changed.is_empty() && (serves || !is_asked) && !may_be_renamed {
                 return Settled::Same;
             }
             if changed.iter().any(|path| path.file_name().is_some_and(|name| name == "Cargo.toml")) {
@@ -166,6 +184,33 @@ impl Attempts {
             }
         }
         Settled::New(now)
+    }
+
+    /// Waits if all that is new was written by the last build; tells whether something came in between.
+    fn is_put_off(&mut self, now: &Fingerprint, seen: u64) -> bool {
+        let Some(off) = self.tried.as_ref().and_then(|tried| self.own_output.puts_off(now, tried)) else {
+            return false;
+        };
+        let left = off.until.saturating_duration_since(Instant::now());
+        self.plugin.steps().run("wait", || {
+            self.plugin.activity.say(format!("{} is written by the build itself", off.file.display()));
+            self.plugin.wait_for(seen, left)
+        })
+    }
+
+    /// Notes what the build that has just ended has changed of its own inputs.
+    fn note_own_output(&mut self, before: &Fingerprint) {
+        let now = Fingerprint::of(&self.inputs());
+        for file in self.own_output.build_ended(before, now) {
+            tracing::warn!(
+                about = %self.plugin.name,
+                "{} changes while {} is built, in each of the last builds: have the build script write to OUT_DIR in the \
+                 place of it, or write only what is different; until then builds for this file alone are put off",
+                file.display(),
+                self.plugin.name,
+            );
+        }
+        self.plugin.work.lock().written_by_build = self.own_output.files();
     }
 
     /// What the plugin is made of, as far as that is known.
@@ -212,6 +257,7 @@ impl Attempts {
         };
         self.shared.observer.built(&self.plugin.name);
         self.plugin.work.lock().building = None;
+        self.note_own_output(&before);
 
         let started = built.as_ref().map_or(started, |built| built.started);
         let (inputs, outcome) = match built {
@@ -263,6 +309,13 @@ impl Attempts {
             Ok(built) => {
                 if built.diagnostics.warnings > 0 {
                     tracing::warn!(plugin = %self.plugin.name, "{} warnings:\n{}", built.diagnostics.warnings, built.diagnostics.rendered.trim_end());
+                }
+                if *package.name != *self.plugin.name {
+                    // It builds, so nothing is lost: to the outside one plugin is deleted and another one made.
+                    if let Some(round) = round {
+                        self.shared.report(round, &self.plugin, Report::Out);
+                    }
+                    return Look::Renamed(package.name.clone());
                 }
                 match self.stage(&built.library, &mut steps) {
                     Ok(image) => match round {
@@ -349,7 +402,9 @@ impl Attempts {
                 Waited::Nudged(nudges) => {
                     seen = nudges;
                     let now = Fingerprint::of(&self.inputs());
-                    self.tried.as_ref().is_some_and(|tried| !now.changed_since(tried).is_empty())
+                    let own = self.own_output.files();
+                    let is_edit = |path: &&Path| !own.contains(*path);
+                    self.tried.as_ref().is_some_and(|tried| now.changed_since(tried).iter().any(is_edit))
                 }
             };
             if is_stale {

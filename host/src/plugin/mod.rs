@@ -29,6 +29,7 @@ mod kept;
 pub mod library;
 mod load;
 mod mapped_file;
+mod own_output;
 mod parked;
 pub(crate) mod parting;
 pub mod probe;

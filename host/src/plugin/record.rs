@@ -6,8 +6,8 @@
 //!
 //! - Whoever tells the worker something wakes it; whoever waits sees every nudge after the one it has seen.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -76,6 +76,8 @@ pub(super) struct Work {
     pub(super) stop: bool,
     /// The build that runs, and what it is made from.
     pub(super) building: Option<(Cancel, Fingerprint)>,
+    /// Files that the builds change themselves: they cancel none.
+    pub(super) written_by_build: BTreeSet<PathBuf>,
     /// What the newest build was made from.
     pub(super) inputs: Option<Inputs>,
 }
@@ -141,9 +143,11 @@ impl Plugin {
         if let (Some((cancel, before)), Some(inputs)) = (&work.building, &work.inputs) {
             let now = Fingerprint::of(inputs);
             // cargo writes the lock file itself.
-            let is_stale =
-                now.changed_since(before).iter().any(|p| p.file_name().is_none_or(|n| n != "Cargo.lock"));
-            if is_stale {
+            let is_own = |path: &Path| {
+                path.file_name().is_some_and(|name| name == "Cargo.lock")
+                    || work.written_by_build.contains(path)
+            };
+            if now.changed_since(before).iter().any(|path| !is_own(path)) {
                 cancel.cancel();
             }
         }
