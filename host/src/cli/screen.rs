@@ -112,6 +112,10 @@ impl Observer for Screen {
             }
             EventKind::RolledBack | EventKind::Degraded => tracing::warn!(about = %event.plugin, "{words}"),
             EventKind::Retired if event.reason.is_some() => tracing::warn!(about = %event.plugin, "{words}"),
+            // The end of a refusal is news: without it the error would be the last that is said.
+            EventKind::Unchanged if event.reason.is_some() => {
+                tracing::info!(about = %event.plugin, "{words}")
+            }
             EventKind::Unchanged | EventKind::Unloaded => tracing::debug!(about = %event.plugin, "{words}"),
             _ => tracing::info!(about = %event.plugin, "{words}"),
         }
@@ -144,6 +148,9 @@ pub(super) fn sentence(event: &Event) -> String {
                 None => "it does not serve yet".to_owned(),
             };
             format!("refused {plugin}{at}: {reason}; {serving}")
+        }
+        EventKind::Unchanged if !reason.is_empty() => {
+            format!("unchanged {plugin}: {reason} as generation {generation}")
         }
         EventKind::Unchanged => {
             format!("unchanged {plugin}: generation {generation} serves this code already")

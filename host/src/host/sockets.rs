@@ -105,13 +105,13 @@ fn state(path: &Path, source: io::Error) -> HostError {
 }
 
 /// Makes the state directory, for this user alone, and returns its real path.
-fn open_state(path: &Path) -> Result<PathBuf, HostError> {
+pub(super) fn open_state(path: &Path) -> Result<PathBuf, HostError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| state(path, source))?;
     path.canonicalize().map_err(|source| state(path, source))
 }
 
 /// Takes the lock of a state directory. It goes with the file, also when the process is killed.
-fn lock(state_dir: &Path) -> Result<File, HostError> {
+pub(super) fn lock(state_dir: &Path) -> Result<File, HostError> {
     let path = state_dir.join("lock");
     let file = File::options()
         .create(true)
@@ -127,7 +127,7 @@ fn lock(state_dir: &Path) -> Result<File, HostError> {
 }
 
 /// Binds the control socket. The state directory is locked, so a socket that is there is a leftover.
-fn bind_control(state_dir: &Path) -> io::Result<UnixListener> {
+pub(super) fn bind_control(state_dir: &Path) -> io::Result<UnixListener> {
     let path = state_dir.join(admin::CONTROL_SOCKET);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

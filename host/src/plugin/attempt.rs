@@ -120,6 +120,7 @@ impl Attempts {
         if asked.is_none() && self.is_put_off(&before, seen) {
             return Look::Nothing;
         }
+        self.is_echo = self.failed.take().is_some_and(|failed| before.changed_since(&failed).is_empty());
         let changed = together::changed_since(self.served.as_ref(), &before);
         let round = self.shared.round_for(&self.plugin, &changed);
         let mut steps = self.plugin.steps();
@@ -266,31 +267,10 @@ impl Attempts {
                 return Look::Superseded;
             }
             Ok(built) => (Some(built.inputs.clone()), Ok(built)),
-            Err(BuildError::Compile { rendered, plain, inputs, errors, first }) => {
-                let reason = BuildError::Compile {
-                    rendered: String::new(),
-                    plain: String::new(),
-                    errors,
-                    first,
-                    inputs: Box::default(),
-                }
-                .to_string();
-                let refused =
-                    Refused { step: "build", reason, details: Some(plain), rendered: Some(rendered) };
-                (Some(*inputs), Err(refused))
+            Err(error) => {
+                let (inputs, refused) = refused_build(error);
+                (inputs, Err(refused))
             }
-            Err(BuildError::Cargo { words, inputs }) => {
-                let reason = format!("cargo failed: {}", words.lines().next().unwrap_or_default());
-                let refused =
-                    Refused { step: "build", reason, details: Some(words.clone()), rendered: Some(words) };
-                (Some(*inputs), Err(refused))
-            }
-            Err(
-                error @ (BuildError::Spawn { .. }
-                | BuildError::NoLibrary { .. }
-                | BuildError::Late { .. }
-                | BuildError::Flood { .. }),
-            ) => (None, Err(Refused::new("build", chain(&error)))),
         };
         self.tried = Some(match &inputs {
             Some(inputs) => Fingerprint::after_build(&before, inputs, started),
@@ -305,7 +285,11 @@ impl Attempts {
             }
         }
         match outcome {
-            Err(refused) => self.refuse_in(round, steps, refused),
+            Err(refused) => {
+                self.refuse_in(round, steps, refused);
+                let inputs = self.inputs();
+                self.failed = Some(Fingerprint::of(&inputs));
+            }
             Ok(built) => {
                 if built.diagnostics.warnings > 0 {
                     tracing::warn!(plugin = %self.plugin.name, "{} warnings:\n{}", built.diagnostics.warnings, built.diagnostics.rendered.trim_end());
@@ -435,12 +419,23 @@ impl Attempts {
     }
 
     /// Refuses, and the others of the round with it.
-    fn refuse_in(&self, round: Option<&Arc<Round>>, steps: Steps, refused: Refused) {
+    fn refuse_in(&mut self, round: Option<&Arc<Round>>, steps: Steps, refused: Refused) {
         let reason = refused.reason.clone();
-        self.refuse(steps, refused);
+        if self.is_said(&refused) {
+            tracing::debug!(about = %self.plugin.name, "{} failed again as before: {reason}", self.plugin.name);
+        } else {
+            self.refuse(steps, refused);
+        }
         if let Some(round) = round {
             self.shared.report(round, &self.plugin, Report::Failed(reason));
         }
+    }
+
+    /// Whether this was said of the same files already: a build that changes what is known of the inputs, or the lock file,
+    /// is followed by one more look, which finds what it has found.
+    fn is_said(&self, refused: &Refused) -> bool {
+        let is_same = |said: &Refusal| said.reason == refused.reason && said.details == refused.details;
+        self.is_echo && self.plugin.refusal.load().as_deref().is_some_and(is_same)
     }
 
     pub(super) fn refuse(&self, steps: Steps, refused: Refused) {
@@ -458,5 +453,20 @@ impl Attempts {
         };
         self.shared.record_outcome(&self.plugin, event, refused.rendered.as_deref());
         self.shared.publish_without_code(&self.plugin);
+    }
+}
+
+/// What a failed build tells, and the files that its repair may be in, as far as they are known.
+fn refused_build(error: BuildError) -> (Option<Inputs>, Refused) {
+    let reason = error.to_string();
+    match error {
+        BuildError::Compile { rendered, plain, inputs, .. } => {
+            (Some(*inputs), Refused { step: "build", reason, details: Some(plain), rendered: Some(rendered) })
+        }
+        BuildError::Cargo { words, inputs } => {
+            let rendered = Some(words.clone());
+            (Some(*inputs), Refused { step: "build", reason, details: Some(words), rendered })
+        }
+        error => (None, Refused::new("build", chain(&error))),
     }
 }

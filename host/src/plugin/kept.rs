@@ -3,11 +3,11 @@
 //! # Invariants
 //!
 //! - A kept library is a private copy, and is used only if its content is still what has served.
-//! - The note is replaced whole. A process that was started anew begins without one; a process that goes
-//!   on after a crash begins with it.
+//! - The note is replaced whole, and durably where it says that code was left. A process that was started anew begins
+//!   without one, unless that says so; a process that goes on after a crash begins with it.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,11 +52,13 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// None yet. What an earlier process left behind belongs to generations that nobody can name any more,
-    /// unless `is_resuming`: then this process goes on where that one has crashed.
+    /// None yet. What an earlier process left behind belongs to generations that nobody can name any more, unless
+    /// `is_resuming`: then this process goes on where that one has crashed. It also goes on where newer code was rolled
+    /// back: that stays out until its content changes.
     pub(super) fn of(plugin: &str, source: &Path, state_dir: &Path, is_resuming: bool) -> Kept {
         let dir = state_dir.join(GOOD).join(plugin);
-        if is_resuming && let Some(kept) = Manifest::read(&dir).and_then(|found| found.kept(&dir, source)) {
+        let found = Manifest::read(&dir).filter(|found| is_resuming || found.is_rolled_back());
+        if let Some(kept) = found.and_then(|found| found.kept(&dir, source)) {
             return kept;
         }
         // Mostly there is nothing; what cannot be removed is overwritten or stays unused.
@@ -81,6 +83,11 @@ impl Kept {
         let _ = fs::remove_file(manifest_of(&self.dir));
     }
 
+    /// Whether the newest code was left for earlier code, which serves.
+    pub(super) fn is_rolled_back(&self) -> bool {
+        self.refusal.is_some() && self.current.is_some() && self.current != self.tried
+    }
+
     /// What to go on with after a crash: what served, or what is best where that is `out`.
     pub(super) fn to_resume(&self, is_out: impl Fn(BuildId) -> bool) -> Option<usize> {
         let current = self.current?;
@@ -95,8 +102,16 @@ impl Kept {
     fn save(&self) -> io::Result<()> {
         let path = manifest_of(&self.dir);
         let new = path.with_extension("new");
-        fs::write(&new, serde_json::to_vec(&Manifest::of(self)).expect("it is text and numbers"))?;
-        fs::rename(&new, &path)
+        let parent = path.parent().unwrap_or(Path::new("."));
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+        let mut file = File::create(&new)?;
+        file.write_all(&serde_json::to_vec(&Manifest::of(self)).expect("it is text and numbers"))?;
+        let is_lasting = self.is_rolled_back();
+        if is_lasting {
+            file.sync_all()?;
+        }
+        fs::rename(&new, &path)?;
+        if is_lasting { File::open(parent)?.sync_all() } else { Ok(()) }
     }
 
     /// Keeps the library of a generation that has gone live, and lets go of what is too much.
@@ -224,6 +239,11 @@ impl Manifest {
             next_generation: kept.next_generation,
             goods: kept.goods.iter().map(noted).collect(),
         }
+    }
+
+    /// Whether the newest code was left for earlier code.
+    fn is_rolled_back(&self) -> bool {
+        self.refusal.is_some() && self.current.is_some() && self.current != self.tried
     }
 
     /// The note beside `dir`; `None` where there is none that can be read.

@@ -452,7 +452,8 @@ impl Shared {
             Loaded::Published { number, previous } => (EventKind::Reloaded, number, previous),
             Loaded::Unchanged { number } => (EventKind::Unchanged, number, None),
         };
-        plugin.refusal.store(None);
+        let was_refused = plugin.refusal.swap(None).is_some();
+        let is_undone = was_refused && event == EventKind::Unchanged;
         let event = Event {
             id: 0,
             at_ms: 0,
@@ -461,7 +462,7 @@ impl Shared {
             generation: Some(generation),
             previous_generation: previous,
             failed_step: None,
-            reason: None,
+            reason: is_undone.then(|| "what was refused is undone: the source is what serves".to_owned()),
             details: None,
             ms: steps.total(),
             steps: steps.into_list(),

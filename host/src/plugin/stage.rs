@@ -97,7 +97,7 @@ impl Stage {
     ///
     /// What the system says.
     pub fn open(dir: &Path) -> io::Result<Stage> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        make(dir)?;
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "so") {
@@ -118,8 +118,14 @@ impl Stage {
         let content = File::open(library).map_err(unread)?;
         let path = self.fresh(plugin);
         let unwritten = |source| StageError::Write { path: path.clone(), source };
-        let mut options = fs::OpenOptions::new();
-        let mut copy = options.write(true).create_new(true).mode(0o600).open(&path).map_err(unwritten)?;
+        let create = || fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let mut copy = match create() {
+            // Somebody has deleted the directory while the host runs.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make(&self.dir).and_then(|()| create()).map_err(unwritten)?
+            }
+            other => other.map_err(unwritten)?,
+        };
         let staged = Staged { path: path.clone() };
         let build_id = read_through(content, unread, |part| copy.write_all(part).map_err(unwritten))?;
         let bytes = MappedFile::open(&path).map_err(unwritten)?;
@@ -152,6 +158,11 @@ impl Stage {
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         self.dir.join(format!("{plugin}-{number}.so"))
     }
+}
+
+/// Makes the directory, for this user alone.
+fn make(dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
 /// Shows `each` all parts of the content, in order; returns its id.

@@ -66,6 +66,8 @@ impl Worker {
                     package,
                     tried: None,
                     served: None,
+                    failed: None,
+                    is_echo: false,
                     own_output: OwnOutput::default(),
                     wanted_name: None,
                     tried_library: None,
@@ -73,7 +75,7 @@ impl Worker {
                     kept,
                     asked: Vec::new(),
                 };
-                if is_resuming {
+                if is_resuming || attempts.kept.is_rolled_back() {
                     attempts.resume();
                 }
                 resumed_on_thread.store(true, Ordering::Release);
@@ -110,6 +112,10 @@ pub(super) struct Attempts {
     pub(super) tried: Option<Fingerprint>,
     /// What the code that serves was made from, if that is known.
     pub(super) served: Option<Fingerprint>,
+    /// What the files were like when the last build, which failed, had ended.
+    pub(super) failed: Option<Fingerprint>,
+    /// Whether nothing has changed since then.
+    pub(super) is_echo: bool,
     /// What its builds change themselves.
     pub(super) own_output: OwnOutput,
     /// The name that the package has now and that another plugin has too.
@@ -166,6 +172,7 @@ impl Attempts {
     pub(super) fn forget_tried(&mut self) {
         self.package = None;
         self.tried = None;
+        self.failed = None;
         self.tried_library = None;
         self.resumed = None;
     }
