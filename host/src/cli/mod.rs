@@ -126,7 +126,7 @@ impl CliError {
 /// Does what the command line says.
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Probe(args) => crate::plugin::probe::child(&args.file, &args.token)
+        Command::Probe(args) => crate::plugin::probe::child(&args.file, &args.origin, &args.token)
             .map(|()| ExitCode::SUCCESS)
             .map_err(CliError::system("report to the host; `probe` is for the host alone, use `host check`")),
         Command::Run(args) => run::run(&args),

@@ -28,6 +28,8 @@ pub(super) struct Good {
     pub(super) build_id: BuildId,
     /// A private copy.
     pub(super) path: PathBuf,
+    /// The directory that it was made for.
+    pub(super) origin: PathBuf,
     /// The generations that were made from it, the first one first; never empty.
     pub(super) generations: Vec<u64>,
     /// Whether somebody went away from it because it did not serve well.
@@ -115,7 +117,13 @@ impl Kept {
     }
 
     /// Keeps the library of a generation that has gone live, and lets go of what is too much.
-    pub(super) fn keep(&mut self, number: u64, build_id: BuildId, staged: &Path) -> io::Result<()> {
+    pub(super) fn keep(
+        &mut self,
+        number: u64,
+        build_id: BuildId,
+        staged: &Path,
+        origin: &Path,
+    ) -> io::Result<()> {
         (self.current, self.tried, self.refusal) = (Some(build_id), Some(build_id), None);
         self.next_generation = number + 1;
         let mut generations = Vec::new();
@@ -129,7 +137,8 @@ impl Kept {
             // Nobody writes to a staged file, so a second name for it is a copy that costs nothing.
             fs::hard_link(staged, &path).or_else(|_| fs::copy(staged, &path).map(drop))?;
         }
-        self.goods.push(Good { build_id, path, generations, is_left: false });
+        let origin = origin.to_owned();
+        self.goods.push(Good { build_id, path, origin, generations, is_left: false });
         if self.goods.len() > KEPT {
             let left = self.goods.iter().position(|good| good.is_left);
             let dropped = self.goods.remove(left.unwrap_or(0));
@@ -197,7 +206,7 @@ impl Good {
         let failed = |reason: String| OrderError::Kept { path: self.path.clone(), reason };
         let image = take(&self.path).map_err(|error| failed(chain(&error)))?;
         if image.build_id == self.build_id {
-            Ok(image)
+            Ok(Image { origin: self.origin.clone(), ..image })
         } else {
             Err(failed("its content has changed".to_owned()))
         }
@@ -219,6 +228,8 @@ struct Manifest {
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct Noted {
     build: String,
+    #[serde(default)]
+    origin: PathBuf,
     generations: Vec<u64>,
     is_left: bool,
 }
@@ -228,6 +239,7 @@ impl Manifest {
         let text = |build: Option<BuildId>| build.map(|build| build.to_string());
         let noted = |good: &Good| Noted {
             build: good.build_id.to_string(),
+            origin: good.origin.clone(),
             generations: good.generations.clone(),
             is_left: good.is_left,
         };
@@ -258,7 +270,8 @@ impl Manifest {
             let build_id = BuildId::parse(&noted.build)?;
             let path = dir.join(format!("{build_id}.so"));
             let generations = Some(noted.generations).filter(|numbers| !numbers.is_empty())?;
-            Some(Good { build_id, path, generations, is_left: noted.is_left })
+            let origin = noted.origin;
+            Some(Good { build_id, path, origin, generations, is_left: noted.is_left })
         };
         (self.source == source).then(|| Kept {
             dir: dir.to_owned(),
@@ -286,6 +299,14 @@ pub(super) fn name_of(source: &Path, state_dir: &Path) -> Option<String> {
         let is_it = Manifest::read(&dir)?.source == source;
         is_it.then(|| dir.file_name().unwrap_or_default().to_string_lossy().into_owned())
     })
+}
+
+/// Why this content of a plugin stays out, if it was rolled back.
+pub(super) fn rolled_back(state_dir: &Path, plugin: &str, source: &Path, build: BuildId) -> Option<String> {
+    let manifest = Manifest::read(&state_dir.join(GOOD).join(plugin))?;
+    let is_it =
+        manifest.source == source && manifest.tried.as_deref().and_then(BuildId::parse) == Some(build);
+    if is_it && manifest.is_rolled_back() { manifest.refusal } else { None }
 }
 
 /// What of a plugin can serve in the place of code that crashed.

@@ -115,6 +115,14 @@ pub struct Settings {
 /// Where in the state directory the supervisor leaves the record of a crash.
 pub const CRASH_FILE: &str = "crash.json";
 
+/// Why a host with this state directory would not load this content of the plugin called `name`, though it can be loaded:
+/// it has crashed a process, or was rolled back.
+pub fn is_kept_out(state_dir: &Path, name: &str, source: &Path, library: &[u8]) -> Option<String> {
+    let build = BuildId::of(library);
+    let quarantined = Quarantine::of_state(state_dir).reason(name, build);
+    quarantined.or_else(|| kept::rolled_back(state_dir, name, source, build))
+}
+
 /// How long the probe may take.
 const PROBE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -202,6 +210,8 @@ struct Shared {
     quarantine: Quarantine,
     /// Content that has served in the process that has crashed: it needs no probe.
     proven: Mutex<HashSet<BuildId>>,
+    /// Plugins that were deleted, as long as code of theirs is held.
+    removed: Mutex<Vec<Arc<Plugin>>>,
     /// Sources that lost to another plugin of their name, so that it is said once.
     duplicates: Mutex<HashSet<PathBuf>>,
     watcher: Mutex<Option<Watcher>>,
@@ -263,6 +273,7 @@ impl Plugins {
             parked: ParkedList::default(),
             unmapping,
             rounds: Rounds::default(),
+            removed: Mutex::default(),
             duplicates: Mutex::new(HashSet::new()),
             watcher: Mutex::new(None),
             reaper: Mutex::new(Some(reaper)),

@@ -280,7 +280,8 @@ impl Attempts {
     pub(super) fn went_live(&mut self, previous: Option<u64>) {
         let Some(lease) = self.plugin.state.lock().current.clone() else { return };
         let generation = lease.generation();
-        if let Err(error) = self.kept.keep(generation.number, generation.build_id, generation.staged_path()) {
+        let (staged, origin) = (generation.staged_path(), &generation.origin);
+        if let Err(error) = self.kept.keep(generation.number, generation.build_id, staged, origin) {
             let plugin = &self.plugin.name;
             tracing::warn!(
                 "cannot keep the code of {plugin} generation {} for a roll-back: {error}",

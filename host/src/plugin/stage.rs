@@ -44,6 +44,8 @@ pub struct Image {
     pub(super) bytes: MappedFile,
     /// The id of these bytes.
     pub build_id: BuildId,
+    /// The directory that it was made for: what it needs may lie beside it there.
+    pub(super) origin: PathBuf,
 }
 
 /// Identity of a library's content: equal bytes, equal id.
@@ -52,7 +54,6 @@ pub struct BuildId(u128);
 
 impl BuildId {
     /// The id of `bytes`.
-    #[cfg(test)]
     pub(super) fn of(bytes: &[u8]) -> BuildId {
         BuildId(xxhash_rust::xxh3::xxh3_128(bytes))
     }
@@ -129,7 +130,7 @@ impl Stage {
         let staged = Staged { path: path.clone() };
         let build_id = read_through(content, unread, |part| copy.write_all(part).map_err(unwritten))?;
         let bytes = MappedFile::open(&path).map_err(unwritten)?;
-        Ok(Image { staged, bytes, build_id })
+        Ok(Image { staged, bytes, build_id, origin: origin_of(library) })
     }
 
     /// As [`copy`](Stage::copy), of a private file to which nobody writes and of which nothing is mapped in this
@@ -150,7 +151,7 @@ impl Stage {
         // Read through once, so that what cannot be read is an error here and not a fault later.
         let build_id = read_through(content, unread, |_| Ok(()))?;
         let bytes = MappedFile::open(&staged.path).map_err(unread)?;
-        Ok(Image { staged, bytes, build_id })
+        Ok(Image { staged, bytes, build_id, origin: origin_of(library) })
     }
 
     /// A name that was never used before.
@@ -158,6 +159,12 @@ impl Stage {
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         self.dir.join(format!("{plugin}-{number}.so"))
     }
+}
+
+/// The directory that a library lies in, without symlinks.
+pub(super) fn origin_of(library: &Path) -> PathBuf {
+    let real = library.canonicalize().unwrap_or_else(|_| library.to_owned());
+    real.parent().unwrap_or(Path::new("/")).to_owned()
 }
 
 /// Makes the directory, for this user alone.

@@ -1,5 +1,7 @@
 //! Plugins as the faces show them.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::activity::ActivityStatus;
@@ -63,6 +65,8 @@ pub enum PluginState {
     Serving,
     /// It has no generation: its code was refused.
     Refused,
+    /// It was deleted, and something still holds code of it.
+    Removed,
 }
 
 /// Where a plugin comes from.
@@ -117,7 +121,31 @@ impl Shared {
     pub(super) fn status(&self) -> Vec<PluginStatus> {
         let plugins: Vec<_> =
             self.plugins.lock().values().map(|worker| std::sync::Arc::clone(&worker.plugin)).collect();
-        plugins.iter().map(|plugin| self.status_of(plugin)).collect()
+        let mut all: Vec<PluginStatus> = plugins.iter().map(|plugin| self.status_of(plugin)).collect();
+        all.extend(self.status_of_removed(|name| plugins.iter().any(|plugin| *plugin.name == *name)));
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all
+    }
+
+    /// Deleted plugins of which code is held, but for those whose name another plugin has now, which shows what is parked
+    /// under that name.
+    fn status_of_removed(&self, is_taken: impl Fn(&str) -> bool) -> Vec<PluginStatus> {
+        let removed = {
+            let mut removed = self.removed.lock();
+            removed.retain(|plugin| !is_taken(&plugin.name) && self.parked.is_held(&plugin.name));
+            let mut names = HashSet::new();
+            // The newest of a name.
+            let newest = removed.iter().rev().filter(|plugin| names.insert(Arc::clone(&plugin.name)));
+            newest.map(Arc::clone).collect::<Vec<_>>()
+        };
+        let status = |plugin: &Arc<Plugin>| PluginStatus {
+            state: PluginState::Removed,
+            refused: None,
+            degraded: None,
+            activity: None,
+            ..self.status_of(plugin)
+        };
+        removed.iter().map(status).collect()
     }
 
     fn status_of(&self, plugin: &Plugin) -> PluginStatus {

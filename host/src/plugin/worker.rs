@@ -206,6 +206,7 @@ impl Shared {
         if let Some(lease) = &lease {
             self.end(lease, UNLOAD_REMOVED);
         }
+        self.removed.lock().push(Arc::clone(plugin));
         self.registry.note_gone(&plugin.name);
         self.publish_without_code(plugin);
         drop(lease);
