@@ -20,6 +20,114 @@ fn index(_: &Request) -> &'static str {
 }
 "#;
 
+/// A small library that a plugin needs, and the plugin that calls it as soon as it is opened.
+fn build_with_library(launch: &Launch, name_itself: bool) {
+    let (plugins, repository) = (launch.plugins().path(), tests::fixture::repository());
+    let beside = plugins.join("beside");
+    fs::create_dir_all(&beside).unwrap();
+    fs::write(beside.join("beside.h"), "void beside(void);\n").unwrap();
+    fs::write(beside.join("beside.c"), "void beside(void) {}\n").unwrap();
+    let cc = |args: &[&str]| {
+        let output = std::process::Command::new("cc").args(args).current_dir(&beside).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let named: &[&str] = if name_itself { &["-Wl,-soname,libbeside-here.so"] } else { &[] };
+    cc(&[&["-shared", "-fPIC", "beside.c", "-o", "libbeside-here.so"], named].concat());
+    let include = format!("-I{}", repository.join("plugin-api/include").display());
+    let source = repository.join("tests/fixtures/c_plugin/plugin.c");
+    let source = source.to_str().unwrap();
+    cc(&[
+        "-shared",
+        "-fPIC",
+        "-include",
+        "beside.h",
+        "-DCONSTRUCTOR=beside()",
+        &include,
+        source,
+        "-L.",
+        "-lbeside-here",
+        "-Wl,-rpath,$ORIGIN/beside",
+        "-Wl,-z,noexecstack",
+        "-o",
+        ".new.so",
+    ]);
+    fs::rename(beside.join(".new.so"), plugins.join("shop.so")).unwrap();
+}
+
+/// The copy that is opened lies elsewhere, and finds what its original finds; or is refused with what to do.
+#[test]
+fn search_path_of_a_library_is_relative_to_where_it_was_put() {
+    let launch = Launch::new();
+    build_with_library(&launch, true);
+    let host = launch.start();
+    assert_eq!(host.get("/shop/").text(), "hello from C", "{}", host.log());
+    let file = host.plugins.library("shop").display().to_string();
+    assert_eq!(tell(&host, &["check", &file]).code(), 0);
+
+    let launch = Launch::new();
+    build_with_library(&launch, false);
+    let host = launch.start();
+    let reason = host.plugin("shop").reason();
+    assert!(reason.contains("-Wl,-soname,libbeside-here.so"), "{reason}");
+    fs::remove_file(host.plugins.path().join("beside/libbeside-here.so")).unwrap();
+    let told = tell(&host, &["reload", "shop"]);
+    assert!(told.stdout.contains("it needs `libbeside-here.so`, which is not on this machine"), "{told}");
+}
+
+/// What the host refuses, `host check` refuses, in the same words.
+#[test]
+fn check_refuses_what_run_refuses() {
+    let launch = Launch::new();
+    fs::write(launch.scratch().join("host.toml"), "[plugin.zoo]\nmount = \"/shop\"\n").unwrap();
+    launch.plugins().install("shop", "version_a");
+    launch.plugins().install("unclear", "conflicting_routes");
+    launch.plugins().install("zoo", "version_b");
+    let host = launch.start();
+    let plugins = host.plugins.path().display().to_string();
+    let checked = tell(&host, &["check", &plugins, "--json"]);
+    assert_eq!(checked.code(), 1, "{checked}");
+    let checked: serde_json::Value = serde_json::from_str(&checked.stdout).unwrap();
+    let found = checked["plugins"].as_array().unwrap();
+    let check = |name: &str| found.iter().find(|of| of["name"] == name).unwrap()["refused"]["reason"].clone();
+    assert!(check("shop").is_null(), "{checked}");
+    // Which of the two comes first when the host starts is not said; that one of them is refused is.
+    let run = |name: &str| host.plugin(name).reason();
+    assert_eq!(check("unclear").as_str().unwrap(), run("unclear"));
+    let words = "; set `mount` for one of them in host.toml";
+    assert!(check("zoo").as_str().unwrap().ends_with(words), "{checked}");
+    assert!([run("shop"), run("zoo")].iter().any(|reason| reason.ends_with(words)), "{}", host.log());
+
+    // What was rolled back is kept out, and that is said too.
+    let launch = Launch::new();
+    launch.plugins().install("shop", "version_a");
+    let host = launch.start();
+    host.reload("shop", |plugins| plugins.replace("shop", "version_b"));
+    let file = host.plugins.library("shop").display().to_string();
+    assert_eq!(tell(&host, &["check", &file]).code(), 0);
+    assert_eq!(tell(&host, &["rollback", "shop"]).code(), 0);
+    let checked = tell(&host, &["check", &file]);
+    assert!(checked.stderr.contains("rolled back: asked by the operator"), "{checked}");
+}
+
+/// Code of a deleted plugin that something holds is shown for as long as it is held.
+#[test]
+fn parked_code_of_a_deleted_plugin_stays_visible() {
+    let launch = Launch::new();
+    let gate = launch.scratch().join("gate");
+    launch.plugins().install("shop", "keeps_thread");
+    let host = launch.env("FIXTURE_GATE", gate.to_str().unwrap()).start();
+    host.plugins.remove("shop");
+    let status = host.wait_for("shop", "to be deleted and parked", |of| of.state() == "removed");
+    assert!(status.parked().iter().any(|(_, by)| by.iter().any(|by| by.contains("lingerer"))), "{status}");
+    let shown = tell(&host, &["status"]);
+    assert!(shown.stdout.contains("shop: 1 parked: "), "{shown}");
+    fs::write(gate, "").unwrap();
+    eventually(SOON, "nothing to be left of it", || {
+        let list = host.plugin_list();
+        if list.is_empty() { Ok(()) } else { Err(list[0].to_string()) }
+    });
+}
+
 /// Runs a command of the host's binary about this host.
 #[track_caller]
 fn tell(host: &TestHost, args: &[&str]) -> Finished {
@@ -82,7 +190,7 @@ fn renamed_package_is_served_under_its_new_name() {
     rename(&zoo, "zoo", "store");
     eventually(BUILD, "both to have changed their names", || {
         let answers = (host.get("/store/").text(), host.get("/zoo/").text());
-        if answers == ("zoo".to_owned(), "one".to_owned()) { Ok(()) } else { Err(answers) }
+        if answers == ("zoo".to_owned(), "one".to_owned()) { Ok(()) } else { Err(format!("{answers:?}")) }
     });
     wait_serving(&host, &["store", "zoo"]);
     // The directory of a package is no part of its name.
