@@ -57,6 +57,8 @@ const FAULTS: &[&str] = &[
     "database failed over",
     "database half-open",
     "database refusing",
+    "SQLite ends a transaction by itself",
+    "schema changed by another process",
     "kill -9 under the safe",
     "power cut under the safe",
     "disk full under the safe",

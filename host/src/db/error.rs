@@ -227,6 +227,13 @@ pub enum QueryError {
     /// The connection of the transaction broke earlier. The database has rolled the transaction back.
     #[error("the transaction is over: its connection broke earlier, and nothing of it was stored")]
     TransactionLost,
+    /// The database ended the transaction while its connection works on. Nothing runs in its place until it is
+    /// rolled back, which is all that is left to do.
+    #[error("the transaction is over: {reason}")]
+    TransactionEnded {
+        /// How it ended, and what became of what it did.
+        reason: String,
+    },
     /// A connection broke while nobody used it, and settings or temporary tables went with it.
     #[error("the connection broke, and with it settings, locks or temporary tables of its session")]
     SessionLost,

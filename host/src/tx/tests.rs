@@ -203,3 +203,30 @@ fn another_run_begins_from_nothing() {
     scope.conclude(NOT_FOUND).unwrap();
     assert_eq!(kept(&pool), [3]);
 }
+
+/// Whoever swallows the error of a statement that took the transaction along is told at the latest by the commit.
+#[test]
+fn a_transaction_that_the_database_ended_keeps_nothing_and_is_no_success() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(&dir, "a");
+    for in_savepoint in [false, true] {
+        let scope = scope();
+        let joined = scope.join(&pool, Rule::Answers).unwrap();
+        insert(&joined, 1).unwrap();
+        if in_savepoint {
+            joined.begin().unwrap();
+        }
+        joined.run(|lease| lease.execute("INSERT OR ROLLBACK INTO t VALUES (1)", &[])).unwrap_err();
+        for later in [insert(&joined, 2).map(drop), joined.begin()] {
+            assert!(matches!(later, Err(TxError::Query(QueryError::TransactionEnded { .. }))), "{later:?}");
+        }
+        if in_savepoint {
+            joined.rollback().unwrap();
+            insert(&joined, 3).unwrap_err();
+        }
+        let error = scope.conclude(OK).unwrap_err();
+        assert!(matches!(error, CommitError::Refused { committed: 0, .. }), "{error}");
+        assert!(error.is_nothing_kept());
+        assert!(kept(&pool).is_empty());
+    }
+}

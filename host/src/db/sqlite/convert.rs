@@ -3,7 +3,7 @@
 use rusqlite::ffi;
 use rusqlite::types::{Null, ToSqlOutput, ValueRef};
 
-use super::Failed;
+use super::connection::Failed;
 use crate::db::{QueryError, Value};
 
 /// Binds `$1`, `$2`, ... to the parameters.

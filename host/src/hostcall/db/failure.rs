@@ -56,7 +56,9 @@ impl From<QueryError> for Failure {
             | QueryError::Reconnect(_) => (Status::UNREACHABLE, String::new()),
             QueryError::Interrupted { .. } => (Status::DATABASE, "57014".to_owned()),
             // The standard's name for a transaction that can only be rolled back.
-            QueryError::RolledBack => (Status::DATABASE, "25P02".to_owned()),
+            QueryError::RolledBack | QueryError::TransactionEnded { .. } => {
+                (Status::DATABASE, "25P02".to_owned())
+            }
             QueryError::OutOfRange { .. } => (Status::OUT_OF_RANGE, String::new()),
             QueryError::NoTransaction
             | QueryError::TransactionText
