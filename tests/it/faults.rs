@@ -59,6 +59,8 @@ const FAULTS: &[&str] = &[
     "database refusing",
     "SQLite ends a transaction by itself",
     "schema changed by another process",
+    "readers of one SQLite file",
+    "lock held by another for the whole time-out",
     "kill -9 under the safe",
     "power cut under the safe",
     "disk full under the safe",

@@ -26,6 +26,7 @@ mod table;
 mod tx;
 pub(crate) mod view;
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -34,6 +35,7 @@ use plugin_api::abi::{BytesSink, BytesView, ErrorSink, ErrorView, HandleId, Host
 pub use self::handles::{Handles, Held};
 pub use self::safe::OwnSafe;
 pub use self::table::HostApi;
+use crate::db::ErrorDetails;
 use crate::pins::Code;
 use crate::registry::{Overlay, Registry};
 
@@ -67,12 +69,24 @@ pub struct Failure {
     pub message: String,
     /// SQLSTATE of a database error, or empty.
     pub sqlstate: String,
+    /// What else the database said.
+    pub details: Option<Box<ErrorDetails>>,
+}
+
+thread_local! {
+    /// What else the database said of the last failure that this thread was told.
+    static LAST_DETAILS: RefCell<Option<Box<ErrorDetails>>> = const { RefCell::new(None) };
+}
+
+/// What else the database said of the last failure that this thread was told. Asked once.
+fn last_details() -> Option<Box<ErrorDetails>> {
+    LAST_DETAILS.try_with(RefCell::take).ok().flatten()
 }
 
 impl Failure {
     /// A failure without SQLSTATE.
     pub fn new(status: Status, message: impl Into<String>) -> Failure {
-        Failure { status, message: message.into(), sqlstate: String::new() }
+        Failure { status, message: message.into(), sqlstate: String::new(), details: None }
     }
 
     /// An argument that breaks the contract.
@@ -86,6 +100,7 @@ impl Failure {
     ///
     /// `sink` is null or points to a sink that is valid for this call.
     pub(crate) unsafe fn report(&self, sink: *const ErrorSink) -> Status {
+        let _ = LAST_DETAILS.try_with(|last| *last.borrow_mut() = self.details.clone());
         if sink.is_null() {
             return self.status;
         }

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use plugin_api::db::rows::BlockWriter;
 use rusqlite::fallible_iterator::FallibleIterator;
-use rusqlite::{Batch, ErrorCode, Statement};
+use rusqlite::{Batch, ErrorCode, Statement, TransactionState};
 
-use super::convert::{bind, cell, query_error};
+use super::convert::{bind, cell};
 use super::ending::EndingWatch;
+use super::error::query_error;
 use crate::db::interrupt::{Cancel, running};
 use crate::db::sql::{Dialect, Dirt, Session, effect};
-use crate::db::{Connection, QueryError, Reset, Streamed, Value};
+use crate::db::{Access, Connection, QueryError, Reset, Streamed, TransactionOptions, Value};
 
 /// Rows of a block that is handed over while more are coming.
 const BLOCK_ROWS: u64 = 256;
@@ -28,6 +29,8 @@ pub(super) struct Open {
     /// The file cannot be used any more. Set by the first error that says so, read by the pool.
     is_broken: bool,
     is_memory: bool,
+    /// The open transaction only reads.
+    is_read_only: bool,
 }
 
 /// Stops the statement that runs on a connection, within a few steps of its program.
@@ -64,7 +67,7 @@ impl std::fmt::Display for Failed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Failed::Typed(error) => error.fmt(f),
-            Failed::Engine(error) => query_error(error).fmt(f),
+            Failed::Engine(error) => query_error(error, false).fmt(f),
             Failed::Ending(failed) => failed.fmt(f),
         }
     }
@@ -79,7 +82,15 @@ impl Open {
     pub(super) fn new(mut db: rusqlite::Connection, is_memory: bool) -> rusqlite::Result<Open> {
         let cancel = Arc::new(Interrupter(db.get_interrupt_handle()));
         let ending = EndingWatch::new(&mut db)?;
-        Ok(Open { db, cancel, session: Session::default(), ending, is_broken: false, is_memory })
+        Ok(Open {
+            db,
+            cancel,
+            session: Session::default(),
+            ending,
+            is_broken: false,
+            is_memory,
+            is_read_only: false,
+        })
     }
 
     /// Runs `body` with the prepared form of `sql` and its parameters bound, until nobody wants the outcome.
@@ -92,11 +103,12 @@ impl Open {
         let cancel = Arc::clone(&self.cancel);
         running(cancel, || {
             self.may_run(sql)?;
-            let Open { db, session, ending, .. } = self;
+            let Open { db, session, ending, is_read_only, .. } = self;
             let attempt = || {
                 let mut statement = db.prepare_cached(sql)?;
                 // Not earlier: a text that is no statement leaves nothing behind.
                 session.admit(effect(Dialect::Sqlite, sql))?;
+                may_write(*is_read_only && session.depth > 0, &statement)?;
                 bind(&mut statement, params)?;
                 ending.around(db, session.depth > 0, || body(db, &mut statement))
             };
@@ -116,10 +128,11 @@ impl Open {
 
     /// Runs the statements of a text, one after the other, until one fails.
     fn each_of(&mut self, sql: &str) -> Result<(), QueryError> {
-        let Open { db, session, ending, .. } = self;
+        let Open { db, session, ending, is_read_only, .. } = self;
         let mut attempt = || {
             let mut batch = Batch::new(db, sql);
             while let Some(mut statement) = batch.next()? {
+                may_write(*is_read_only && session.depth > 0, &statement)?;
                 ending.around(db, session.depth > 0, || {
                     let mut rows = statement.raw_query();
                     while rows.next()?.is_some() {}
@@ -137,9 +150,10 @@ impl Open {
             Failed::Typed(error) => error,
             Failed::Engine(error) => self.engine_error(&error),
             Failed::Ending(failed) => match self.failed(*failed) {
-                QueryError::Database { message, sqlstate } => QueryError::Database {
+                QueryError::Database { message, sqlstate, details } => QueryError::Database {
                     message: format!("{message}; the database has rolled the whole transaction back"),
                     sqlstate,
+                    details,
                 },
                 error => error,
             },
@@ -157,7 +171,8 @@ impl Open {
             )
         );
         self.is_broken |= is_fatal;
-        query_error(error)
+        let state = self.db.transaction_state(None::<&str>);
+        query_error(error, matches!(state, Ok(TransactionState::Read)) && !self.db.is_autocommit())
     }
 
     /// Runs a text of this driver's own.
@@ -165,6 +180,17 @@ impl Open {
         let outcome = self.db.execute_batch(text);
         outcome.map_err(|error| self.engine_error(&error))
     }
+}
+
+/// Refuses a statement that writes in a transaction that only reads.
+fn may_write(is_read_only: bool, statement: &Statement<'_>) -> Result<(), QueryError> {
+    if is_read_only && !statement.readonly() {
+        return Err(QueryError::database(
+            "the statement writes, in a transaction that is read only",
+            "25006",
+        ));
+    }
+    Ok(())
 }
 
 /// The columns of a statement that has been stepped. Before that, SQLite may know them from a schema that
@@ -265,12 +291,15 @@ impl Connection for Open {
         running(cancel, || self.each_of(sql))
     }
 
-    fn begin(&mut self) -> Result<(), QueryError> {
+    fn begin_with(&mut self, options: &TransactionOptions) -> Result<(), QueryError> {
         self.ending.check()?;
-        let text = self.session.begin_text("BEGIN IMMEDIATE");
+        let text = self.session.begin_text(options, TransactionOptions::sqlite_text)?;
         let cancel = Arc::clone(&self.cancel);
         running(cancel, || self.step(&text))?;
         self.session.depth += 1;
+        if self.session.depth == 1 {
+            self.is_read_only = options.access == Some(Access::ReadOnly);
+        }
         Ok(())
     }
 

@@ -12,6 +12,7 @@
 mod connection;
 mod convert;
 mod ending;
+mod error;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,6 +1,8 @@
 //! Tests of what is SQLite's own; what both drivers promise is tested on both in `tests/it/db.rs`.
 
 mod ended;
+mod errors;
+mod options;
 mod schema;
 
 use std::path::Path;

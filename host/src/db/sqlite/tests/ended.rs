@@ -44,8 +44,10 @@ const ENDING: &[&str] = &[
     "WITH a AS (SELECT 10) INSERT INTO guarded SELECT * FROM a",
 ];
 
-/// The ways to run a statement.
-const WAYS: &[fn(&Lease, &str) -> Result<(), QueryError>] = &[
+/// A way to run a statement.
+type Way = fn(&Lease, &str) -> Result<(), QueryError>;
+
+const WAYS: &[Way] = &[
     |lease, sql| lease.execute(sql, &[]).map(drop),
     |lease, sql| lease.query(sql, &[]).map(drop),
     |lease, sql| lease.batch_execute(sql),
