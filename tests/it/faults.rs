@@ -49,6 +49,7 @@ const FAULTS: &[&str] = &[
     "process killed",
     "plugin thread outlives its generation",
     "thread-locals",
+    "service asks for its thread after a reload",
     "leaked runtime",
     "drop of a value hangs",
     "value goes deep",
