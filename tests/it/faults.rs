@@ -65,6 +65,10 @@ const FAULTS: &[&str] = &[
     "bit rot under the safe",
     "SIGTERM under load",
     "reload storm under load",
+    // Clients.
+    "client leaves before its handler begins",
+    "client leaves while its handler runs",
+    "client resets most of its requests",
 ];
 
 /// The importer's faults, in the same table.
