@@ -18,7 +18,7 @@ fn an_error_names_code_table_column_constraint_and_position() {
     let lease = pool.checkout().unwrap();
     let tables = "CREATE TABLE t (a INTEGER PRIMARY KEY, b NOT NULL DEFAULT 0, c UNIQUE, d CONSTRAINT small CHECK (d < 9)); \
                   CREATE TABLE pair (a, b, UNIQUE (a, b)); CREATE UNIQUE INDEX low ON pair (lower(a)) WHERE b > 2; \
-                  CREATE TABLE exact (n INTEGER, PRIMARY KEY (n)) STRICT; \
+                  CREATE TABLE exact (n INT) STRICT; \
                   INSERT INTO t (a, c) VALUES (1, 1); INSERT INTO pair VALUES ('x', 2), ('y', 3)";
     lease.batch_execute(tables).unwrap();
     let ask = |sql: &str| told(lease.execute(sql, &[]).unwrap_err());
