@@ -50,6 +50,7 @@ const FAULTS: &[&str] = &[
     "plugin thread outlives its generation",
     "thread-locals",
     "service asks for its thread after a reload",
+    "thread left changed by a handler or a thread-local",
     "leaked runtime",
     "drop of a value hangs",
     "value goes deep",

@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use super::crash::{Running, while_running};
 use super::real::{self, Destructor};
 use super::thread;
+use super::thread_state::FloatGuard;
 
 /// A mapped library: where it is, and what holds it.
 pub struct Code {
@@ -135,8 +136,9 @@ impl Code {
         outcome
     }
 
-    /// Runs `body`, which calls into the library.
+    /// Runs `body`, which calls into the library. How the thread computes is put back after it.
     pub fn inside<R>(self: &Arc<Self>, body: impl FnOnce() -> R) -> R {
+        let _float = FloatGuard::new();
         let _restore = Restore::set(&INSIDE, Arc::as_ptr(self));
         body()
     }
@@ -174,9 +176,11 @@ impl Code {
         self.total.load(Ordering::SeqCst)
     }
 
-    /// Says that the code is to go, as soon as nothing leads into it any more.
+    /// Says that the code is to go, as soon as nothing leads into it any more. Threads that attend put back what it may
+    /// have changed of them.
     pub fn retire(self: &Arc<Self>) {
         self.is_retired.store(true, Ordering::SeqCst);
+        thread::ask_to_put_back();
         self.drain_unless_used();
     }
 
