@@ -82,7 +82,6 @@ const FAULTS: &[&str] = &[
     "bit rot under the safe",
     "SIGTERM under load",
     "reload storm under load",
-    // Clients.
     "client leaves before its handler begins",
     "client leaves while its handler runs",
     "client resets most of its requests",
