@@ -152,6 +152,9 @@ impl PluginRoute {
                 return reply;
             };
             if !scope.was_serialisation_failure() {
+                if scope.was_passing() {
+                    return Reply::Unavailable { message: std::mem::take(message) };
+                }
                 return reply;
             }
             let is_late = request.deadline.is_some_and(|deadline| deadline <= Instant::now());

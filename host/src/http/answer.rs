@@ -204,7 +204,7 @@ impl<S: Service> Front<S> {
         }
         let began = Instant::now();
         incoming.deadline = began.checked_add(self.limits.handler_timeout);
-        let waiting = Waiting::begin(&flight.connection, version, &incoming.headers);
+        let waiting = Waiting::begin(&flight.connection, version, &incoming.method, &incoming.headers);
         self.hand_off(route, incoming, reservation, waiting, began).await
     }
 
