@@ -33,6 +33,7 @@
 //! - [`db`]: drivers, connections, pools.
 //! - [`tx`]: the transactions of a request, kept or undone before its answer is sent.
 //! - [`safe`]: each plugin's private durable key-value store.
+//! - `memory`: how the C library keeps memory.
 //! - [`share`]: what each plugin may take of the workers; numbers that serving and plugins both know.
 //! - [`admin`]: the host as JSON, on the admin listener and on the control socket.
 //!
@@ -54,6 +55,7 @@ pub mod db;
 pub mod host;
 pub mod hostcall;
 pub mod http;
+mod memory;
 mod panic;
 pub mod pins;
 pub mod plugin;

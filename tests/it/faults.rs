@@ -80,6 +80,10 @@ const FAULTS: &[&str] = &[
     "client leaves before its handler begins",
     "client leaves while its handler runs",
     "client resets most of its requests",
+    "bodies that do not end",
+    "responses that nobody takes",
+    "connections without requests",
+    "request without one clear host",
 ];
 
 /// The importer's faults, in the same table.

@@ -12,7 +12,7 @@ use tests::fixture::repository;
 const UNCHECKED: &[&str] = &[
     "host/src/build/process.rs",
     "host/src/build/tests.rs",
-    "host/src/cli/memory.rs",
+    "host/src/memory.rs",
     "host/src/hostcall/data.rs",
     "host/src/hostcall/db/open.rs",
     "host/src/hostcall/db/pool.rs",

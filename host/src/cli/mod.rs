@@ -24,7 +24,6 @@ mod db;
 mod itself;
 mod log;
 mod logs;
-mod memory;
 mod new;
 mod order;
 mod ready;
