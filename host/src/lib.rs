@@ -41,7 +41,8 @@
 //!
 //! - Rooms that hold state ([`registry`], [`db`], [`safe`], [`tx`]) cannot name a generation, a plugin or a request.
 //! - `unsafe` is in the files that `tests/it/tidy.rs` lists; the boundary's pointers are read in
-//!   [`hostcall`] and `plugin` and nowhere else. [`pins`] stands in for seven functions of libc.
+//!   [`hostcall`] and `plugin` and nowhere else. [`pins`] stands in for some functions of libc
+//!   (`host/docs/libc.md`).
 //! - Code is unmapped by the reaper alone, when nothing leads into it any more.
 //! - No panic of a plugin, and none of the host's own code inside a call, leaves the side that raised it.
 //! - The previous generation serves until the next one has been built, probed, opened and initialised.
