@@ -95,6 +95,10 @@ const FAULTS: &[&str] = &[
     "responses that nobody takes",
     "connections without requests",
     "request without one clear host",
+    "reader of the log that stops",
+    "flood of a library's events",
+    "admin clients that do not read",
+    "state directory that everyone may write to",
 ];
 
 /// The importer's faults, in the same table.

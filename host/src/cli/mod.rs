@@ -23,6 +23,8 @@ mod check;
 mod db;
 mod itself;
 mod log;
+mod log_limit;
+mod log_writer;
 mod logs;
 mod new;
 mod order;

@@ -14,7 +14,7 @@ mod document;
 mod tests;
 pub mod values;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -37,6 +37,8 @@ pub struct FileConfig {
     pub listen: Option<String>,
     /// `[host] admin`; `off` is kept as it is written.
     pub admin: Option<String>,
+    /// `[host] admin_hosts`.
+    pub admin_hosts: BTreeSet<String>,
     /// `[host] plugins`.
     pub plugins: Option<PathBuf>,
     /// `[host] state`.
@@ -169,6 +171,7 @@ impl FileConfig {
         section.only(&[
             "listen",
             "admin",
+            "admin_hosts",
             "plugins",
             "state",
             "watch",
@@ -191,6 +194,7 @@ impl FileConfig {
         };
         self.listen = section.text("listen")?.map(str::to_owned);
         self.admin = section.text("admin")?.map(str::to_owned);
+        self.admin_hosts = section.names("admin_hosts")?;
         self.plugins = section.text("plugins")?.map(|path| directory.join(path));
         self.state = section.text("state")?.map(|path| directory.join(path));
         self.watch = section.boolean("watch")?;

@@ -17,6 +17,7 @@ mod service;
 mod sockets;
 mod state_dir;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
@@ -36,6 +37,7 @@ use crate::http::{Limits, ListenError, Listener, Server};
 use crate::pins;
 use crate::plugin::{self, Observer, Plugins, Settings, parting};
 use crate::registry::Registry;
+use crate::report::quoted;
 use crate::safe::{SafeSettings, Safes};
 
 /// How long clients are kept waiting after a crash, at most, until plugins serve again.
@@ -48,6 +50,8 @@ pub struct HostConfig {
     pub listen: String,
     /// Address of the admin listener; `None`: no admin listener.
     pub admin: Option<String>,
+    /// Names under which the admin listener is reached, beside its address.
+    pub admin_hosts: BTreeSet<String>,
     /// Limits of the public listener.
     pub limits: Limits,
     /// What the plugins room has to know.
@@ -78,6 +82,15 @@ pub enum HostError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// Every user of the machine can put files into the state directory, code among them.
+    #[error(
+        "the state directory {} is writable by everyone, who could run code here: say chmod o-w {}, or name another \
+         with --state", path.display(), quoted(path)
+    )]
+    StateWritable {
+        /// The directory.
+        path: PathBuf,
     },
     /// A socket that was passed to this process cannot be used.
     #[error("the socket passed for {what} cannot be used")]
@@ -185,6 +198,7 @@ impl Host {
             safes: Arc::clone(&safes),
             server: Arc::clone(&server),
             admin: admin_address,
+            admin_hosts: config.admin_hosts,
             log: config.log,
         });
         let state =
