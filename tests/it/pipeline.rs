@@ -280,7 +280,7 @@ fn failure_is_told_once_and_so_is_its_end() {
     shop.save(SOURCE);
     eventually(BUILD, "the end of the refusal to be told", || {
         let log = host.log();
-        let last = log.lines().filter(|line| line.contains("shop")).last().unwrap_or_default().to_owned();
+        let last = log.lines().rfind(|line| line.contains("shop")).unwrap_or_default().to_owned();
         let is_told = last.contains("INFO") && last.contains("what was refused is undone");
         if is_told { Ok(()) } else { Err(last) }
     });
