@@ -38,7 +38,7 @@ pub use fingerprint::{Content, Fingerprint};
 pub use inputs::Inputs;
 pub use package::{DescribeError, Package};
 
-use run::{Ended, Outcome};
+use run::{DISK_FULL, Ended, NO_ROOM, Outcome};
 use turn::{Queue, Turn};
 
 /// How long a build may take, without a word in the settings.
@@ -317,6 +317,11 @@ fn inputs(package: &Package, target_dir: &Path, outcome: &Outcome) -> Inputs {
 fn refusal(outcome: Outcome, inputs: Inputs) -> BuildError {
     let inputs = Box::new(inputs);
     match outcome.diagnostics.first_error {
+        // The compiler tells of it as of an error in the code.
+        Some(_) if outcome.diagnostics.rendered.contains(NO_ROOM) => {
+            let plain = outcome.diagnostics.plain();
+            BuildError::Cargo { words: format!("{DISK_FULL}\n{plain}"), inputs }
+        }
         Some(ref first) => BuildError::Compile {
             plain: outcome.diagnostics.plain(),
             errors: outcome.diagnostics.errors,

@@ -40,6 +40,12 @@ const LONGEST_LINE: u64 = 4 << 20;
 /// How much memory cargo itself may take. It has some tens of megabytes, and all that build scripts print.
 const MOST_MEMORY: u64 = 1 << 30;
 
+/// How Rust's programs tell of a full disk.
+pub(super) const NO_ROOM: &str = "(os error 28)";
+
+/// What is said of it.
+pub(super) const DISK_FULL: &str = "the disk is full; make room, then try again with `host reload`";
+
 /// Why a run was ended before it was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ended {
@@ -271,8 +277,8 @@ fn words(lines: &[String], status: ExitStatus) -> String {
     if words.contains("(signal: 9, SIGKILL") {
         return format!("a compiler or build script {killed}\n{words}");
     }
-    if words.contains("(os error 28)") {
-        return format!("the disk is full; make room, then try again with `host reload`\n{words}");
+    if words.contains(NO_ROOM) {
+        return format!("{DISK_FULL}\n{words}");
     }
     if words.is_empty() { format!("cargo ended without a word ({status})") } else { words }
 }

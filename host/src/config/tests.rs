@@ -22,7 +22,7 @@ fn a_whole_file_is_understood() {
         "[host]\nlisten = \"127.0.0.1:0\"\nadmin = \"off\"\nplugins = \"plugins\"\nstate = \"/var/x\"\n\
          watch = false\nfreeze = true\nprofile = \"release\"\nproduction = true\nlog = \"debug\"\nprobation_ms = 500\nbudget = 7\n\
          [limits]\nmax_body = \"3 MiB\"\nmax_head = 16384\nio_threads = 2\nmax_connections = 9\nmax_workers = 7\nqueue = 0\nmax_late = 3\n\
-         handler_timeout_ms = 1500\nidle_timeout_ms = \"off\"\ndrain_timeout_ms = 9\nload_timeout_ms = 8\n\
+         handler_timeout_ms = 1500\nidle_timeout_ms = \"off\"\ndrain_timeout_ms = 9\nload_timeout_ms = 8\nbuild_timeout_ms = 5\nmax_builds = 3\n\
          [plugin.hello]\nmount = \"/hi\"\n[plugin.shop]\nmount = \"/\"\n",
     )
     .unwrap();
@@ -46,6 +46,8 @@ fn a_whole_file_is_understood() {
     assert_eq!(config.limits.idle_timeout, Duration::MAX);
     assert_eq!(config.drain_timeout, Some(Duration::from_millis(9)));
     assert_eq!(config.load_timeout, Some(Duration::from_millis(8)));
+    assert_eq!(config.build_timeout, Some(Duration::from_millis(5)));
+    assert_eq!(config.max_builds.map(|n| n.get()), Some(3));
     assert_eq!(config.mounts["hello"], "/hi");
     assert_eq!(config.mounts["shop"], "/");
 }

@@ -166,3 +166,53 @@ fn compiler_that_was_killed_is_no_fault_of_the_code() {
     assert!(words.starts_with("a compiler or build script was killed"), "{words}");
     assert!(words.lines().next().unwrap().contains("host reload"), "{words}");
 }
+
+#[test]
+fn full_disk_is_no_error_in_the_code() {
+    let outcome = |first_error: Option<String>, rendered: &str, words: &str| {
+        let diagnostics =
+            Diagnostics { rendered: rendered.to_owned(), errors: 1, first_error, ..Diagnostics::default() };
+        refusal(Outcome { diagnostics, words: words.to_owned(), ..Outcome::default() }, Inputs::default())
+    };
+    let of_rustc = "error: failed to write /target/x.rmeta: No space left on device (os error 28)";
+    let error = outcome(Some(of_rustc.to_owned()), of_rustc, "could not compile `thin`");
+    assert!(error.to_string().starts_with("cargo failed: the disk is full; make room"), "{error}");
+    let error = outcome(Some("src/lib.rs:1:1: mismatched types".to_owned()), "", "could not compile `thin`");
+    assert!(error.to_string().starts_with("does not compile: src/lib.rs:1:1"), "{error}");
+}
+
+#[test]
+fn macro_that_does_not_end_is_ended() {
+    let project = Project::new();
+    project.manifest("[dependencies]\nendless = { path = \"../endless\" }\n");
+    project.write(
+        "../endless/Cargo.toml",
+        "[package]\nname = \"endless\"\nedition = \"2024\"\n\n[lib]\nproc-macro = true\n",
+    );
+    project.write(
+        "../endless/src/lib.rs",
+        "#[proc_macro]\npub fn never(_: proc_macro::TokenStream) -> proc_macro::TokenStream {\n    \
+         loop { std::thread::park() }\n}\n",
+    );
+    project.write("src/lib.rs", "endless::never!();\n");
+    let state = project.directory.path().join("state/target");
+    let hasty = Builder::new(Cargo::of_process(), state, None).ended_after(Duration::from_secs(4));
+    let error = build(&hasty, &project.package(), &mut |_| {}, &Cancel::new()).unwrap_err();
+    let BuildError::Late { doing, .. } = &error else { panic!("{error}") };
+    assert_eq!(doing, "rustc on thin");
+}
+
+#[test]
+fn cargo_that_does_not_answer_is_ended() {
+    let began = Instant::now();
+    let mut command = Command::new("sh");
+    command.args(["-c", "sleep 1000 & sleep 1000"]);
+    let error = crate::build::process::output(&mut command, Duration::from_millis(50)).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    assert!(began.elapsed() < DEADLINE);
+    let mut command = Command::new("sh");
+    command.args(["-c", "echo out; echo err >&2; exit 3"]);
+    let output = crate::build::process::output(&mut command, DEADLINE).unwrap();
+    assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
+    assert_eq!(output.status.code(), Some(3));
+}
