@@ -122,7 +122,7 @@ impl Queue {
                 Err(at) => at,
             };
             let ahead = state.ahead();
-            if ahead != told {
+            if !ahead.is_empty() && ahead != told {
                 parking_lot::MutexGuard::unlocked(&mut state, || queued(&ahead));
                 told = ahead;
                 continue;
