@@ -172,6 +172,14 @@ impl Overlay {
         }
     }
 
+    /// What the upgrades that are staged drop of the values whose place they take, each with its key.
+    pub fn lost(&self) -> Vec<String> {
+        match &*self.0.lock() {
+            Stage::Open(open) => open.upgrades.iter().flat_map(Staged::lost).collect(),
+            Stage::Committed | Stage::Abandoned => Vec::new(),
+        }
+    }
+
     /// Whether an upgrade of the slot is staged.
     pub(super) fn has_staged(&self, slot: &Arc<Slot>) -> bool {
         match &*self.0.lock() {

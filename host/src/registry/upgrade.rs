@@ -47,11 +47,25 @@ impl Staged {
         Arc::ptr_eq(&self.slot, slot)
     }
 
+    /// What it drops of the old value, each with the key before it.
+    pub(super) fn lost(&self) -> Vec<String> {
+        let key = self.slot.key();
+        match &self.what {
+            Change::Upgrade(upgrade) => {
+                upgrade.lost().iter().map(|what| format!("`{key}`: {what}")).collect()
+            }
+            Change::Restart(old) => vec![format!("`{key}`: {}, which starts afresh", old.type_name())],
+        }
+    }
+
     /// Makes it so. What is left of the old value goes when what is returned is dropped.
     pub(super) fn commit(self) -> (Arc<Tenure>, Option<Remains>) {
         match self.what {
             Change::Upgrade(upgrade) => {
                 let old = Arc::clone(upgrade.old());
+                if !upgrade.lost().is_empty() {
+                    tracing::warn!(key = %self.slot.key(), "the upgrade has dropped {}", upgrade.lost().join(", "));
+                }
                 // Where the key was removed meanwhile the new value goes as the old one would have.
                 let (new, remains) = upgrade.commit();
                 self.slot.replace(&old, Some(new));

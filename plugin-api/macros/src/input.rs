@@ -140,7 +140,10 @@ fn told_apart<'n>(named: impl Iterator<Item = (proc_macro2::Span, &'n [String])>
     for (span, before) in named {
         for name in before {
             if known.contains(&name) {
-                return Err(Error::new(span, format!("two of these say that they were called `{name}` before")));
+                return Err(Error::new(
+                    span,
+                    format!("two of these say that they were called `{name}` before"),
+                ));
             }
         }
         known.extend(before);

@@ -9,8 +9,8 @@ use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use super::{
-    Definition, FieldNames, Kind, Misfit, Nature, Old, OldType, Resident, Settling, Shapes, TypeInfo, VariantNames, Work,
-    Written,
+    Definition, FieldNames, Kind, Misfit, Nature, Old, OldType, Resident, Settling, Shapes, TypeInfo,
+    VariantNames, Work, Written,
 };
 use crate::sync::{Mutex, OnceCell, RwLock};
 

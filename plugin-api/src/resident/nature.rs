@@ -43,7 +43,10 @@ pub trait WithoutDrop {
     fn nature(&self) -> Nature;
 }
 
-#[expect(drop_bounds, reason = "it is asked whether there is an implementation, and not whether something is to be dropped")]
+#[expect(
+    drop_bounds,
+    reason = "it is asked whether there is an implementation, and not whether something is to be dropped"
+)]
 impl<T: Drop> WithDrop for &super::Probe<T> {
     fn nature(&self) -> Nature {
         Nature { has_drop: true, ..Nature::PLAIN }
@@ -100,7 +103,12 @@ impl TypeInfo {
     }
 
     /// The first type below `number` that is it; types that are not entered are looked at themselves.
-    fn walk(&self, number: usize, is_it: &dyn Fn(usize) -> bool, enters: &dyn Fn(usize) -> bool) -> Option<usize> {
+    fn walk(
+        &self,
+        number: usize,
+        is_it: &dyn Fn(usize) -> bool,
+        enters: &dyn Fn(usize) -> bool,
+    ) -> Option<usize> {
         let mut seen = HashSet::new();
         let mut open = self.layout.parts(number);
         while let Some(part) = open.pop() {

@@ -85,10 +85,7 @@ pub struct FieldTypes<'w> {
 }
 
 impl<'w> FieldTypes<'w> {
-    pub(super) fn new(
-        of: &Definition,
-        olds: &[(&'w str, OldType<'w>)],
-    ) -> Result<FieldTypes<'w>, Misfit> {
+    pub(super) fn new(of: &Definition, olds: &[(&'w str, OldType<'w>)]) -> Result<FieldTypes<'w>, Misfit> {
         let names: Vec<_> = olds.iter().map(|(name, _)| *name).collect();
         let assigned = of.assign(&names)?;
         let is_left = |at: usize| !assigned.contains(&Some(at)) && !of.dropped.contains(&names[at]);

@@ -54,8 +54,8 @@ use std::alloc;
 use std::ffi::c_void;
 use std::mem::offset_of;
 
-pub(crate) use self::copy::free_copy;
 use self::copy::Shown;
+pub(crate) use self::copy::free_copy;
 pub use self::fields::{Definition, FieldNames, VariantNames};
 pub use self::misfit::Misfit;
 pub use self::old::{Old, OldType};

@@ -173,11 +173,7 @@ impl Work {
     }
 
     /// The fields of an older struct of the same name.
-    pub fn struct_fields<'w, T>(
-        &self,
-        old: OldType<'w>,
-        of: &Definition,
-    ) -> Result<FieldTypes<'w>, Misfit> {
+    pub fn struct_fields<'w, T>(&self, old: OldType<'w>, of: &Definition) -> Result<FieldTypes<'w>, Misfit> {
         match old.kind() {
             Kind::Struct(fields) if is_named::<T>(old) => {
                 let olds: Vec<_> =
@@ -237,10 +233,8 @@ impl Work {
             Kind::Struct(fields) if is_named::<T>(old.ty) => {
                 // SAFETY: the layout was read with every field inside its struct.
                 let part = |at: usize, ty| old.part(ty, unsafe { old.at.add(at) });
-                let olds: Vec<_> = fields
-                    .iter()
-                    .map(|field| (field.name.as_str(), part(field.offset, field.ty)))
-                    .collect();
+                let olds: Vec<_> =
+                    fields.iter().map(|field| (field.name.as_str(), part(field.offset, field.ty))).collect();
                 OldFields::new(of, &olds, short(old.ty.name()))
             }
             _ => Err(Misfit::retyped::<T>(old.ty)),
