@@ -118,6 +118,10 @@ impl Registry {
                         old.data().begin_and_leave(Instant::now() + UPGRADE_TIMEOUT);
                         continue;
                     }
+                    // What code of a refused generation still does, such as a drop, upgrades nothing.
+                    if overlay.is_abandoned() {
+                        return Err(RegistryError::Abandoned { key: key.clone() });
+                    }
                     if overlay.is_open() {
                         return Err(with_reason(error, |difference| {
                             format!(

@@ -369,12 +369,7 @@ impl Work {
 
     /// The container at `into` was made for the upgrade; its parts have been put there by other steps.
     pub(crate) fn shell<C: Resident>(&mut self, into: *mut C) {
-        self.undo_with(dissolve::<C>, into.cast());
-    }
-
-    /// Should the upgrade be undone, `step` is done to what is at `at`.
-    pub(crate) fn undo_with(&mut self, step: unsafe extern "C" fn(*mut std::ffi::c_void), at: *mut u8) {
-        self.undo.push(Step::Call(step, at));
+        self.undo.push(Step::Call(dissolve::<C>, into.cast()));
     }
 
     /// An array's length is in its name only, and may not change.
