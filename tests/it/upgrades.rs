@@ -403,8 +403,9 @@ fn code_of_an_upgrade_may_ask_for_the_value_itself() {
     let told = host.refuse("probe", |plugins| plugins.put_library("probe", &build(&workshop, &refused)));
     assert!(told.contains("not this one"), "{told}");
     assert_eq!(show(&host, "/probe"), shown);
-    // What the default had made is dropped, and its drop finds the value in use again.
-    wait_log(&host, "gone 2 true");
+    // What the default had made is dropped, and its drop is told at once that this code is not to be.
+    wait_log(&host, "gone 2 false");
+    assert_eq!(show(&host, "/probe"), shown);
     host.reload("probe", |plugins| plugins.put_library("probe", &build(&workshop, &after)));
     assert!(show(&host, "/probe").starts_with("1 false "), "{}", host.log());
     wait_log(&host, "gone 1 ");

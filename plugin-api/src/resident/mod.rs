@@ -100,6 +100,13 @@ pub use self::upgrade::{Definition, FieldNames, Misfit, Old, OldType, VariantNam
 /// dropped; `#[resident(rename = "old")]` says what a field or variant was called before, and
 /// `#[resident(upgrade = function)]` on the type lets a `fn(&resident::Old) -> Result<Self>` decide.
 ///
+/// A `rename` may stay for ever: a field takes the value of its own name where there is one. Where a field is gone and a new one
+/// has its type nothing is guessed, and the edit is refused: say `rename`, or `#[resident(dropped = "old")]` on the new field,
+/// its variant or its type. What is dropped is said in the log and in the event of the reload.
+///
+/// Until an edit is live nothing that the author's code does changes the older value: `Hash`, `Eq` and `Ord` of keys see copies,
+/// and so does a hook where it could change what it sees. What such code takes out of a copy, the older value has still.
+///
 /// # Safety
 ///
 /// The derive keeps these promises; whoever writes an implementation by hand makes them:
