@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -27,11 +28,13 @@ pub(super) struct Wire {
     /// What replaces hyper's own error and is not written yet.
     replacement: Bytes,
     max_head: usize,
+    /// Bytes that have come since the head began that comes now.
+    received: usize,
 }
 
 impl Wire {
     pub(super) fn new(stream: TcpStream, connection: Arc<Connection>, max_head: usize) -> Self {
-        Self { stream, connection, replacement: Bytes::new(), max_head }
+        Self { stream, connection, replacement: Bytes::new(), max_head, received: 0 }
     }
 
     /// Records a rejection in log and counters.
@@ -62,9 +65,33 @@ impl Wire {
             return;
         }
         let mut byte = [0];
-        match self.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
-            Poll::Ready(Ok(0) | Err(_)) => self.connection.left(),
+        let peeked = self.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte));
+        self.connection.set_more_input(matches!(peeked, Poll::Ready(Ok(1..))));
+        match peeked {
+            Poll::Ready(Ok(0)) => self.connection.left(self.is_cut()),
+            Poll::Ready(Err(_)) => self.connection.left(true),
+            Poll::Ready(Ok(_)) if self.has_ended_behind_input() => self.connection.left(self.is_cut()),
             Poll::Ready(Ok(_)) | Poll::Pending => {}
+        }
+    }
+
+    /// Whether the client takes nothing more: it has reset the connection, and not only closed its side.
+    fn is_cut(&self) -> bool {
+        self.state_of_socket().intersects(PollFlags::HUP | PollFlags::ERR)
+    }
+
+    /// Whether the end of the stream lies behind bytes that nobody reads for now.
+    fn has_ended_behind_input(&self) -> bool {
+        self.state_of_socket().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
+    }
+
+    /// What the system knows of the socket at this moment.
+    fn state_of_socket(&self) -> PollFlags {
+        let mut fds = [PollFd::new(&self.stream, PollFlags::RDHUP)];
+        match rustix::event::poll(&mut fds, Some(&Timespec::default())) {
+            Ok(_) => fds[0].revents(),
+            // A look that failed has seen nothing; there is another one.
+            Err(_) => PollFlags::empty(),
         }
     }
 
@@ -83,7 +110,7 @@ impl Wire {
     fn wrote(&self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if self.connection.is_writing() {
             match outcome {
-                Poll::Ready(Ok(_)) => self.connection.progressed(),
+                Poll::Ready(Ok(written)) => self.connection.wrote(written),
                 Poll::Pending if self.connection.is_closing() => {
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }
@@ -104,7 +131,9 @@ impl AsyncRead for Wire {
             Poll::Ready(Ok(())) if buf.filled().len() > before => {
                 if phase == Phase::Fresh || (phase == Phase::Idle && !this.connection.is_http2()) {
                     this.connection.begin_head();
+                    this.received = 0;
                 }
+                this.received += buf.filled().len() - before;
                 outcome
             }
             Poll::Ready(Ok(())) => {
@@ -136,7 +165,7 @@ impl AsyncWrite for Wire {
         let this = self.get_mut();
         ready!(this.poll_replacement(cx))?;
         if this.connection.is_quiet()
-            && let Some(rejection) = reject::instead_of(buf, this.max_head)
+            && let Some(rejection) = reject::instead_of(buf, this.max_head, this.received)
         {
             this.rejected(&rejection);
             this.connection.linger();
@@ -175,7 +204,7 @@ impl AsyncWrite for Wire {
         this.watch_client(cx);
         // hyper flushes the socket only after its own buffer is empty: the response has left.
         if this.connection.phase() == Phase::Writing {
-            this.connection.enter(Phase::Idle);
+            this.connection.rest();
         }
         Pin::new(&mut this.stream).poll_flush(cx)
     }

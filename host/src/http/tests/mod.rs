@@ -3,7 +3,9 @@
 mod crowd;
 mod drain;
 mod hung;
+mod leaving;
 mod malformed;
+mod memory;
 mod requests;
 mod side;
 mod workers;
