@@ -63,6 +63,7 @@ const FAULTS: &[&str] = &[
     "schema changed by another process",
     "readers of one SQLite file",
     "lock held by another for the whole time-out",
+    "number or moment that a database would alter",
     "kill -9 under the safe",
     "power cut under the safe",
     "disk full under the safe",

@@ -260,6 +260,9 @@ pub enum QueryError {
         "the text begins or ends a transaction while one is open: use the transaction's own commit and rollback"
     )]
     TransactionText,
+    /// A text without a statement.
+    #[error("the text has no statement in it")]
+    Blank,
     /// Another number of parameters than the statement has.
     #[error("the statement has {expected} parameters, {given} were given")]
     ParameterCount {

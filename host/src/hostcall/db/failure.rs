@@ -67,6 +67,7 @@ impl From<QueryError> for Failure {
             QueryError::NoTransaction
             | QueryError::SavepointOptions
             | QueryError::TransactionText
+            | QueryError::Blank
             | QueryError::ParameterCount { .. }
             | QueryError::Placeholder { .. }
             | QueryError::ParameterType { .. }
