@@ -70,11 +70,13 @@ const FAULTS: &[&str] = &[
     "readers of one SQLite file",
     "lock held by another for the whole time-out",
     "number or moment that a database would alter",
+    "request waits for its own connection",
     "kill -9 under the safe",
     "power cut under the safe",
     "disk full under the safe",
     "EIO under the safe",
     "bit rot under the safe",
+    "backup to a bad place",
     "SIGTERM under load",
     "reload storm under load",
     // Clients.

@@ -177,6 +177,21 @@ pub enum CheckoutError {
         /// How long the caller waited.
         waited: Duration,
     },
+    /// The caller has all connections itself.
+    #[error(
+        "the {max_size} connections of the pool to {address} are all this request's own, so it would wait for itself \
+         (waited {}): use the request's transaction for all it does, return connections before asking for another one, \
+         or raise `max_size`",
+        seconds(.waited)
+    )]
+    OwnWork {
+        /// The address without its password.
+        address: String,
+        /// How many connections the pool may have.
+        max_size: u32,
+        /// How long the caller waited.
+        waited: Duration,
+    },
     /// The database is down.
     #[error(transparent)]
     Unreachable(#[from] ConnectError),

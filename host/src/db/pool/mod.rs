@@ -135,9 +135,28 @@ impl Pool {
         borrower: Option<Arc<dyn Borrower>>,
         timeout: Option<Duration>,
     ) -> Result<Lease, CheckoutError> {
+        self.lend(borrower, timeout, false)
+    }
+
+    /// As [`checkout_for`](Pool::checkout_for), for something that gives the connection back when the work of this
+    /// thread ends, and not before.
+    ///
+    /// # Errors
+    ///
+    /// As `checkout`.
+    pub fn checkout_to_the_end(&self, borrower: Option<Arc<dyn Borrower>>) -> Result<Lease, CheckoutError> {
+        self.lend(borrower, None, true)
+    }
+
+    fn lend(
+        &self,
+        borrower: Option<Arc<dyn Borrower>>,
+        timeout: Option<Duration>,
+        is_to_the_end: bool,
+    ) -> Result<Lease, CheckoutError> {
         let shared = self.shared();
         let patience = timeout.unwrap_or(shared.config.checkout_timeout);
-        let loan = Loan::now(borrower, shared.config.leak_backtrace);
+        let loan = Loan { is_to_the_end, ..Loan::now(borrower, shared.config.leak_backtrace) };
         let (grant, now) = shared.grant(patience, false, loan)?;
         Ok(Lease::own(shared.fulfil(grant, now)?))
     }

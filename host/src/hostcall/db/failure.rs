@@ -36,7 +36,7 @@ impl From<CheckoutError> for Failure {
     fn from(error: CheckoutError) -> Failure {
         let status = match error {
             CheckoutError::Unreachable(error) => return error.into(),
-            CheckoutError::Exhausted { .. } => Status::EXHAUSTED,
+            CheckoutError::Exhausted { .. } | CheckoutError::OwnWork { .. } => Status::EXHAUSTED,
             CheckoutError::Closed { .. } => Status::CLOSED,
         };
         Failure::new(status, error.to_string())
