@@ -38,7 +38,7 @@
 //!
 //! A key has at most 1,024 bytes as it is encoded, a value 16 MiB, an atomic write 1,000 changes; what is larger is
 //! [`WriteError`], and nothing of the write is kept. A page of [`Safe::list`] has at most 1,000 entries, and ends
-//! earlier once its values make up 4 MiB. A write waits 30 s for its turn unless [`Atomic`] says otherwise.
+//! earlier once its values make up 4 MiB. A write waits 30 s for its turn, at most.
 //! [`Queue::len`] goes through the keys of all jobs, so it takes longer the more there are.
 //!
 //! # Invariants
