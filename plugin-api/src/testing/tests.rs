@@ -209,12 +209,12 @@ fn data_is_shared() {
 
 #[test]
 fn a_claim_is_extended_by_its_holder_alone() {
-    assert_eq!(app().get("/queue/extend").text(), "true true 2 job 1 0");
+    assert_eq!(crate::testing::app!().get("/queue/extend").text(), "true true 2 job 1 0");
 }
 
 #[test]
 fn a_dead_job_is_removed_once() {
-    assert_eq!(app().get("/queue/dead").text(), "true true 0 0");
+    assert_eq!(crate::testing::app!().get("/queue/dead").text(), "true true 0 0");
 }
 
 #[test]
