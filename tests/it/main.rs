@@ -30,6 +30,8 @@ mod deadlines;
 mod evolution;
 // What a type is called in memory, tried with definitions by chance.
 mod fingerprint;
+// Edits that are easy to miss are noticed, and each plugin gets its own code.
+mod followed;
 // The harness keeps its promises.
 mod harness;
 // Empty maps in data lead into no code that is gone.

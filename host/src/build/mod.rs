@@ -8,25 +8,32 @@
 //! # Invariants
 //!
 //! - One build is one cargo process: what it was made of is read from files that it leaves behind.
+//! - A library is made of the content that its inputs have: where cargo would go by the time of a file, it is made to
+//!   look (see [`compiled`]).
 //! - At most one cargo runs at a time, and a cancelled one is gone, its compilers with it, when
 //!   [`Builder::build`] returns.
 //! - The path of the library is cargo's own word, never guessed. The file is replaced by the next build
 //!   of the same plugin, so it must be copied before another one is started, and never be loaded in place.
 
+mod apart;
 mod cancel;
 mod cargo;
+mod compiled;
+mod dep_info;
 mod diagnostics;
 mod fingerprint;
 mod inputs;
+mod left_behind;
 mod package;
 mod process;
 mod run;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod turn;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -36,16 +43,24 @@ pub use diagnostics::{Diagnostics, plain};
 pub use fingerprint::{Content, Fingerprint};
 pub use inputs::Inputs;
 pub use package::{DescribeError, Package};
+pub use tree::WatchRules;
 
+use apart::{TargetDir, TargetDirs};
+use compiled::Compiled;
+use left_behind::LeftBehind;
 use run::Outcome;
 use turn::Queue;
+
+/// How often cargo is run for one build at most: once more where it took something for fresh that was not, and once
+/// more for what that brings to light.
+const MOST_RUNS: usize = 3;
 
 /// Builds source plugins, one at a time, in one target directory.
 pub struct Builder {
     /// The cargo that is run.
     cargo: Cargo,
     /// Where cargo puts what it makes: below the host's state directory.
-    target_dir: PathBuf,
+    target_dirs: TargetDirs,
     /// The operator's choice; `None` is the profile made for turnaround.
     profile: Option<String>,
     queue: Queue,
@@ -140,6 +155,17 @@ pub enum BuildError {
         /// The package.
         package: String,
     },
+    /// cargo takes a package for unchanged although it has changed. Its library is not used.
+    #[error(
+        "cargo takes package `{name}` for unchanged although its files have changed: delete {} and reload",
+        target_dir.display()
+    )]
+    Stale {
+        /// The package.
+        name: String,
+        /// Where cargo keeps what it goes by.
+        target_dir: PathBuf,
+    },
     /// The build was cancelled; nothing of it runs any more.
     #[error("the build was cancelled")]
     Cancelled,
@@ -157,7 +183,18 @@ impl Builder {
     /// A builder that keeps what it makes in `target_dir`. `profile` is one of cargo's or of the
     /// plugins' workspaces; without it plugins are built by the `dev` profile, less what costs time.
     pub fn new(cargo: Cargo, target_dir: impl Into<PathBuf>, profile: Option<String>) -> Builder {
-        Builder { cargo, target_dir: target_dir.into(), profile, queue: Queue::default() }
+        Builder { cargo, target_dirs: TargetDirs::of(target_dir.into()), profile, queue: Queue::default() }
+    }
+
+    /// Takes the names of `package` for it, so that no other one is built where it is. Whoever comes first is built
+    /// where most are; so whoever makes plugins of packages claims them in an order that is the same each time.
+    pub fn claim(&self, package: &Package) {
+        self.target_dirs.claim(package);
+    }
+
+    /// Gives the names of the package in `directory` back: it is a plugin no more.
+    pub fn release(&self, directory: &Path) {
+        self.target_dirs.release(directory);
     }
 
     /// The cargo in use, for [`Package::describe`].
@@ -180,16 +217,14 @@ impl Builder {
         let turn = self.queue.wait(cancel, || step(Step::Queued)).ok_or(BuildError::Cancelled)?;
         let queued = asked.elapsed();
         let started = SystemTime::now();
-        let outcome = run::run(&mut self.command(package), &package.url, step, cancel);
-        // Read while nobody else builds: the next cargo may replace the list of sources.
-        let inputs = outcome.as_ref().ok().map(|outcome| self.inputs(package, outcome));
+        let target_dir = self.target_dirs.claim(package);
+        // Up to the reading of what cargo leaves behind nobody else builds: the next cargo may replace it.
+        let compiled = self.compile(package, &target_dir, step, cancel);
         drop(turn);
         if cancel.is_cancelled() {
             return Err(BuildError::Cancelled);
         }
-        let outcome = outcome
-            .map_err(|source| BuildError::Spawn { program: self.cargo.program().to_owned(), source })?;
-        let inputs = inputs.unwrap_or_else(|| Inputs::of_package(package));
+        let (outcome, inputs) = compiled?;
         if !outcome.success {
             return Err(refusal(outcome, inputs));
         }
@@ -208,12 +243,53 @@ impl Builder {
         })
     }
 
-    fn command(&self, package: &Package) -> Command {
+    /// Runs cargo until nothing that it takes for fresh has changed.
+    fn compile(
+        &self,
+        package: &Package,
+        target_dir: &TargetDir,
+        step: &mut dyn FnMut(Step<'_>),
+        cancel: &Cancel,
+    ) -> Result<(Outcome, Inputs), BuildError> {
+        let mut runs = 1;
+        loop {
+            let known = Inputs::of_package(package);
+            let run = target_dir.compiled.begin(package, &known);
+            let outcome = match run::run(&mut self.command(package, target_dir), &package.url, step, cancel) {
+                Ok(outcome) if !cancel.is_cancelled() => outcome,
+                Ok(_) => {
+                    target_dir.compiled.break_off(&run);
+                    return Err(BuildError::Cancelled);
+                }
+                Err(source) => {
+                    target_dir.compiled.break_off(&run);
+                    return Err(BuildError::Spawn { program: self.cargo.program().to_owned(), source });
+                }
+            };
+            let left = LeftBehind::read(package, &outcome, [self.target_dirs.shared(), &target_dir.path]);
+            let inputs = left.inputs(target_dir.compiled.last_inputs(&package.directory));
+            let compiled = Compiled { root: &package.directory, packages: left.packages() };
+            let stale = target_dir.compiled.end(&run, compiled);
+            if let Some(name) = stale.resisting.filter(|_| outcome.success) {
+                return Err(BuildError::Stale { name, target_dir: target_dir.path.clone() });
+            }
+            if stale.names.is_empty() || runs == MOST_RUNS {
+                return Ok((outcome, inputs));
+            }
+            let names: Vec<String> = stale.names.into_iter().collect();
+            tracing::debug!(package = package.name, stale = names.join(", "), "cargo is run again");
+            runs += 1;
+        }
+    }
+
+    fn command(&self, package: &Package, target_dir: &TargetDir) -> Command {
         let mut command = self.cargo.command(&package.directory);
         command.args(["build", "--lib", "--color=never", "--message-format=json-diagnostic-rendered-ansi"]);
         command.arg("--manifest-path").arg(&package.manifest_path);
         command.arg("--package").arg(package.spec());
-        command.arg("--target-dir").arg(&self.target_dir);
+        command.arg("--target-dir").arg(&target_dir.path);
+        // A user's configuration may put what is not final elsewhere, where the author's own builds are.
+        command.env("CARGO_BUILD_BUILD_DIR", &target_dir.path);
         match &self.profile {
             Some(profile) => command.arg("--profile").arg(profile),
             // Given to cargo alone, so the user's files stay as they are. Without debug information a thin
@@ -222,16 +298,6 @@ impl Builder {
             None => command.args(["--config", "profile.dev.debug=0"]),
         };
         command
-    }
-
-    fn inputs(&self, package: &Package, outcome: &Outcome) -> Inputs {
-        let mut inputs = Inputs::of_package(package);
-        inputs.add_packages(&outcome.local_packages);
-        inputs.add_files(&outcome.blamed);
-        if let Some((library, _)) = outcome.library.as_ref().filter(|_| outcome.success) {
-            inputs.add_dep_info(&library.with_extension("d"), package, &self.target_dir);
-        }
-        inputs
     }
 }
 

@@ -13,6 +13,10 @@ use super::turn::Queue;
 use super::*;
 use crate::watch;
 
+mod content;
+mod names;
+mod repair;
+
 /// Far beyond what any step takes; reached only by a failing test.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -64,7 +68,7 @@ impl Project {
 fn second_build_is_fresh_whatever_program_started_the_host() {
     let project = Project::new();
     let package = project.package();
-    let target = project.builder.target_dir.clone();
+    let target = project.builder.target_dirs.shared().to_owned();
     let kept = ["PATH", "HOME", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"];
     let plain = std::env::vars_os().filter(|(name, _)| kept.iter().any(|kept| name == kept));
     let plain = Builder::new(Cargo::new("cargo", plain), target, None);
@@ -126,7 +130,7 @@ fn another_cargo_in_the_way_is_reported_and_waited_for() {
     let project = Project::new();
     project.build().unwrap();
     project.write("src/lib.rs", "");
-    let lock = fs::File::open(project.builder.target_dir.join("debug/.cargo-lock")).unwrap();
+    let lock = fs::File::open(project.builder.target_dirs.shared().join("debug/.cargo-lock")).unwrap();
     lock.lock().unwrap();
     let mut blocked = None;
     let mut step = |step: Step<'_>| {
@@ -179,7 +183,7 @@ fn inputs_are_all_files_that_count() {
     for others in ["src/lib.rs", "src/part.rs", "build.rs", "made from.txt", "Cargo.toml"] {
         assert!(files.contains(&helper.join(others).as_path()), "no {others} in {files:?}");
     }
-    assert!(!files.iter().any(|file| file.starts_with(&project.builder.target_dir)));
+    assert!(!files.iter().any(|file| file.starts_with(project.builder.target_dirs.shared())));
     // The repair of a helper that has never compiled must be noticed too.
     assert!(before_any.concern(&helper.join("src/part.rs")));
 
@@ -285,9 +289,11 @@ fn package_is_known_by_its_real_directory_and_workspace() {
     let project = Project::new();
     project.write("../Cargo.toml", "[workspace]\nmembers = [\"thin plugin\"]\n");
     symlink(&project.root, project.directory.path().join("link")).unwrap();
-    let package = Package::describe(project.builder.cargo(), &project.directory.path().join("link")).unwrap();
+    let link = project.directory.path().canonicalize().unwrap().join("link");
+    let package = Package::describe(project.builder.cargo(), &link).unwrap();
 
-    assert_eq!(package, project.package());
+    assert_eq!(Package { entry: project.root.clone(), ..package.clone() }, project.package());
+    assert!(Inputs::of_package(&package).concern(&link));
     assert_eq!(package.name, "thin");
     assert_eq!(package.directory, project.root);
     assert_eq!(package.lock_path, project.root.parent().unwrap().join("Cargo.lock"));
@@ -388,7 +394,7 @@ fn file_changed_during_the_build_that_found_it_is_not_trusted() {
     let before = Fingerprint::of(&Inputs::of_package(&package));
     let mut inputs = Inputs::of_package(&package);
     project.write("page.html", "1");
-    inputs.add_files(&[project.path("page.html")].into());
+    inputs.add_files([project.path("page.html")]);
     project.write("src/lib.rs", "// edited while it compiled");
 
     // A start before the page was written: the compiler may have read what was there before.

@@ -131,7 +131,7 @@ struct Checker {
 impl Checker {
     fn candidate(&self, candidate: &Candidate) -> Finding {
         let finding = match candidate {
-            Candidate::Source { directory } => self.directory(directory),
+            Candidate::Source { directory, .. } => self.directory(directory),
             Candidate::Library { path, name, .. } => Finding { name: name.clone(), ..self.library(path) },
         };
         match candidate.check() {

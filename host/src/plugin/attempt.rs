@@ -104,6 +104,7 @@ impl Attempts {
         if !self.plugin.source.exists() {
             return Look::Vanished;
         }
+        self.follow(path);
         let asked = self.shared.rounds.asked(&self.plugin);
         let before = match self.settled_fingerprint(seen, asked.is_some()) {
             Settled::New(before) => before,
@@ -119,8 +120,7 @@ impl Attempts {
         let round = self.shared.round_for(&self.plugin, &changed);
         let mut steps = Steps::default();
         if self.package.is_none() {
-            self.package =
-                Some(steps.run("describe", || Package::describe(self.shared.builder.cargo(), path)));
+            self.package = Some(steps.run("describe", || self.shared.describe(path)));
         }
         let package = match self.package.as_ref().expect("described just now") {
             Ok(package) if *package.name == *self.plugin.name => package.clone(),
@@ -168,6 +168,16 @@ impl Attempts {
         Settled::New(now)
     }
 
+    /// Begins anew where the directory is a symlink, or behind one, that leads elsewhere now.
+    fn follow(&mut self, path: &Path) {
+        let Some(Ok(package)) = &self.package else { return };
+        if path.canonicalize().is_ok_and(|real| real != package.directory) {
+            self.shared.builder.release(&package.directory);
+            (self.package, self.tried) = (None, None);
+            self.plugin.work.lock().inputs = None;
+        }
+    }
+
     /// What the plugin is made of, as far as that is known.
     fn inputs(&mut self) -> Inputs {
         let mut work = self.plugin.work.lock();
@@ -176,7 +186,8 @@ impl Attempts {
         }
         let inputs = match &self.package {
             Some(Ok(package)) => Inputs::of_package(package),
-            _ => Inputs::of_directory(self.plugin.source.path()),
+            Some(Err(error)) => Inputs::of_directory(self.plugin.source.path(), &chain(error)),
+            None => Inputs::of_directory(self.plugin.source.path(), ""),
         };
         work.inputs = Some(inputs.clone());
         inputs
@@ -235,9 +246,9 @@ impl Attempts {
                     Refused { step: "build", reason, details: Some(words.clone()), rendered: Some(words) };
                 (Some(*inputs), Err(refused))
             }
-            Err(error @ (BuildError::Spawn { .. } | BuildError::NoLibrary { .. })) => {
-                (None, Err(Refused::new("build", chain(&error))))
-            }
+            Err(
+                error @ (BuildError::Spawn { .. } | BuildError::NoLibrary { .. } | BuildError::Stale { .. }),
+            ) => (None, Err(Refused::new("build", chain(&error)))),
         };
         self.tried = Some(match &inputs {
             Some(inputs) => Fingerprint::after_build(&before, inputs, started),
@@ -258,9 +269,10 @@ impl Attempts {
                     tracing::warn!(plugin = %self.plugin.name, "{} warnings:\n{}", built.diagnostics.warnings, built.diagnostics.rendered.trim_end());
                 }
                 match self.stage(&built.library, &mut steps) {
-                    Ok(image) => match round {
-                        None => self.load(steps, image),
-                        Some(round) => return self.load_in(round, steps, image, seen),
+                    Ok(image) => match (vet_package(&image, package), round) {
+                        (Err(refused), round) => self.refuse_in(round, steps, refused),
+                        (Ok(()), None) => self.load(steps, image),
+                        (Ok(()), Some(round)) => return self.load_in(round, steps, image, seen),
                     },
                     Err(error) => self.refuse_in(round, steps, Refused::new("stage", chain(&error))),
                 }
@@ -391,5 +403,16 @@ impl Attempts {
         };
         self.shared.record_outcome(&self.plugin, event, refused.rendered.as_deref());
         self.shared.publish_without_code(&self.plugin);
+    }
+}
+
+/// Refuses a library that was built from another package than `package`: cargo names files by names that packages may share.
+/// What else is wrong with it is found later, with all libraries.
+fn vet_package(image: &Image, package: &Package) -> Result<(), Refused> {
+    match descriptor::read(&image.bytes) {
+        Ok(found) => found
+            .check_package(&package.name, &package.directory)
+            .map_err(|error| Refused::new("vet", error.to_string())),
+        Err(_) => Ok(()),
     }
 }

@@ -132,7 +132,7 @@ impl Attempts {
             }
             let look = match self.plugin.source.clone() {
                 Source::Directory { path } => self.look_at_directory(&path, seen),
-                Source::Library { path, .. } => self.look_at_library(&path, seen),
+                Source::Library { path } => self.look_at_library(&path, seen),
             };
             if matches!(look, Look::Vanished) && self.is_gone() {
                 self.plugin.stop();
