@@ -49,6 +49,8 @@ const FAULTS: &[&str] = &[
     "process killed",
     "plugin thread outlives its generation",
     "thread-locals",
+    "service asks for its thread after a reload",
+    "thread left changed by a handler or a thread-local",
     "leaked runtime",
     "drop of a value hangs",
     "value goes deep",
@@ -57,6 +59,10 @@ const FAULTS: &[&str] = &[
     "database failed over",
     "database half-open",
     "database refusing",
+    "SQLite ends a transaction by itself",
+    "schema changed by another process",
+    "readers of one SQLite file",
+    "lock held by another for the whole time-out",
     "kill -9 under the safe",
     "power cut under the safe",
     "disk full under the safe",
@@ -64,6 +70,10 @@ const FAULTS: &[&str] = &[
     "bit rot under the safe",
     "SIGTERM under load",
     "reload storm under load",
+    // Clients.
+    "client leaves before its handler begins",
+    "client leaves while its handler runs",
+    "client resets most of its requests",
 ];
 
 /// The importer's faults, in the same table.
