@@ -1,6 +1,7 @@
 //! Facts about edits that are easy to miss: old times, equal names, replaced links, a directory that a handler leaves.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::SystemTime;
@@ -104,7 +105,7 @@ fn release_behind_a_replaced_link_is_served_and_watched() {
 
 /// Leads a link elsewhere at once, as deployments do.
 fn swap(link: &Path, target: &str) {
-    let new = link.with_extension("new");
+    let new = link.with_file_name("swapped-in");
     symlink(target, &new).unwrap();
     fs::rename(&new, link).unwrap();
 }
@@ -173,7 +174,7 @@ fn handler_that_changes_the_working_directory_changes_nothing_else() {
     let listen = eventually(BUILD, "the ready file", || {
         let text = fs::read_to_string(&ready).map_err(|error| error.to_string())?;
         let ready: serde_json::Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-        Ok::<_, String>(ready["listen"].as_str().unwrap().parse().unwrap())
+        Ok::<SocketAddr, String>(ready["listen"].as_str().unwrap().parse().unwrap())
     });
     let mut client = Client::new(listen);
     let mut get = |path: &str| client.get(path).map(|response| response.text()).unwrap_or_default();

@@ -23,9 +23,10 @@ const APART: &str = "apart";
 
 /// The target directories of a host.
 pub(super) struct TargetDirs {
-    shared: Arc<TargetDir>,
     /// By the package's directory.
     claims: Mutex<BTreeMap<PathBuf, Claim>>,
+    /// Those that were built in, by path.
+    open: Mutex<BTreeMap<PathBuf, Arc<TargetDir>>>,
 }
 
 /// One target directory.
@@ -34,50 +35,49 @@ pub(super) struct TargetDir {
     pub(super) compiled: CompiledPackages,
 }
 
+/// The names that a package goes by.
 struct Claim {
     artifacts: BTreeSet<String>,
-    target_dir: Arc<TargetDir>,
-}
-
-impl TargetDir {
-    fn at(path: PathBuf) -> Arc<TargetDir> {
-        Arc::new(TargetDir { compiled: CompiledPackages::of(path.clone()), path })
-    }
+    /// Whether another one has one of them where most packages are built.
+    is_apart: bool,
 }
 
 impl TargetDirs {
-    /// All of them lie in `shared`.
-    pub(super) fn of(shared: PathBuf) -> TargetDirs {
-        TargetDirs { shared: TargetDir::at(shared), claims: Mutex::default() }
+    pub(super) fn new() -> TargetDirs {
+        TargetDirs { claims: Mutex::default(), open: Mutex::default() }
     }
 
-    /// The directory that all share which have no reason not to.
-    pub(super) fn shared(&self) -> &Path {
-        &self.shared.path
+    /// The directory for `package`, in `shared` or below it: the same one as long as the package goes by the same names.
+    pub(super) fn of(&self, package: &Package, shared: &Path) -> Arc<TargetDir> {
+        let path = match self.claim(package) {
+            true => {
+                let hash = xxh3_64(package.directory.as_os_str().as_encoded_bytes());
+                shared.join(APART).join(format!("{}-{hash:016x}", package.name))
+            }
+            false => shared.to_owned(),
+        };
+        let mut open = self.open.lock();
+        let at = |path: &PathBuf| {
+            Arc::new(TargetDir { compiled: CompiledPackages::of(path.clone()), path: path.clone() })
+        };
+        Arc::clone(open.entry(path).or_insert_with_key(at))
     }
 
-    /// The directory for `package`: the same one as long as the package goes by the same names.
-    pub(super) fn claim(&self, package: &Package) -> Arc<TargetDir> {
+    /// Takes the names of `package` for it, and tells whether it has to be built apart.
+    pub(super) fn claim(&self, package: &Package) -> bool {
         let mut claims = self.claims.lock();
         if let Some(claim) =
             claims.get(&package.directory).filter(|claim| claim.artifacts == package.artifacts)
         {
-            return Arc::clone(&claim.target_dir);
+            return claim.is_apart;
         }
         claims.remove(&package.directory);
-        let is_taken = claims.values().any(|claim| {
-            Arc::ptr_eq(&claim.target_dir, &self.shared) && !claim.artifacts.is_disjoint(&package.artifacts)
-        });
-        let target_dir = match is_taken {
-            true => {
-                let hash = xxh3_64(package.directory.as_os_str().as_encoded_bytes());
-                TargetDir::at(self.shared.path.join(APART).join(format!("{}-{hash:016x}", package.name)))
-            }
-            false => Arc::clone(&self.shared),
-        };
-        let claim = Claim { artifacts: package.artifacts.clone(), target_dir: Arc::clone(&target_dir) };
-        claims.insert(package.directory.clone(), claim);
-        target_dir
+        // What was deleted is in nobody's way.
+        claims.retain(|directory, _| directory.join("Cargo.toml").exists());
+        let is_apart =
+            claims.values().any(|claim| !claim.is_apart && !claim.artifacts.is_disjoint(&package.artifacts));
+        claims.insert(package.directory.clone(), Claim { artifacts: package.artifacts.clone(), is_apart });
+        is_apart
     }
 
     /// Gives back the names of the package in `directory`, which is a plugin no more.

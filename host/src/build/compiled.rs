@@ -10,18 +10,19 @@
 //! - A package that cargo may take for fresh was compiled from the recorded content, in all its variants; where that is
 //!   not certain, the record is invalid and the package is compiled again.
 //! - What is recorded survives the process. A process that was killed in a build leaves a mark, and whatever has changed
-//!   since then is not trusted.
+//!   since then, or was no longer as recorded, is not trusted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::fingerprint::{Fingerprint, Snapshot, has_changed_since};
+use super::fingerprint::{Content, Fingerprint, Snapshot, has_changed_since};
 use super::inputs::Inputs;
 use super::package::Package;
 use super::run::LocalPackage;
@@ -35,8 +36,16 @@ const RUNNING: &str = "running";
 /// The records of one target directory.
 pub(super) struct CompiledPackages {
     target_dir: PathBuf,
-    /// By the package's directory; read at the first build.
-    records: Mutex<Option<BTreeMap<PathBuf, Record>>>,
+    known: Mutex<Known>,
+}
+
+/// What is written down, as of the last look.
+#[derive(Default)]
+struct Known {
+    /// By the package's directory.
+    records: BTreeMap<PathBuf, Record>,
+    /// The files that they were read from, or written to: `host check` may build in the same directory.
+    files: BTreeMap<PathBuf, (u64, i64, i64)>,
 }
 
 /// What one package was compiled from.
@@ -84,14 +93,14 @@ pub(super) struct StalePackages {
 
 impl CompiledPackages {
     pub(super) fn of(target_dir: PathBuf) -> CompiledPackages {
-        CompiledPackages { target_dir, records: Mutex::new(None) }
+        CompiledPackages { target_dir, known: Mutex::default() }
     }
 
     /// Looks at the files of `package`, `inputs` among them, and of those that it was made of, and has cargo compile what
     /// has changed.
     pub(super) fn begin(&self, package: &Package, inputs: &Inputs) -> Compilation {
-        let mut guard = self.records.lock();
-        let records = guard.get_or_insert_with(|| self.load());
+        let mut guard = self.known();
+        let records = &mut guard.records;
         let mut noted = self.noted();
         let mut run = Compilation {
             before: Snapshot::default(),
@@ -132,8 +141,8 @@ impl CompiledPackages {
 
     /// Notes what a run has come to.
     pub(super) fn end(&self, run: &Compilation, compiled: Compiled<'_>) -> StalePackages {
-        let mut guard = self.records.lock();
-        let records = guard.get_or_insert_with(|| self.load());
+        let mut guard = self.known();
+        let records = &mut guard.records;
         let mut stale = StalePackages::default();
         let all: BTreeSet<PathBuf> = compiled.packages.keys().map(|directory| (*directory).clone()).collect();
         for (directory, (package, inputs)) in compiled.packages {
@@ -149,9 +158,15 @@ impl CompiledPackages {
                     let mut inputs = inputs;
                     // Another variant of it may have been made of more.
                     record.iter().for_each(|record| inputs.add(&record.inputs));
-                    self.note(records, directory, package, inputs, run);
+                    if !self.note(records, directory, package, inputs, run) {
+                        stale.names.insert(package.name.clone());
+                    }
                 }
-                (false, true, true) => self.note(records, directory, package, inputs, run),
+                (false, true, true) => {
+                    if !self.note(records, directory, package, inputs, run) {
+                        stale.names.insert(package.name.clone());
+                    }
+                }
                 (false, true, false) if run.forced.contains(directory) => {
                     stale.resisting = Some(package.name.clone());
                 }
@@ -166,30 +181,28 @@ impl CompiledPackages {
             // A build that has failed has not met all of them.
             root.packages.extend(all);
         }
-        self.settle(records, run);
+        self.settle(&mut guard, run);
         stale
     }
 
     /// Notes that a run was broken off: nobody knows what it has compiled.
     pub(super) fn break_off(&self, run: &Compilation) {
-        let mut guard = self.records.lock();
-        let records = guard.get_or_insert_with(|| self.load());
-        self.settle(records, run);
+        self.settle(&mut self.known(), run);
     }
 
     /// What the package in `directory` and those below it were made from when it was compiled last, whatever became of
     /// them since.
     pub(super) fn last_inputs(&self, directory: &Path) -> Option<Inputs> {
-        let mut guard = self.records.lock();
-        let records = guard.get_or_insert_with(|| self.load());
-        let record = records.get(directory)?;
+        let known = self.known();
+        let record = known.records.get(directory)?;
         let mut inputs = record.inputs.clone();
         inputs.add_packages(&record.packages);
         Some(inputs)
     }
 
     /// Takes back the trust in what was edited while cargo ran, writes down what has changed, and takes the mark away.
-    fn settle(&self, records: &mut BTreeMap<PathBuf, Record>, run: &Compilation) {
+    fn settle(&self, known: &mut Known, run: &Compilation) {
+        let records = &mut known.records;
         for directory in &run.as_recorded {
             let Some(record) = records.get_mut(directory).filter(|record| record.is_valid) else { continue };
             record.is_valid = record.content.files().all(|(path, content)| run.content_of(path) == content);
@@ -197,10 +210,13 @@ impl CompiledPackages {
         for directory in run.as_recorded.iter().chain(&run.forced) {
             records.get(directory).into_iter().for_each(|record| self.save(record));
         }
+        known.files = self.files();
         // One that is already gone is fine.
         let _ = fs::remove_file(self.mark());
     }
 
+    /// Notes what a package was compiled from. Tells whether what was read before the run stayed as it was: if not, the
+    /// compiler may have seen something that is there neither before nor after.
     fn note(
         &self,
         records: &mut BTreeMap<PathBuf, Record>,
@@ -208,7 +224,7 @@ impl CompiledPackages {
         package: &LocalPackage,
         inputs: Inputs,
         run: &Compilation,
-    ) {
+    ) -> bool {
         let content = inputs.every_file().into_iter().map(|path| {
             let content = run.content_of(&path);
             (path, content)
@@ -222,6 +238,10 @@ impl CompiledPackages {
             inputs,
             is_valid: true,
         };
+        let is_certain = !record
+            .content
+            .files()
+            .any(|(path, content)| content == Content::Unsure && run.before.content(path).is_some());
         let is_displaced = |other: &Record| {
             other.directory != directory && other.is_valid && !other.artifacts.is_disjoint(&record.artifacts)
         };
@@ -230,6 +250,7 @@ impl CompiledPackages {
         displaced.iter().for_each(|other| self.distrust(records, other));
         self.save(&record);
         records.insert(directory.to_owned(), record);
+        is_certain
     }
 
     fn distrust(&self, records: &mut BTreeMap<PathBuf, Record>, directory: &Path) {
@@ -239,15 +260,41 @@ impl CompiledPackages {
         }
     }
 
-    fn load(&self) -> BTreeMap<PathBuf, Record> {
+    /// What is written down now.
+    fn known(&self) -> MutexGuard<'_, Known> {
+        let mut known = self.known.lock();
+        let files = self.files();
+        if known.files != files {
+            *known = Known { records: self.load(&files), files };
+        }
+        known
+    }
+
+    /// The files of the records, each with what it is known by: a new one takes its place whenever it changes.
+    fn files(&self) -> BTreeMap<PathBuf, (u64, i64, i64)> {
+        let entries = fs::read_dir(self.dir()).into_iter().flatten().flatten();
+        let identity = |entry: fs::DirEntry| {
+            let metadata = entry.metadata().ok()?;
+            let path = Some(entry.path()).filter(|path| path.extension().is_some_and(|of| of == "json"))?;
+            Some((path, (metadata.ino(), metadata.ctime(), metadata.ctime_nsec())))
+        };
+        entries.filter_map(identity).collect()
+    }
+
+    fn load(&self, files: &BTreeMap<PathBuf, (u64, i64, i64)>) -> BTreeMap<PathBuf, Record> {
         let interrupted = fs::metadata(self.mark()).and_then(|mark| mark.modified()).ok();
-        let files = fs::read_dir(self.dir()).into_iter().flatten().flatten().map(|entry| entry.path());
-        let read = |path: PathBuf| serde_json::from_slice::<Record>(&fs::read(path).ok()?).ok();
+        let read = |path: &PathBuf| serde_json::from_slice::<Record>(&fs::read(path).ok()?).ok();
+        let records = files.keys().filter_map(read);
         let mut records: BTreeMap<PathBuf, Record> =
-            files.filter_map(read).map(|record| (record.directory.clone(), record)).collect();
-        if let Some(since) = interrupted {
-            for record in records.values_mut() {
-                record.is_valid &= !record.content.files().any(|(path, _)| has_changed_since(path, since));
+            records.map(|record| (record.directory.clone(), record)).collect();
+        for record in records.values_mut().filter(|record| interrupted.is_some() && record.is_valid) {
+            let is_untouched = |(path, content): (&Path, Content)| {
+                !interrupted.is_some_and(|since| has_changed_since(path, since))
+                    && Content::of(path) == content
+            };
+            record.is_valid = record.content.files().all(is_untouched);
+            if !record.is_valid {
+                self.save(record);
             }
         }
         records
@@ -334,7 +381,7 @@ impl Record {
 
 impl Compilation {
     /// What cargo has read of a file, where that is certain.
-    fn content_of(&self, path: &Path) -> super::Content {
+    fn content_of(&self, path: &Path) -> Content {
         self.before.content_during(path, self.started)
     }
 }

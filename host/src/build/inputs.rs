@@ -122,6 +122,11 @@ impl Inputs {
         self.resolve();
     }
 
+    /// The same, and what is to be left alone too: the compiler reads it all the same.
+    pub(super) fn with_ignored(self) -> Inputs {
+        Inputs { ignored: tree::Ignored::default(), ..self }
+    }
+
     /// Looks again where symlinks lead. To be called after inputs were added, and before a look at the files: a
     /// link may have been replaced since.
     pub fn resolve(&mut self) {

@@ -60,6 +60,7 @@ pub struct Builder {
     /// The cargo that is run.
     cargo: Cargo,
     /// Where cargo puts what it makes: below the host's state directory.
+    target_dir: PathBuf,
     target_dirs: TargetDirs,
     /// The operator's choice; `None` is the profile made for turnaround.
     profile: Option<String>,
@@ -183,7 +184,13 @@ impl Builder {
     /// A builder that keeps what it makes in `target_dir`. `profile` is one of cargo's or of the
     /// plugins' workspaces; without it plugins are built by the `dev` profile, less what costs time.
     pub fn new(cargo: Cargo, target_dir: impl Into<PathBuf>, profile: Option<String>) -> Builder {
-        Builder { cargo, target_dirs: TargetDirs::of(target_dir.into()), profile, queue: Queue::default() }
+        Builder {
+            cargo,
+            target_dir: target_dir.into(),
+            target_dirs: TargetDirs::new(),
+            profile,
+            queue: Queue::default(),
+        }
     }
 
     /// Takes the names of `package` for it, so that no other one is built where it is. Whoever comes first is built
@@ -217,7 +224,7 @@ impl Builder {
         let turn = self.queue.wait(cancel, || step(Step::Queued)).ok_or(BuildError::Cancelled)?;
         let queued = asked.elapsed();
         let started = SystemTime::now();
-        let target_dir = self.target_dirs.claim(package);
+        let target_dir = self.target_dirs.of(package, &self.target_dir);
         // Up to the reading of what cargo leaves behind nobody else builds: the next cargo may replace it.
         let compiled = self.compile(package, &target_dir, step, cancel);
         drop(turn);
@@ -253,7 +260,7 @@ impl Builder {
     ) -> Result<(Outcome, Inputs), BuildError> {
         let mut runs = 1;
         loop {
-            let known = Inputs::of_package(package);
+            let known = Inputs::of_package(package).with_ignored();
             let run = target_dir.compiled.begin(package, &known);
             let outcome = match run::run(&mut self.command(package, target_dir), &package.url, step, cancel) {
                 Ok(outcome) if !cancel.is_cancelled() => outcome,
@@ -266,7 +273,7 @@ impl Builder {
                     return Err(BuildError::Spawn { program: self.cargo.program().to_owned(), source });
                 }
             };
-            let left = LeftBehind::read(package, &outcome, [self.target_dirs.shared(), &target_dir.path]);
+            let left = LeftBehind::read(package, &outcome, [self.target_dir.as_path(), &target_dir.path]);
             let inputs = left.inputs(target_dir.compiled.last_inputs(&package.directory));
             let compiled = Compiled { root: &package.directory, packages: left.packages() };
             let stale = target_dir.compiled.end(&run, compiled);

@@ -116,6 +116,16 @@ pub enum DescribeError {
     },
 }
 
+impl DescribeError {
+    /// cargo's own words, all of them; empty where it was not asked.
+    pub fn words(&self) -> &str {
+        match self {
+            DescribeError::Manifest { words, .. } | DescribeError::Workspace { words, .. } => words,
+            _ => "",
+        }
+    }
+}
+
 impl Package {
     /// Asks cargo about the package in `directory`.
     ///

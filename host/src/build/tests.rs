@@ -59,6 +59,10 @@ impl Project {
         Package::describe(self.builder.cargo(), &self.root).unwrap()
     }
 
+    fn target_dir(&self) -> &Path {
+        &self.builder.target_dir
+    }
+
     fn build(&self) -> Result<Built, BuildError> {
         self.builder.build(&self.package(), &mut |_| {}, &Cancel::new())
     }
@@ -68,7 +72,7 @@ impl Project {
 fn second_build_is_fresh_whatever_program_started_the_host() {
     let project = Project::new();
     let package = project.package();
-    let target = project.builder.target_dirs.shared().to_owned();
+    let target = project.target_dir().to_owned();
     let kept = ["PATH", "HOME", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"];
     let plain = std::env::vars_os().filter(|(name, _)| kept.iter().any(|kept| name == kept));
     let plain = Builder::new(Cargo::new("cargo", plain), target, None);
@@ -130,7 +134,7 @@ fn another_cargo_in_the_way_is_reported_and_waited_for() {
     let project = Project::new();
     project.build().unwrap();
     project.write("src/lib.rs", "");
-    let lock = fs::File::open(project.builder.target_dirs.shared().join("debug/.cargo-lock")).unwrap();
+    let lock = fs::File::open(project.target_dir().join("debug/.cargo-lock")).unwrap();
     lock.lock().unwrap();
     let mut blocked = None;
     let mut step = |step: Step<'_>| {
@@ -183,7 +187,7 @@ fn inputs_are_all_files_that_count() {
     for others in ["src/lib.rs", "src/part.rs", "build.rs", "made from.txt", "Cargo.toml"] {
         assert!(files.contains(&helper.join(others).as_path()), "no {others} in {files:?}");
     }
-    assert!(!files.iter().any(|file| file.starts_with(project.builder.target_dirs.shared())));
+    assert!(!files.iter().any(|file| file.starts_with(project.target_dir())));
     // The repair of a helper that has never compiled must be noticed too.
     assert!(before_any.concern(&helper.join("src/part.rs")));
 

@@ -119,6 +119,7 @@ impl Attempts {
         let changed = together::changed_since(self.served.as_ref(), &before);
         let round = self.shared.round_for(&self.plugin, &changed);
         let mut steps = Steps::default();
+        let started = SystemTime::now();
         if self.package.is_none() {
             self.package = Some(steps.run("describe", || self.shared.describe(path)));
         }
@@ -130,8 +131,13 @@ impl Attempts {
             }
             Err(error) => {
                 let refused = Refused::new("build", chain(error));
+                // What is wrong may be elsewhere: in the manifest of another member, say.
+                let named = Inputs::of_directory(path, error.words());
+                let mut inputs = self.inputs();
+                inputs.add(&named);
                 self.package = None;
-                self.tried = Some(before);
+                self.tried = Some(Fingerprint::after_build(&before, &inputs, started));
+                self.watch(inputs);
                 self.refuse_in(round.as_ref(), steps, refused);
                 return Look::Tried;
             }
@@ -186,7 +192,7 @@ impl Attempts {
         }
         let inputs = match &self.package {
             Some(Ok(package)) => Inputs::of_package(package),
-            Some(Err(error)) => Inputs::of_directory(self.plugin.source.path(), &chain(error)),
+            Some(Err(error)) => Inputs::of_directory(self.plugin.source.path(), error.words()),
             None => Inputs::of_directory(self.plugin.source.path(), ""),
         };
         work.inputs = Some(inputs.clone());
@@ -255,12 +261,7 @@ impl Attempts {
             None => before,
         });
         if let Some(inputs) = inputs {
-            let is_new = self.plugin.work.lock().inputs.replace(inputs.clone()) != Some(inputs);
-            if is_new {
-                self.shared.watch_inputs();
-                // What changed between the build and the watch is found by one more look.
-                self.plugin.nudge();
-            }
+            self.watch(inputs);
         }
         match outcome {
             Err(refused) => self.refuse_in(round, steps, refused),
@@ -279,6 +280,16 @@ impl Attempts {
             }
         }
         Look::Tried
+    }
+
+    /// Watches what the newest attempt was made from.
+    fn watch(&self, inputs: Inputs) {
+        let is_new = self.plugin.work.lock().inputs.replace(inputs.clone()) != Some(inputs);
+        if is_new {
+            self.shared.watch_inputs();
+            // What changed between the attempt and the watch is found by one more look.
+            self.plugin.nudge();
+        }
     }
 
     /// The pipeline behind the build.

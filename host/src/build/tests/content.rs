@@ -30,7 +30,7 @@ impl Project {
 
     /// The same, by a builder that knows nothing but what the one before has left on disk.
     fn restart(&mut self) {
-        let target = self.builder.target_dirs.shared().to_owned();
+        let target = self.target_dir().to_owned();
         self.builder = Builder::new(Cargo::of_process(), target, None);
     }
 }
@@ -202,7 +202,7 @@ fn target_directory_without_records_is_not_believed() {
     project.write("src/lib.rs", &says("marker-1"));
     project.expect("marker-1");
     project.rewrite_unseen("src/lib.rs", &says("marker-2"));
-    fs::remove_dir_all(project.builder.target_dirs.shared().join("inputs")).unwrap();
+    fs::remove_dir_all(project.target_dir().join("inputs")).unwrap();
     project.restart();
     project.expect("marker-2");
 }
@@ -216,7 +216,7 @@ fn what_changed_since_a_killed_build_is_not_believed() {
     let source = project.path("src/lib.rs");
     let time = fs::metadata(&source).unwrap().modified().unwrap();
     // As if the process had ended right after cargo, and before it noted what came of it.
-    let records = project.builder.target_dirs.shared().join("inputs");
+    let records = project.target_dir().join("inputs");
     let noted: Vec<_> = fs::read_dir(&records).unwrap().map(|entry| entry.unwrap().path()).collect();
     let noted: Vec<_> = noted.into_iter().map(|path| (fs::read(&path).unwrap(), path)).collect();
     fs::write(records.join("running"), "").unwrap();
@@ -274,7 +274,8 @@ fn what_an_operator_names_counts_and_what_is_ignored_does_not() {
     let package = || project.package().with_rules(rules.clone());
     let build = || project.builder.build(&package(), &mut |_| {}, &Cancel::new()).unwrap();
     let built = build();
-    assert!(build().fresh);
+    let second = build();
+    assert!(second.fresh, "{second:?}");
     let page = project.directory.path().canonicalize().unwrap().join("untracked/page.txt");
     assert!(built.inputs.concern(&page));
     let before = Fingerprint::of(&built.inputs);
@@ -299,4 +300,47 @@ fn file_that_comes_beside_an_included_one_counts() {
     project.write("pages/deep/b.html", "marker-2");
     assert_ne!(Fingerprint::of(&built.inputs), before);
     assert!(!project.build().unwrap().fresh);
+}
+
+/// The compiler reads an edit that is taken back, time and all, before the build is over.
+#[test]
+fn edit_that_lasts_for_a_moment_of_the_build_is_not_in_the_library() {
+    let project = Project::new();
+    project.write("build.rs", "fn main() {}\n");
+    project.write("src/lib.rs", &says("marker-1"));
+    project.expect("marker-1");
+    project.write("build.rs", "fn main() { }\n");
+    let source = project.path("src/lib.rs");
+    let time = fs::metadata(&source).unwrap().modified().unwrap();
+    let mut compiled = 0;
+    let mut step = |step: Step<'_>| {
+        if let Step::Compiled { name: "thin", .. } = step {
+            compiled += 1;
+            match compiled {
+                // The build script, and what it is for comes next.
+                1 => fs::write(&source, says("marker-2")).unwrap(),
+                2 => {
+                    fs::write(&source, says("marker-1")).unwrap();
+                    fs::File::options().append(true).open(&source).unwrap().set_modified(time).unwrap();
+                }
+                _ => {}
+            }
+        }
+    };
+    let built = project.builder.build(&project.package(), &mut step, &Cancel::new()).unwrap();
+    assert!(contains(&built.library, "marker-1"));
+}
+
+/// `host check` builds in the directory of a host that runs.
+#[test]
+fn what_another_process_has_compiled_is_known() {
+    let project = Project::new();
+    let other = Builder::new(Cargo::of_process(), project.target_dir().to_owned(), None);
+    project.write("src/lib.rs", &says("marker-1"));
+    project.expect("marker-1");
+    project.rewrite_unseen("src/lib.rs", &says("marker-2"));
+    let built = other.build(&project.package(), &mut |_| {}, &Cancel::new()).unwrap();
+    assert!(contains(&built.library, "marker-2"));
+    project.rewrite_unseen("src/lib.rs", &says("marker-1"));
+    project.expect("marker-1");
 }

@@ -19,7 +19,7 @@ fn says(library: &Path, text: &str) -> bool {
 
 /// Builds both, one after the other and again after a restart, and expects each to be its own; both stay on disk.
 fn are_told_apart(project: &Project, one: &Package, other: &Package) {
-    let target = project.builder.target_dirs.shared().to_owned();
+    let target = project.target_dir().to_owned();
     let restarted = Builder::new(Cargo::of_process(), target, None);
     for builder in [&project.builder, &restarted] {
         builder.claim(one);

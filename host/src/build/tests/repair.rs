@@ -44,7 +44,7 @@ fn deleted_and_restored_include_is_seen() {
         fs::remove_file(project.path(name)).unwrap();
         project.fails();
         // A second failure, and a new process, know as much as the first one.
-        let target = project.builder.target_dirs.shared().to_owned();
+        let target = project.target_dir().to_owned();
         let restarted = Builder::new(Cargo::of_process(), target, None);
         let Err(BuildError::Compile { inputs, .. }) =
             restarted.build(&project.package(), &mut |_| {}, &Cancel::new())
@@ -123,7 +123,7 @@ fn manifests_of_other_packages_are_seen() {
     let Err(error) = Package::describe(project.builder.cargo(), &project.root) else {
         panic!("it is a package")
     };
-    let at_start = Inputs::of_directory(&project.root, &crate::report::chain(&error));
+    let at_start = Inputs::of_directory(&project.root, error.words());
     let sibling = watch::resolved(&project.path("../sibling/Cargo.toml"));
     assert!(at_start.concern(&sibling), "{error}");
     project.is_repaired_by(&inputs, "../sibling/Cargo.toml", &package("sibling", ""));
