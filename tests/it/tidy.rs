@@ -14,7 +14,6 @@ const UNCHECKED: &[&str] = &[
     "host/src/build/tests.rs",
     "host/src/build/tests/content.rs",
     "host/src/build/tests/names.rs",
-    "host/src/cli/memory.rs",
     "host/src/memory.rs",
     "host/src/hostcall/data.rs",
     "host/src/hostcall/db/open.rs",
