@@ -48,12 +48,15 @@ struct State {
 
 type Listing = BTreeMap<OsString, Listed>;
 
+/// Seconds and nanoseconds since the epoch.
+type FileTime = (i64, i64);
+
 /// What is known of one entry of a directory.
 #[derive(Clone, PartialEq, Eq)]
 struct Listed {
     identity: (u64, u64),
     /// Size, and time of modification and of the last change. Of a directory nothing: its entries are its own affair.
-    state: Option<(u64, (i64, i64), (i64, i64))>,
+    state: Option<(u64, FileTime, FileTime)>,
     /// What is in it, as far as the times do not tell.
     content: Option<u128>,
 }
@@ -150,7 +153,7 @@ impl State {
 
 impl Listed {
     fn of(path: &Path, metadata: &Metadata, now: SystemTime) -> Listed {
-        let time = |(seconds, nanoseconds): (i64, i64)| {
+        let time = |(seconds, nanoseconds): FileTime| {
             let since = Duration::new(seconds.try_into().ok()?, nanoseconds.try_into().ok()?);
             UNIX_EPOCH.checked_add(since)
         };
@@ -161,7 +164,7 @@ impl Listed {
         let is_read = metadata.is_file() && !is_settled && metadata.len() <= MOST_READ;
         Listed {
             identity: (metadata.dev(), metadata.ino()),
-            state: (!metadata.is_dir()).then(|| (metadata.len(), modified, changed)),
+            state: (!metadata.is_dir()).then_some((metadata.len(), modified, changed)),
             content: is_read.then(|| fs::read(path).ok()).flatten().map(|bytes| xxh3_128(&bytes)),
         }
     }

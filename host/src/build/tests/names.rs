@@ -88,8 +88,8 @@ fn member_of_a_workspace_and_a_package_of_its_name_are_told_apart() {
 fn helpers_of_one_name_are_told_apart() {
     let project = Project::new();
     let plugin = |of: &str, text: &str| {
-        let helper = format!("[package]\nname = \"util\"\nedition = \"2024\"\n");
-        project.write(&format!("../{of}/util/Cargo.toml"), &helper);
+        let helper = "[package]\nname = \"util\"\nedition = \"2024\"\n";
+        project.write(&format!("../{of}/util/Cargo.toml"), helper);
         project.write(&format!("../{of}/util/src/lib.rs"), &format!("pub const SAYS: &str = \"{text}\";\n"));
         let manifest = format!(
             "[package]\nname = \"plugin-{of}\"\nedition = \"2024\"\n\n[lib]\n{CDYLIB}\n\n\
