@@ -72,6 +72,8 @@ mod safe_later;
 mod serving;
 // Checked code cannot reach what is gone.
 mod soundness;
+// Builds that hang or loop, renamed plugins, a deleted state directory.
+mod pipeline;
 // Plugins that the host builds itself.
 mod source;
 // What outlives a reload and what does not: each row of README's table.

@@ -46,6 +46,8 @@ struct Known {
     records: BTreeMap<PathBuf, Record>,
     /// The files that they were read from, or written to: `host check` may build in the same directory.
     files: BTreeMap<PathBuf, (u64, i64, i64)>,
+    /// Files that were written during a run and had the same in them afterwards: builds do that, too.
+    rewritten: BTreeSet<PathBuf>,
 }
 
 /// What one package was compiled from.
@@ -142,7 +144,7 @@ impl CompiledPackages {
     /// Notes what a run has come to.
     pub(super) fn end(&self, run: &Compilation, compiled: Compiled<'_>) -> StalePackages {
         let mut guard = self.known();
-        let records = &mut guard.records;
+        let Known { records, rewritten, .. } = &mut *guard;
         let mut stale = StalePackages::default();
         let all: BTreeSet<PathBuf> = compiled.packages.keys().map(|directory| (*directory).clone()).collect();
         for (directory, (package, inputs)) in compiled.packages {
@@ -154,16 +156,13 @@ impl CompiledPackages {
                 run.forced.contains(directory) || record.is_none() && !run.noted.contains(&package.name);
             match (is_as_recorded, is_forced, package.is_compiled) {
                 (true, _, false) => {}
-                (true, _, true) => {
+                (true, _, true) | (false, true, true) => {
                     let mut inputs = inputs;
                     // Another variant of it may have been made of more.
-                    record.iter().for_each(|record| inputs.add(&record.inputs));
-                    if !self.note(records, directory, package, inputs, run) {
-                        stale.names.insert(package.name.clone());
-                    }
-                }
-                (false, true, true) => {
-                    if !self.note(records, directory, package, inputs, run) {
+                    let others = record.filter(|_| is_as_recorded);
+                    others.iter().for_each(|record| inputs.add(&record.inputs));
+                    let doubtful = self.note(records, directory, package, inputs, run);
+                    if doubtful.into_iter().filter(|file| rewritten.insert(file.clone())).count() > 0 {
                         stale.names.insert(package.name.clone());
                     }
                 }
@@ -215,8 +214,8 @@ impl CompiledPackages {
         let _ = fs::remove_file(self.mark());
     }
 
-    /// Notes what a package was compiled from. Tells whether what was read before the run stayed as it was: if not, the
-    /// compiler may have seen something that is there neither before nor after.
+    /// Notes what a package was compiled from. Returns the files that were written during the run and look as before: the
+    /// compiler may have seen something that is there neither before nor after. Nobody else would notice that.
     fn note(
         &self,
         records: &mut BTreeMap<PathBuf, Record>,
@@ -224,7 +223,7 @@ impl CompiledPackages {
         package: &LocalPackage,
         inputs: Inputs,
         run: &Compilation,
-    ) -> bool {
+    ) -> Vec<PathBuf> {
         let content = inputs.every_file().into_iter().map(|path| {
             let content = run.content_of(&path);
             (path, content)
@@ -238,10 +237,10 @@ impl CompiledPackages {
             inputs,
             is_valid: true,
         };
-        let is_certain = !record
-            .content
-            .files()
-            .any(|(path, content)| content == Content::Unsure && run.before.content(path).is_some());
+        let is_doubtful = |(path, content): &(&Path, Content)| {
+            *content == Content::Unsure && run.before.content(path) == Some(Content::of(path))
+        };
+        let doubtful = record.content.files().filter(is_doubtful).map(|(path, _)| path.to_owned()).collect();
         let is_displaced = |other: &Record| {
             other.directory != directory && other.is_valid && !other.artifacts.is_disjoint(&record.artifacts)
         };
@@ -250,7 +249,7 @@ impl CompiledPackages {
         displaced.iter().for_each(|other| self.distrust(records, other));
         self.save(&record);
         records.insert(directory.to_owned(), record);
-        is_certain
+        doubtful
     }
 
     fn distrust(&self, records: &mut BTreeMap<PathBuf, Record>, directory: &Path) {
@@ -265,7 +264,8 @@ impl CompiledPackages {
         let mut known = self.known.lock();
         let files = self.files();
         if known.files != files {
-            *known = Known { records: self.load(&files), files };
+            known.records = self.load(&files);
+            known.files = files;
         }
         known
     }

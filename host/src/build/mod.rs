@@ -10,8 +10,8 @@
 //! - One build is one cargo process: what it was made of is read from files that it leaves behind.
 //! - A library is made of the content that its inputs have: where cargo would go by the time of a file, it is made to
 //!   look (see [`compiled`]).
-//! - At most one cargo runs at a time, and a cancelled one is gone, its compilers with it, when
-//!   [`Builder::build`] returns.
+//! - At most one cargo runs in a target directory, and one that was cancelled or took too long is gone, its compilers
+//!   with it, when [`Builder::build`] returns.
 //! - The path of the library is cargo's own word, never guessed. The file is replaced by the next build
 //!   of the same plugin, so it must be copied before another one is started, and never be loaded in place.
 
@@ -27,6 +27,7 @@ mod left_behind;
 mod package;
 mod process;
 mod run;
+mod seed;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -48,30 +49,45 @@ pub use tree::WatchRules;
 use apart::{TargetDir, TargetDirs};
 use compiled::Compiled;
 use left_behind::LeftBehind;
-use run::Outcome;
-use turn::Queue;
+use run::{Ended, Outcome};
+use turn::{Queue, Turn};
+
+/// How long a build may take, without a word in the settings.
+pub const BUILD_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+/// How much longer a build may take in a target directory in which nothing was built before: it fetches and compiles
+/// every dependency.
+const FIRST_BUILD: u32 = 3;
 
 /// How often cargo is run for one build at most: once more where it took something for fresh that was not, and once
 /// more for what that brings to light.
 const MOST_RUNS: usize = 3;
 
-/// Builds source plugins, one at a time, in one target directory.
+/// Builds source plugins, each target directory one at a time.
 pub struct Builder {
     /// The cargo that is run.
     cargo: Cargo,
-    /// Where cargo puts what it makes: below the host's state directory.
-    target_dir: PathBuf,
+    /// Which packages are built in directories of their own.
     target_dirs: TargetDirs,
     /// The operator's choice; `None` is the profile made for turnaround.
     profile: Option<String>,
+    /// How long a build may take.
+    timeout: Duration,
+    /// Where cargo puts what it makes, below the host's state directory, and who may.
     queue: Queue,
 }
+
+/// The right to build a package now.
+pub struct BuildTurn(Turn);
 
 /// A sign of life of a build in progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step<'a> {
-    /// Another plugin is being built; this one waits for its turn.
-    Queued,
+    /// It waits for its turn.
+    Queued {
+        /// The plugins that are being built, by name.
+        behind: &'a str,
+    },
     /// cargo waits for another cargo on this machine.
     Blocked {
         /// What it waits for, in cargo's words.
@@ -81,6 +97,11 @@ pub enum Step<'a> {
     Fetching {
         /// What it does, in cargo's words.
         words: &'a str,
+    },
+    /// Nothing was said for a while; these processes run.
+    Running {
+        /// `the build script of shop`.
+        what: &'a str,
     },
     /// The compilation of a crate has begun.
     Compiling {
@@ -111,8 +132,6 @@ pub struct Built {
     pub diagnostics: Diagnostics,
     /// When cargo was started: what changed later may not be in the library.
     pub started: SystemTime,
-    /// How long it waited for other builds of this host.
-    pub queued: Duration,
     /// How long cargo took.
     pub duration: Duration,
 }
@@ -167,9 +186,34 @@ pub enum BuildError {
         /// Where cargo keeps what it goes by.
         target_dir: PathBuf,
     },
+    /// It took too long and was ended; nothing of it runs any more.
+    #[error(
+        "it did not finish within {} s{}: it was ended, so that other builds go on; if it needs longer, set \
+         build_timeout_ms in the [limits] table of host.toml, then try again with `host reload`",
+        allowed.as_secs_f64(), at(doing)
+    )]
+    Late {
+        /// How long it might take.
+        allowed: Duration,
+        /// What ran at last; empty if that is not known.
+        doing: String,
+    },
+    /// It printed more than any build has to say, and was ended before it filled the memory.
+    #[error(
+        "it prints without end{}, and was ended; mend that, then try again with `host reload`",
+        at(doing)
+    )]
+    Flood {
+        /// What ran at last; empty if that is not known.
+        doing: String,
+    },
     /// The build was cancelled; nothing of it runs any more.
     #[error("the build was cancelled")]
     Cancelled,
+}
+
+fn at(doing: &str) -> String {
+    if doing.is_empty() { String::new() } else { format!(" ({doing} was running)") }
 }
 
 fn more(errors: usize) -> String {
@@ -184,13 +228,21 @@ impl Builder {
     /// A builder that keeps what it makes in `target_dir`. `profile` is one of cargo's or of the
     /// plugins' workspaces; without it plugins are built by the `dev` profile, less what costs time.
     pub fn new(cargo: Cargo, target_dir: impl Into<PathBuf>, profile: Option<String>) -> Builder {
-        Builder {
-            cargo,
-            target_dir: target_dir.into(),
-            target_dirs: TargetDirs::new(),
-            profile,
-            queue: Queue::default(),
-        }
+        let queue = Queue::new(&target_dir.into(), 1);
+        Builder { cargo, target_dirs: TargetDirs::new(), profile, timeout: BUILD_TIMEOUT, queue }
+    }
+
+    /// The same, but up to `most` packages are built at a time, in target directories beside the main one.
+    #[must_use]
+    pub fn side_by_side(self, most: usize) -> Builder {
+        let queue = Queue::new(self.queue.main(), most);
+        Builder { queue, ..self }
+    }
+
+    /// The same, but a build is ended after `timeout`; a first one after three times that.
+    #[must_use]
+    pub fn ended_after(self, timeout: Duration) -> Builder {
+        Builder { timeout, ..self }
     }
 
     /// Takes the names of `package` for it, so that no other one is built where it is. Whoever comes first is built
@@ -209,24 +261,39 @@ impl Builder {
         &self.cargo
     }
 
-    /// Builds `package` and tells `step` how it goes. Blocks until done or cancelled.
+    /// Waits until `package` may be built, and tells `step` what for. `None` if it was cancelled first.
+    pub fn wait(
+        &self,
+        package: &Package,
+        step: &mut dyn FnMut(Step<'_>),
+        cancel: &Cancel,
+    ) -> Option<BuildTurn> {
+        let queued = |behind: &str| step(Step::Queued { behind });
+        self.queue.wait(&package.name, &package.url, cancel, queued).map(BuildTurn)
+    }
+
+    /// Builds `package`, whose turn it is, and tells `step` how it goes. Blocks until done, cancelled or ended for
+    /// taking too long.
     ///
     /// # Errors
     ///
     /// [`BuildError`] when there is no new library, whatever the reason.
     pub fn build(
         &self,
+        turn: BuildTurn,
         package: &Package,
         step: &mut dyn FnMut(Step<'_>),
         cancel: &Cancel,
     ) -> Result<Built, BuildError> {
-        let asked = Instant::now();
-        let turn = self.queue.wait(cancel, || step(Step::Queued)).ok_or(BuildError::Cancelled)?;
-        let queued = asked.elapsed();
+        let BuildTurn(turn) = turn;
+        let begun = Instant::now();
+        if let Some(model) = turn.model() {
+            seed::seed(model, turn.directory());
+        }
         let started = SystemTime::now();
-        let target_dir = self.target_dirs.of(package, &self.target_dir);
-        // Up to the reading of what cargo leaves behind nobody else builds: the next cargo may replace it.
-        let compiled = self.compile(package, &target_dir, step, cancel);
+        let allowed = if turn.is_first() { self.timeout.saturating_mul(FIRST_BUILD) } else { self.timeout };
+        // Up to the reading of what cargo leaves behind nobody else builds there: the next cargo may replace it.
+        let compiled = self.compile(package, turn.directory(), allowed, step, cancel);
         drop(turn);
         if cancel.is_cancelled() {
             return Err(BuildError::Cancelled);
@@ -245,8 +312,7 @@ impl Builder {
             compiled: outcome.compiled,
             diagnostics: outcome.diagnostics,
             started,
-            queued,
-            duration: asked.elapsed().saturating_sub(queued),
+            duration: begun.elapsed(),
         })
     }
 
@@ -254,26 +320,35 @@ impl Builder {
     fn compile(
         &self,
         package: &Package,
-        target_dir: &TargetDir,
+        shared: &Path,
+        allowed: Duration,
         step: &mut dyn FnMut(Step<'_>),
         cancel: &Cancel,
     ) -> Result<(Outcome, Inputs), BuildError> {
+        let target_dir = &*self.target_dirs.of(package, shared);
+        let deadline = Instant::now() + allowed;
         let mut runs = 1;
         loop {
             let known = Inputs::of_package(package).with_ignored();
             let run = target_dir.compiled.begin(package, &known);
-            let outcome = match run::run(&mut self.command(package, target_dir), &package.url, step, cancel) {
-                Ok(outcome) if !cancel.is_cancelled() => outcome,
-                Ok(_) => {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut command = self.command(package, target_dir);
+            let outcome = match run::run(&mut command, &package.url, left, step, cancel) {
+                Ok(outcome) if !cancel.is_cancelled() && outcome.ended.is_none() => outcome,
+                Ok(outcome) => {
                     target_dir.compiled.break_off(&run);
-                    return Err(BuildError::Cancelled);
+                    return Err(match outcome.ended {
+                        Some(Ended::Late(doing)) => BuildError::Late { allowed, doing },
+                        Some(Ended::Flood(doing)) => BuildError::Flood { doing },
+                        None => BuildError::Cancelled,
+                    });
                 }
                 Err(source) => {
                     target_dir.compiled.break_off(&run);
                     return Err(BuildError::Spawn { program: self.cargo.program().to_owned(), source });
                 }
             };
-            let left = LeftBehind::read(package, &outcome, [self.target_dir.as_path(), &target_dir.path]);
+            let left = LeftBehind::read(package, &outcome, [shared, &target_dir.path]);
             let inputs = left.inputs(target_dir.compiled.last_inputs(&package.directory));
             let compiled = Compiled { root: &package.directory, packages: left.packages() };
             let stale = target_dir.compiled.end(&run, compiled);

@@ -13,6 +13,8 @@ use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
 use plugin_api::__private::package_id;
 use plugin_api::abi::{ABI_VERSION, DESCRIPTOR_MAGIC, DESCRIPTOR_SECTION};
 
+use crate::build::Package;
+
 /// ABI versions this host speaks.
 pub const SPOKEN: RangeInclusive<u32> = 1..=ABI_VERSION;
 
@@ -140,6 +142,16 @@ impl Descriptor {
 }
 
 type Elf = elf::FileHeader64<object::Endianness>;
+
+/// Refuses a library that was built from another package than `package`: cargo names files by names that packages may
+/// share. What else is wrong with it is found later, as with all libraries.
+///
+/// # Errors
+///
+/// [`DescriptorError::OtherPackage`].
+pub fn check_package(file: &[u8], package: &Package) -> Result<(), DescriptorError> {
+    read(file).map_or(Ok(()), |found| found.check_package(&package.name, &package.directory))
+}
 
 /// Reads the descriptor of a library from the bytes of its file.
 ///

@@ -152,7 +152,7 @@ fn content_decides_after_a_cancelled_build() {
             cancel.cancel();
         }
     };
-    let cancelled = project.builder.build(&project.package(), &mut step, &cancel);
+    let cancelled = build(&project.builder, &project.package(), &mut step, &cancel);
     assert!(matches!(cancelled, Err(BuildError::Cancelled)));
 
     fs::write(&helper, "pub const SAYS: &str = \"marker-1\";\n").unwrap();
@@ -180,7 +180,7 @@ fn content_decides_for_each_plugin_that_shares_a_crate() {
     let build = |name: &str| {
         let package =
             Package::describe(project.builder.cargo(), &project.path(&format!("../{name}"))).unwrap();
-        project.builder.build(&package, &mut |_| {}, &Cancel::new()).unwrap()
+        build(&project.builder, &package, &mut |_| {}, &Cancel::new()).unwrap()
     };
     let both = |text: &str| {
         let first = build("one");
@@ -255,7 +255,7 @@ fn package_that_moves_is_compiled_from_where_it_is() {
         .unwrap();
     let build = |directory: &Path| {
         let package = Package::describe(project.builder.cargo(), directory).unwrap();
-        let built = project.builder.build(&package, &mut |_| {}, &Cancel::new()).unwrap();
+        let built = build(&project.builder, &package, &mut |_| {}, &Cancel::new()).unwrap();
         project.builder.release(&package.directory);
         built.library
     };
@@ -272,7 +272,7 @@ fn what_an_operator_names_counts_and_what_is_ignored_does_not() {
     project.write("src/notes.db", "1");
     let rules = WatchRules { watch: vec!["../untracked".into()], ignore: vec!["*.db".to_owned()] };
     let package = || project.package().with_rules(rules.clone());
-    let build = || project.builder.build(&package(), &mut |_| {}, &Cancel::new()).unwrap();
+    let build = || build(&project.builder, &package(), &mut |_| {}, &Cancel::new()).unwrap();
     let built = build();
     let second = build();
     assert!(second.fresh, "{second:?}");
@@ -327,7 +327,7 @@ fn edit_that_lasts_for_a_moment_of_the_build_is_not_in_the_library() {
             }
         }
     };
-    let built = project.builder.build(&project.package(), &mut step, &Cancel::new()).unwrap();
+    let built = build(&project.builder, &project.package(), &mut step, &Cancel::new()).unwrap();
     assert!(contains(&built.library, "marker-1"));
 }
 
@@ -339,7 +339,7 @@ fn what_another_process_has_compiled_is_known() {
     project.write("src/lib.rs", &says("marker-1"));
     project.expect("marker-1");
     project.rewrite_unseen("src/lib.rs", &says("marker-2"));
-    let built = other.build(&project.package(), &mut |_| {}, &Cancel::new()).unwrap();
+    let built = build(&other, &project.package(), &mut |_| {}, &Cancel::new()).unwrap();
     assert!(contains(&built.library, "marker-2"));
     project.rewrite_unseen("src/lib.rs", &says("marker-1"));
     project.expect("marker-1");

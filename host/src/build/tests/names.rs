@@ -25,8 +25,8 @@ fn are_told_apart(project: &Project, one: &Package, other: &Package) {
         builder.claim(one);
         builder.claim(other);
         for _ in 0..2 {
-            let first = builder.build(one, &mut |_| {}, &Cancel::new()).unwrap();
-            let second = builder.build(other, &mut |_| {}, &Cancel::new()).unwrap();
+            let first = build(builder, one, &mut |_| {}, &Cancel::new()).unwrap();
+            let second = build(builder, other, &mut |_| {}, &Cancel::new()).unwrap();
             assert!(says(&first.library, "this-is-one"), "{} is of another package", first.library.display());
             assert!(
                 says(&second.library, "this-is-other"),
@@ -36,8 +36,8 @@ fn are_told_apart(project: &Project, one: &Package, other: &Package) {
         }
     }
     // Nothing to be compiled after a restart.
-    assert!(restarted.build(one, &mut |_| {}, &Cancel::new()).unwrap().fresh);
-    assert!(restarted.build(other, &mut |_| {}, &Cancel::new()).unwrap().fresh);
+    assert!(build(&restarted, one, &mut |_| {}, &Cancel::new()).unwrap().fresh);
+    assert!(build(&restarted, other, &mut |_| {}, &Cancel::new()).unwrap().fresh);
 }
 
 const CDYLIB: &str = "crate-type = [\"cdylib\"]";
@@ -102,9 +102,9 @@ fn helpers_of_one_name_are_told_apart() {
     };
     let (one, other) = (plugin("a", "this-is-one"), plugin("b", "this-is-other"));
     for _ in 0..2 {
-        let first = project.builder.build(&one, &mut |_| {}, &Cancel::new()).unwrap();
+        let first = build(&project.builder, &one, &mut |_| {}, &Cancel::new()).unwrap();
         assert!(says(&first.library, "this-is-one"));
-        let second = project.builder.build(&other, &mut |_| {}, &Cancel::new()).unwrap();
+        let second = build(&project.builder, &other, &mut |_| {}, &Cancel::new()).unwrap();
         assert!(says(&second.library, "this-is-other"));
     }
 }

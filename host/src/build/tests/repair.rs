@@ -47,7 +47,7 @@ fn deleted_and_restored_include_is_seen() {
         let target = project.target_dir().to_owned();
         let restarted = Builder::new(Cargo::of_process(), target, None);
         let Err(BuildError::Compile { inputs, .. }) =
-            restarted.build(&project.package(), &mut |_| {}, &Cancel::new())
+            build(&restarted, &project.package(), &mut |_| {}, &Cancel::new())
         else {
             panic!("no compile error")
         };
@@ -116,7 +116,7 @@ fn manifests_of_other_packages_are_seen() {
     let described = project.package();
     project.write("../sibling/Cargo.toml", "[package\n");
     let Err(BuildError::Cargo { inputs, .. }) =
-        project.builder.build(&described, &mut |_| {}, &Cancel::new())
+        build(&project.builder, &described, &mut |_| {}, &Cancel::new())
     else {
         panic!("it was built")
     };
