@@ -42,6 +42,8 @@ mod parting;
 mod pgbouncer;
 // Keys that keep their value, restart it, or follow a configuration.
 mod policies;
+// What libraries leave behind in libc holds them.
+mod audit;
 // Children that a handler forks off are not the host.
 mod forks;
 // What plugins do with signals takes nothing from the host.
