@@ -12,6 +12,8 @@ mod importer;
 mod db;
 // Streams of rows, COPY, notifications, and the way to the server.
 mod db_streams;
+// What is left when a stream, a COPY, a borrower or a connection ends early.
+mod db_endings;
 // Connections that outlive the code which opened them.
 mod db_handles;
 // A database server that is killed under load.

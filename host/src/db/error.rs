@@ -309,6 +309,26 @@ pub enum QueryError {
          session locks, PREPARE and LISTEN need a connection to the server itself"
     )]
     Pooled,
+    /// The statement is not one that can be sent to the database. The connection is as it was.
+    #[error("{reason}")]
+    Unsendable {
+        /// What is too much of what.
+        reason: String,
+    },
+    /// A statement that was prepared earlier fits the tables no more, and the transaction that it is in has failed.
+    /// Run again, it is prepared again.
+    #[error("{message}")]
+    Stale {
+        /// The database's words.
+        message: String,
+        /// SQLSTATE.
+        sqlstate: String,
+    },
+    /// A COPY from or to the client, in a text that is run like any other.
+    #[error(
+        "`COPY ... FROM STDIN` and `TO STDOUT` carry rows beside the statement: use `copy_in` and `copy_out`"
+    )]
+    CopyText,
     /// The database has no such thing.
     #[error("this database has no {what}")]
     NotOffered {

@@ -166,7 +166,7 @@ impl Shared {
         if made.has_expired(now) {
             return false;
         }
-        if made.is_suspect() && !self.source.driver.is_its_connection() {
+        if made.is_suspect() && !self.source.driver.is_its_connection() && !made.survived() {
             return false;
         }
         let is_due = config.ping_after.is_zero() || now.since(since.max(made.seen)) >= config.ping_after;
@@ -198,13 +198,13 @@ impl Shared {
                 steady.reset();
             }
             ResetPolicy::IfDirty | ResetPolicy::Reopen => {
-                if steady.is_in_transaction() || !steady.is_clean() {
+                if steady.is_in_transaction() || steady.needs_reset() {
                     steady.reset();
                 }
             }
         }
         steady.made().is_some_and(|made| {
-            !made.conn.as_ref().has_broken() && (is_kept || !(made.is_suspect() || made.is_worn()))
+            !made.conn.as_ref().has_broken() && (is_kept || (!made.is_worn() && made.survived()))
         })
     }
 

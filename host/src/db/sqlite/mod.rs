@@ -332,6 +332,10 @@ impl Connection for Open {
         if dirt != Dirt::None && !self.is_memory { Reset::Close } else { Reset::Ready }
     }
 
+    fn has_foreign_transaction(&mut self) -> bool {
+        !self.db.is_autocommit()
+    }
+
     fn settle(&mut self) {
         self.session = Session::default();
     }

@@ -47,7 +47,9 @@ impl From<QueryError> for Failure {
     fn from(error: QueryError) -> Failure {
         let message = error.to_string();
         let (status, sqlstate) = match error {
-            QueryError::Database { sqlstate, .. } => (Status::DATABASE, sqlstate),
+            QueryError::Database { sqlstate, .. } | QueryError::Stale { sqlstate, .. } => {
+                (Status::DATABASE, sqlstate)
+            }
             QueryError::Lost { sqlstate, .. } => (Status::UNREACHABLE, sqlstate),
             QueryError::OutcomeUnknown { .. } => (Status::OUTCOME_UNKNOWN, String::new()),
             QueryError::NotCommitted { .. }
@@ -67,6 +69,8 @@ impl From<QueryError> for Failure {
             | QueryError::Cell { .. }
             | QueryError::NotOffered { .. }
             | QueryError::Pooled
+            | QueryError::CopyText
+            | QueryError::Unsendable { .. }
             | QueryError::Busy
             | QueryError::WrongThread => (Status::INVALID, String::new()),
         };
