@@ -12,6 +12,8 @@ mod importer;
 mod db;
 // Streams of rows, COPY, notifications, and the way to the server.
 mod db_streams;
+// What a failing statement costs others, and what is tried again.
+mod db_classes;
 // What is left when a stream, a COPY, a borrower or a connection ends early.
 mod db_endings;
 // Connections that outlive the code which opened them.
@@ -76,6 +78,8 @@ mod survives;
 mod supervisor;
 // What a request changes is kept before its answer is sent, or not at all.
 mod transactions;
+// What code leaves on the threads that it runs on.
+mod threads;
 // Old code leaves the process, and only when nothing leads into it.
 mod unload;
 // The sources keep to the house's rules.

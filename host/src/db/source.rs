@@ -89,6 +89,10 @@ impl Source {
             Ok(conn) => conn,
             Err(error) => {
                 self.books.lock().failures += 1;
+                if error.is_full() && !self.has_none() {
+                    // It is there, and serves those who have a connection.
+                    return Err(error);
+                }
                 if attempt.failed(&error) {
                     tracing::warn!("{error}");
                     self.journal.note("down", error.to_string());

@@ -152,6 +152,9 @@ impl PluginRoute {
                 return reply;
             };
             if !scope.was_serialisation_failure() {
+                if scope.was_passing() {
+                    return Reply::Unavailable { message: std::mem::take(message) };
+                }
                 return reply;
             }
             let is_late = request.deadline.is_some_and(|deadline| deadline <= Instant::now());
@@ -178,6 +181,7 @@ impl PluginRoute {
             body: &request.body,
             remote: &request.remote,
             deadline: request.deadline,
+            cancelled: request.scope.as_ref().map(|scope| scope.cancelled()),
         };
         let (outcome, gates) = invoke::handle(&generation.library, self.matched.route(), &invocation);
         if matches!(outcome, Outcome::Panicked { .. }) {

@@ -26,6 +26,7 @@ mod table;
 mod tx;
 pub(crate) mod view;
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -34,7 +35,8 @@ use plugin_api::abi::{BytesSink, BytesView, ErrorSink, ErrorView, HandleId, Host
 pub use self::handles::{Handles, Held};
 pub use self::safe::OwnSafe;
 pub use self::table::HostApi;
-use crate::pins::Code;
+use crate::db::ErrorDetails;
+use crate::pins::{Code, Pin};
 use crate::registry::{Overlay, Registry};
 
 /// Who calls: one generation of one plugin. The boundary's `ctx` points to it.
@@ -54,8 +56,24 @@ pub struct Caller {
     pub data_dir: PathBuf,
     /// Its plugin's safe.
     pub safe: OwnSafe,
-    /// Its code. Whoever keeps a pointer into it beyond a call takes a pin: `code.pin("value `x`")`.
+    /// Its code. What keeps a pointer into it beyond a call takes a pin, see [`Caller::pin`].
     pub code: Arc<Code>,
+}
+
+impl Caller {
+    /// Keeps the caller's code mapped for something that it has made and that outlives this call.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::CLOSED`] when the code has been retired, nothing uses it any more, and threads destroy what they keep of
+    /// it: this call comes from a destructor.
+    pub(crate) fn pin(&self, reason: String) -> Result<Pin, Failure> {
+        self.code.try_pin(reason).ok_or_else(|| {
+            let (plugin, generation) = (&self.plugin, self.generation);
+            let words = "is being unloaded, and makes nothing that would outlive it";
+            Failure::new(Status::CLOSED, format!("{plugin} generation {generation} {words}"))
+        })
+    }
 }
 
 /// Why a host call failed, on its way to the plugin.
@@ -67,12 +85,24 @@ pub struct Failure {
     pub message: String,
     /// SQLSTATE of a database error, or empty.
     pub sqlstate: String,
+    /// What else the database said.
+    pub details: Option<Box<ErrorDetails>>,
+}
+
+thread_local! {
+    /// What else the database said of the last failure that this thread was told.
+    static LAST_DETAILS: RefCell<Option<Box<ErrorDetails>>> = const { RefCell::new(None) };
+}
+
+/// What else the database said of the last failure that this thread was told. Asked once.
+fn last_details() -> Option<Box<ErrorDetails>> {
+    LAST_DETAILS.try_with(RefCell::take).ok().flatten()
 }
 
 impl Failure {
     /// A failure without SQLSTATE.
     pub fn new(status: Status, message: impl Into<String>) -> Failure {
-        Failure { status, message: message.into(), sqlstate: String::new() }
+        Failure { status, message: message.into(), sqlstate: String::new(), details: None }
     }
 
     /// An argument that breaks the contract.
@@ -86,6 +116,7 @@ impl Failure {
     ///
     /// `sink` is null or points to a sink that is valid for this call.
     pub(crate) unsafe fn report(&self, sink: *const ErrorSink) -> Status {
+        let _ = LAST_DETAILS.try_with(|last| *last.borrow_mut() = self.details.clone());
         if sink.is_null() {
             return self.status;
         }

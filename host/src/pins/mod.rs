@@ -20,6 +20,7 @@
 //! - libc never gets to know a destructor that lies in a library: it is kept here, and run here, on the
 //!   thread that it belongs to, when that thread ends or when the code is retired.
 //! - Whatever can make a new pin holds one. So once retired code has none it stays without.
+//! - A thread that goes on is left as it was found: what code of a library has changed of it is put back.
 //! - Nothing of the host's own pays for this: an address in the executable is passed on at once.
 
 mod code;
@@ -32,6 +33,7 @@ mod record;
 mod signals;
 mod stack;
 mod thread;
+mod thread_state;
 mod tombstone;
 
 #[cfg(test)]
@@ -44,4 +46,5 @@ pub use self::lost::{losable, survive_ends};
 pub use self::record::Crash;
 pub use self::signals::handlers_in;
 pub use self::thread::{DrainOnDrop, attend, drain_if_due, is_due};
+pub use self::thread_state::ProcessState;
 pub use self::tombstone::bury;

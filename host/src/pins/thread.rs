@@ -5,6 +5,8 @@
 //! - A destructor runs on the thread that registered it, in reverse order, thread-locals before keys: as
 //!   libc would have run it.
 //! - No lock is held while a destructor runs, and its pin is released after it has returned.
+//! - On a thread that goes on, nothing of a library is destroyed before its code is draining: whatever of it ran
+//!   there afterwards would find its thread-locals gone, and abort.
 //! - A thread that a library started releases it after the last of its destructors: nothing of the
 //!   library is on its stack or ahead of it any more.
 #![expect(unsafe_code, reason = "runs destructors of libraries")]
@@ -18,6 +20,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use super::code::{Code, lock, owner_of_key};
 use super::real::{self, Destructor};
 use super::stack::SignalStack;
+use super::thread_state::{Scheduling, ThreadState};
 
 /// A thread that keeps something of a library, or that attends.
 pub(super) struct Record {
@@ -29,6 +32,8 @@ pub(super) struct Record {
     is_due: AtomicBool,
     /// What signal handlers run on. Written and taken by the thread itself.
     stack: Mutex<Option<SignalStack>>,
+    /// How the thread was when it began to attend. Written and read by the thread itself.
+    state: OnceLock<ThreadState>,
     /// Makes the thread come to a drain point soon.
     wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
@@ -98,6 +103,7 @@ fn record() -> Option<Arc<Record>> {
             kept: Mutex::default(),
             is_due: AtomicBool::new(false),
             stack: Mutex::default(),
+            state: OnceLock::new(),
             wake: OnceLock::new(),
         });
         lock(&THREADS).push(Arc::clone(&record));
@@ -121,6 +127,7 @@ pub fn attend(wake: impl Fn() + Send + Sync + 'static) {
         // A second declaration by the same thread would say the same.
         let _ = record.wake.set(Box::new(wake));
         record.take_signals();
+        let _ = record.state.set(ThreadState::now());
     }
 }
 
@@ -135,14 +142,31 @@ pub fn is_due() -> bool {
     unsafe { &*known }.is_due.load(Ordering::Acquire)
 }
 
-/// A drain point: runs the destructors that this thread keeps of retired code. Cheap when there are none.
+/// A drain point: runs the destructors that this thread keeps of code that is draining, and puts back what code of
+/// libraries has changed of the thread. Cheap when nothing is due.
 #[inline]
 pub fn drain_if_due() {
     if is_due()
         && let Some(record) = record()
     {
-        record.is_due.store(false, Ordering::Release);
-        record.drain(Code::is_retired);
+        record.is_due.store(false, Ordering::SeqCst);
+        // A thread that does not attend is left as it is now.
+        let found = record.state.get().is_none().then(|| (ThreadState::now(), Scheduling::now()));
+        record.drain(Code::is_draining);
+        match &found {
+            Some((state, scheduling)) => record.put_back(state, scheduling),
+            None => record.put_back_own(),
+        }
+    }
+}
+
+/// Asks every thread that attends to come to a drain point, where it puts back what code of libraries has changed of it.
+pub(super) fn ask_to_put_back() {
+    for record in records() {
+        if let Some(wake) = record.wake.get() {
+            record.is_due.store(true, Ordering::SeqCst);
+            wake();
+        }
     }
 }
 
@@ -178,7 +202,7 @@ pub(super) fn ask_to_drain(code: &Arc<Code>) {
             .iter()
             .any(|kept| Arc::ptr_eq(&kept.code, code) && !matches!(kept.what, What::Started));
         if keeps {
-            record.is_due.store(true, Ordering::Release);
+            record.is_due.store(true, Ordering::SeqCst);
             if let Some(wake) = record.wake.get() {
                 wake();
             }
@@ -192,7 +216,7 @@ pub(super) fn purge(code: &Arc<Code>) {
         lock(&record.kept).retain(|kept| {
             let keep = !Arc::ptr_eq(&kept.code, code);
             if !keep {
-                code.release();
+                kept.let_go();
             }
             keep
         });
@@ -204,9 +228,9 @@ fn keep(code: &Arc<Code>, what: What) -> bool {
     let Some(record) = record() else { return false };
     code.hold();
     lock(&record.kept).push(Kept { code: Arc::clone(code), what });
-    // Retired code that still runs here, in another destructor: the drain point has to come again.
-    if code.is_retired() {
-        record.is_due.store(true, Ordering::Release);
+    // Code that runs here in another destructor of its own: the drain point has to come again.
+    if code.is_draining() {
+        record.is_due.store(true, Ordering::SeqCst);
     }
     true
 }
@@ -285,7 +309,17 @@ fn end() {
     drop(unsafe { Arc::from_raw(known) });
     // What is left: that a library started this thread, and what a destructor would not stop registering.
     for kept in std::mem::take(&mut *lock(&record.kept)) {
-        kept.code.release();
+        kept.let_go();
+    }
+}
+
+impl Kept {
+    /// Gives its pin up.
+    fn let_go(&self) {
+        match self.what {
+            What::Started => self.code.leave_it(),
+            What::Local(..) | What::Key(_) => self.code.release(),
+        }
     }
 }
 
@@ -301,6 +335,39 @@ impl Record {
         if stack.is_none() {
             *stack = SignalStack::install();
         }
+    }
+
+    /// Puts back how this record's own thread was when it began to attend.
+    fn put_back_own(&self) {
+        if let Some(state) = self.state.get() {
+            self.put_back(state, &Scheduling::of_process());
+        }
+    }
+
+    fn put_back(&self, state: &ThreadState, scheduling: &Scheduling) {
+        let mut changed = state.put_back();
+        if self.keep_stack() {
+            changed.push("signal stack");
+        }
+        let (rescheduled, refused) = scheduling.put_back();
+        changed.extend(rescheduled);
+        if !changed.is_empty() {
+            tracing::debug!(
+                changed = changed.join(", "),
+                "put back what code of plugins had changed of this thread"
+            );
+        }
+        if !refused.is_empty() {
+            let refused = refused.join(", ");
+            tracing::warn!(
+                "code of a plugin has changed this thread's {refused}, and the system does not let it be put back"
+            );
+        }
+    }
+
+    /// Makes the signal stack the thread's own again; tells whether it was not.
+    fn keep_stack(&self) -> bool {
+        lock(&self.stack).as_ref().is_some_and(SignalStack::put_back)
     }
 
     /// Runs the destructors of the code that `of` names, on this record's own thread.
@@ -322,6 +389,8 @@ impl Record {
             // SAFETY: the library registered the two as belonging together, on this thread; it is mapped,
             // for the pin of this entry is released below.
             code.inside(|| unsafe { destructor(object.0) });
+            // It may have unmapped the one that was set: without one the next destructor's fault would go undiagnosed.
+            self.keep_stack();
             code.release();
         }
         has_run
@@ -357,6 +426,7 @@ impl Record {
             {
                 // SAFETY: the library gave this destructor to the key, and set the value on this thread.
                 code.inside(|| unsafe { destructor(value) });
+                self.keep_stack();
             }
             code.release();
         }

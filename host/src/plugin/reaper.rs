@@ -6,7 +6,8 @@
 //! - Hooks run on threads of their own, beside each other: one that hangs keeps nobody. So does the drop of what a
 //!   generation still holds.
 //! - Code is unmapped on this thread only, and only when it has no pin. A pin that goes later sends word,
-//!   and the reaper tries again.
+//!   and the reaper tries again. Here it is also decided that retired code is used no more: before that, no thread
+//!   destroys what it keeps of it.
 //! - What is reported as unloaded is no longer in the loader's list.
 #![expect(unsafe_code, reason = "unmaps libraries")]
 
@@ -24,7 +25,7 @@ use super::invoke::HookError;
 use super::library::Mapped;
 use super::stage::Staged;
 use super::{Generation, Shared, invoke, parting};
-use crate::pins::{self, Code, DrainOnDrop};
+use crate::pins::{self, Code, DrainOnDrop, ProcessState};
 
 /// How long `on_unload` may take.
 const UNLOAD_DEADLINE: Duration = Duration::from_secs(10);
@@ -50,7 +51,8 @@ pub(super) enum Task {
 
 /// Starts the thread that retires generations.
 pub(super) fn start(shared: Arc<Shared>, tasks: Receiver<Task>) -> io::Result<JoinHandle<()>> {
-    let mut reaper = Reaper { shared, unloading: Vec::new(), waiting: Vec::new() };
+    let process = ProcessState::now();
+    let mut reaper = Reaper { shared, unloading: Vec::new(), waiting: Vec::new(), process };
     std::thread::Builder::new().name("reaper".to_owned()).spawn(move || reaper.run(&tasks))
 }
 
@@ -60,6 +62,8 @@ struct Reaper {
     unloading: Vec<Unloading>,
     /// What is to be unmapped and still held.
     waiting: Vec<Waiting>,
+    /// What any code can change of the whole process, as it was last seen.
+    process: ProcessState,
 }
 
 /// A generation whose `on_unload` is running.
@@ -127,9 +131,12 @@ impl Reaper {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.give_up_hooks();
-            // What the drop of a value may have left on this thread.
-            pins::drain_if_due();
             look_again = self.unmap_all();
+            if pins::is_due() {
+                // What the drop of a value may have left on this thread.
+                pins::drain_if_due();
+                look_again = true;
+            }
         }
     }
 
@@ -224,6 +231,7 @@ impl Reaper {
             code: Arc::clone(&code),
             body,
         };
+        code.drain_unless_used();
         if code.pins() > 0 {
             return Attempt::Held(again(body));
         }
@@ -285,10 +293,23 @@ impl Reaper {
         } else {
             release(&generation, way);
         }
+        self.tell_process_changes(&generation);
         let steps = vec![Step { step: "unload", ms: ms(begun.elapsed()) }];
         self.record(EventKind::Retired, &generation.plugin, generation.number, problem, steps, begun);
         self.shared.notify_progress();
         self.add(generation);
+    }
+
+    /// Says what has changed of the whole process while a generation lived.
+    fn tell_process_changes(&mut self, generation: &Generation) {
+        let now = ProcessState::now();
+        for change in now.changes_since(&self.process) {
+            tracing::warn!(
+                plugin = %generation.plugin, generation = generation.number,
+                "{change}: code of a plugin has changed it for the whole process, and it stays so"
+            );
+        }
+        self.process = now;
     }
 
     fn record(

@@ -20,10 +20,7 @@ use super::stream::{Leftover, Rest};
 use crate::db::interrupt::{Cancel, running};
 use crate::db::label::{self, Label};
 use crate::db::sql::{Dialect, Dirt, Effect, Session, effect};
-use crate::db::{Connection, Outcome, QueryError, Reset, Streamed, Value};
-
-/// Begins a transaction.
-const BEGIN: &str = "BEGIN";
+use crate::db::{Access, Connection, Outcome, QueryError, Reset, Streamed, TransactionOptions, Value};
 
 /// Fails in a spoilt transaction, in the same message as the `COMMIT` that follows and so before it.
 /// Without it the server answers `COMMIT` with a rollback and no error.
@@ -190,9 +187,9 @@ impl Open {
         self.client.forget_types();
         let was_sent = own == Fit::Good;
         if was_sent && self.session.may_be_in_transaction() {
-            let Some(text) = self.session.begin_again_text(BEGIN) else {
+            let Some(text) = self.session.begin_again_text() else {
                 return Err(match error {
-                    QueryError::Database { message, sqlstate } if fit == Fit::Gone => {
+                    QueryError::Database { message, sqlstate, .. } if fit == Fit::Gone => {
                         QueryError::Stale { message, sqlstate }
                     }
                     error => error,
@@ -213,6 +210,7 @@ impl Open {
 
     fn prepare(&mut self, sql: &str, given: usize) -> Result<Arc<Prepared>, QueryError> {
         no_nul(sql)?;
+        check(sql, 0, given)?;
         let effect = effect(Dialect::Postgres, sql);
         if effect.copies {
             return Err(QueryError::CopyText);
@@ -281,6 +279,7 @@ impl Open {
     /// Takes note of what a text is about to do to the session; behind a pooler, refuses what would stay.
     fn admit(&mut self, sql: &str, given: usize) -> Result<Effect, QueryError> {
         no_nul(sql)?;
+        check(sql, 0, given)?;
         let mut effect = effect(Dialect::Postgres, sql);
         if effect.copies {
             return Err(QueryError::CopyText);
@@ -330,10 +329,7 @@ fn no_nul(sql: &str) -> Result<(), QueryError> {
     if !sql.contains('\0') {
         return Ok(());
     }
-    Err(QueryError::Database {
-        message: "the statement contains a NUL byte".to_owned(),
-        sqlstate: "22021".to_owned(),
-    })
+    Err(QueryError::database("the statement contains a NUL byte", "22021"))
 }
 
 impl Connection for Open {
@@ -407,11 +403,11 @@ impl Connection for Open {
         running(cancel, || self.batch(sql))
     }
 
-    fn begin(&mut self) -> Result<(), QueryError> {
+    fn begin_with(&mut self, options: &TransactionOptions) -> Result<(), QueryError> {
         let cancel = self.ready()?;
-        let text = self.session.begin_text(BEGIN);
+        let text = self.session.begin_text(options, TransactionOptions::postgres_text)?;
         running(cancel, || self.batch(&text))?;
-        self.session.enter();
+        self.session.enter(text, options.access == Some(Access::ReadOnly));
         Ok(())
     }
 

@@ -2,9 +2,9 @@
 
 use std::error::Error as _;
 
-use tokio_postgres::error::Severity;
+use tokio_postgres::error::{ErrorPosition, Severity};
 
-use crate::db::QueryError;
+use crate::db::{ErrorDetails, QueryError};
 
 /// The error with its causes, in one line. A database error speaks for itself.
 pub(super) fn chain(error: &tokio_postgres::Error) -> String {
@@ -41,8 +41,26 @@ pub(super) fn query_error(error: &tokio_postgres::Error) -> QueryError {
     } else if is_broken(error) {
         QueryError::Lost { reason: chain(error), sqlstate }
     } else {
-        QueryError::Database { message: chain(error), sqlstate }
+        QueryError::Database { message: chain(error), sqlstate, details: details(error) }
     }
+}
+
+/// What the server says beside its words.
+fn details(error: &tokio_postgres::Error) -> Option<Box<ErrorDetails>> {
+    let error = error.as_db_error()?;
+    let own = |text: Option<&str>| text.map(str::to_owned);
+    let mut details = ErrorDetails::default();
+    details.schema = own(error.schema());
+    details.table = own(error.table());
+    details.column = own(error.column());
+    details.constraint = own(error.constraint());
+    details.detail = own(error.detail());
+    details.hint = own(error.hint());
+    details.position = match error.position() {
+        Some(ErrorPosition::Original(position)) => Some(*position),
+        _ => None,
+    };
+    (!details.is_empty()).then(|| Box::new(details))
 }
 
 /// Whether the connection is of no more use.

@@ -1,7 +1,7 @@
 //! What is known of a connection's session: its transaction, and what a borrower left behind.
 
 use super::{Dirt, Effect};
-use crate::db::QueryError;
+use crate::db::{QueryError, TransactionOptions};
 
 /// The state of a session, as far as the texts that ran in it tell.
 #[derive(Debug, Default)]
@@ -17,6 +17,8 @@ pub(in crate::db) struct Session {
     has_written: bool,
     /// Nothing has run in the transaction since it began, but beginnings of savepoints.
     is_fresh: bool,
+    /// The text that began the transaction.
+    begun_by: String,
     /// Nothing had run in it before the last text.
     was_fresh: bool,
     /// The author has made it read-only.
@@ -68,26 +70,39 @@ impl Session {
     }
 
     /// The text that begins a transaction or, inside one, a savepoint.
-    pub(in crate::db) fn begin_text(&self, outermost: &'static str) -> String {
+    ///
+    /// # Errors
+    ///
+    /// When something is said of how a savepoint begins.
+    pub(in crate::db) fn begin_text<T: Into<String>>(
+        &self,
+        options: &TransactionOptions,
+        outermost: impl Fn(&TransactionOptions) -> T,
+    ) -> Result<String, QueryError> {
         match self.depth {
-            0 => outermost.to_owned(),
-            depth => format!("SAVEPOINT level_{depth}"),
+            0 => Ok(outermost(options).into()),
+            depth if *options == TransactionOptions::default() => Ok(format!("SAVEPOINT level_{depth}")),
+            _ => Err(QueryError::SavepointOptions),
         }
     }
 
     /// Counts a transaction or savepoint that has begun.
-    pub(in crate::db) fn enter(&mut self) {
-        self.is_fresh |= self.depth == 0 && !self.is_loose;
+    pub(in crate::db) fn enter(&mut self, text: String, is_read_only: bool) {
+        self.is_read_only |= is_read_only;
+        if self.depth == 0 {
+            self.is_fresh = !self.is_loose;
+            self.begun_by = text;
+        }
         self.depth += 1;
     }
 
     /// What begins a transaction of which only the last text has run, as it was before that; `None` if more has run.
-    pub(in crate::db) fn begin_again_text(&mut self, outermost: &'static str) -> Option<String> {
+    pub(in crate::db) fn begin_again_text(&self) -> Option<String> {
         if !self.was_fresh {
             return None;
         }
         let savepoints = (1..self.depth).map(|depth| format!("; SAVEPOINT level_{depth}"));
-        Some(format!("ROLLBACK; {outermost}{}", savepoints.collect::<String>()))
+        Some(format!("ROLLBACK; {}{}", self.begun_by, savepoints.collect::<String>()))
     }
 
     /// Counts the innermost transaction or savepoint as over.
