@@ -52,6 +52,12 @@ const FAULTS: &[&str] = &[
     "service asks for its thread after a reload",
     "thread left changed by a handler or a thread-local",
     "leaked runtime",
+    "signal handler calls the one before",
+    "plugin takes the host's signals",
+    "plugin handles crashes",
+    "resource used up",
+    "forked child comes back",
+    "forked child lives on",
     "drop of a value hangs",
     "value goes deep",
     "database down at start",
@@ -86,6 +92,14 @@ const FAULTS: &[&str] = &[
     "client leaves before its handler begins",
     "client leaves while its handler runs",
     "client resets most of its requests",
+    "bodies that do not end",
+    "responses that nobody takes",
+    "connections without requests",
+    "request without one clear host",
+    "reader of the log that stops",
+    "flood of a library's events",
+    "admin clients that do not read",
+    "state directory that everyone may write to",
 ];
 
 /// The importer's faults, in the same table.

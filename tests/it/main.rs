@@ -46,6 +46,10 @@ mod parting;
 mod pgbouncer;
 // Keys that keep their value, restart it, or follow a configuration.
 mod policies;
+// Children that a handler forks off are not the host.
+mod forks;
+// What plugins do with signals takes nothing from the host.
+mod signals;
 // One init per key, whatever happens in it.
 mod registry;
 // New code goes live, bad code changes nothing.

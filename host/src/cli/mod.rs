@@ -23,8 +23,9 @@ mod check;
 mod db;
 mod itself;
 mod log;
+mod log_limit;
+mod log_writer;
 mod logs;
-mod memory;
 mod new;
 mod order;
 mod ready;
@@ -125,6 +126,8 @@ impl CliError {
 
 /// Does what the command line says.
 pub fn main() -> ExitCode {
+    // Where it fails, the limits end the process as they end any other.
+    let _ = crate::pins::outlive_limits();
     let outcome = match Cli::parse().command {
         Command::Probe(args) => crate::plugin::probe::child(&args.file, &args.token)
             .map(|()| ExitCode::SUCCESS)

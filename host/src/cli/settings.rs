@@ -56,6 +56,7 @@ impl RunSettings {
         let host = HostConfig {
             listen: args.listen.clone().or(file.listen).unwrap_or_else(|| LISTEN.to_owned()),
             admin: (!admin.eq_ignore_ascii_case("off")).then_some(admin),
+            admin_hosts: file.admin_hosts,
             limits,
             plugins: Settings {
                 plugins_dir,

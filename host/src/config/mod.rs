@@ -14,7 +14,7 @@ mod document;
 mod tests;
 pub mod values;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -37,6 +37,8 @@ pub struct FileConfig {
     pub listen: Option<String>,
     /// `[host] admin`; `off` is kept as it is written.
     pub admin: Option<String>,
+    /// `[host] admin_hosts`.
+    pub admin_hosts: BTreeSet<String>,
     /// `[host] plugins`.
     pub plugins: Option<PathBuf>,
     /// `[host] state`.
@@ -165,6 +167,7 @@ impl FileConfig {
         section.only(&[
             "listen",
             "admin",
+            "admin_hosts",
             "plugins",
             "state",
             "watch",
@@ -187,6 +190,7 @@ impl FileConfig {
         };
         self.listen = section.text("listen")?.map(str::to_owned);
         self.admin = section.text("admin")?.map(str::to_owned);
+        self.admin_hosts = section.names("admin_hosts")?;
         self.plugins = section.text("plugins")?.map(|path| directory.join(path));
         self.state = section.text("state")?.map(|path| directory.join(path));
         self.watch = section.boolean("watch")?;
@@ -209,6 +213,9 @@ impl FileConfig {
     fn limits(&mut self, section: &Section<'_>) -> Result<(), ConfigError> {
         section.only(&[
             "max_body",
+            "max_buffered",
+            "min_write_rate",
+            "max_connections_per_address",
             "max_head",
             "io_threads",
             "max_connections",
@@ -225,8 +232,12 @@ impl FileConfig {
         ])?;
         let limits = &mut self.limits;
         set(&mut limits.max_body, section.size("max_body", 0)?);
+        set(&mut limits.max_buffered, section.size("max_buffered", 1 << 20)?);
+        set(&mut limits.min_write_rate, section.size("min_write_rate", 0)?);
         set(&mut limits.max_head, section.size("max_head", 8192)?);
         limits.io_threads = section.count("io_threads", 1)?.and_then(NonZeroUsize::new);
+        limits.max_connections_per_address =
+            section.count("max_connections_per_address", 1)?.and_then(NonZeroUsize::new);
         limits.max_connections = section.count("max_connections", 1)?.and_then(NonZeroUsize::new);
         limits.max_workers = section.count("max_workers", 1)?.and_then(NonZeroUsize::new);
         set(&mut limits.queue, section.count("queue", 0)?);

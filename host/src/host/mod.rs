@@ -16,9 +16,11 @@ mod index;
 mod service;
 mod sockets;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,8 +32,10 @@ use crate::admin::{self, Admin, RecentLog};
 use crate::hostcall::OwnSafe;
 use crate::http::side::{self, SideError, SideServer};
 use crate::http::{Limits, ListenError, Listener, Server};
+use crate::pins;
 use crate::plugin::{self, Observer, Plugins, Settings, parting};
 use crate::registry::Registry;
+use crate::report::quoted;
 use crate::safe::{SafeSettings, Safes};
 
 /// How long clients are kept waiting after a crash, at most, until plugins serve again.
@@ -44,6 +48,8 @@ pub struct HostConfig {
     pub listen: String,
     /// Address of the admin listener; `None`: no admin listener.
     pub admin: Option<String>,
+    /// Names under which the admin listener is reached, beside its address.
+    pub admin_hosts: BTreeSet<String>,
     /// Limits of the public listener.
     pub limits: Limits,
     /// What the plugins room has to know.
@@ -74,6 +80,15 @@ pub enum HostError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// Every user of the machine can put files into the state directory, code among them.
+    #[error(
+        "the state directory {} is writable by everyone, who could run code here: say chmod o-w {}, or name another \
+         with --state", path.display(), quoted(path)
+    )]
+    StateWritable {
+        /// The directory.
+        path: PathBuf,
     },
     /// A socket that was passed to this process cannot be used.
     #[error("the socket passed for {what} cannot be used")]
@@ -149,6 +164,9 @@ impl Host {
         let Sockets { state_dir, lock, listener, admin: admin_listener, control } = sockets;
         let control_socket = state_dir.join(admin::CONTROL_SOCKET);
         config.plugins.state_dir.clone_from(&state_dir);
+        let listening = [Some(&listener), admin_listener.as_ref()].into_iter().flatten();
+        let listening = listening.map(Listener::number).chain([control.as_raw_fd()]);
+        pins::keep_from_children(&state_dir, &listening.collect::<Vec<_>>());
 
         let is_development = config.limits.development;
         let registry = Arc::new(Registry::new());
@@ -176,6 +194,7 @@ impl Host {
             safes: Arc::clone(&safes),
             server: Arc::clone(&server),
             admin: admin_address,
+            admin_hosts: config.admin_hosts,
             log: config.log,
         });
         let mut side = vec![side::serve("control", control, face.handler(admin::Trust::ControlSocket))?];

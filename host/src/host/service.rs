@@ -54,8 +54,8 @@ impl Service for PluginService {
                     building: true,
                 },
             },
-            router::Found::Nothing if path == "/" => {
-                Found::Index { html: index::page(&self.plugins.status(), self.is_development) }
+            router::Found::Nothing if path == "/" && self.is_development => {
+                Found::Index { html: index::page(&self.plugins.status()) }
             }
             router::Found::Nothing => Found::NotFound,
         }

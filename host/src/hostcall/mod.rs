@@ -36,7 +36,7 @@ pub use self::handles::{Handles, Held};
 pub use self::safe::OwnSafe;
 pub use self::table::HostApi;
 use crate::db::ErrorDetails;
-use crate::pins::{Code, Pin};
+use crate::pins::{Code, Pin, is_forked};
 use crate::registry::{Overlay, Registry};
 
 /// Who calls: one generation of one plugin. The boundary's `ctx` points to it.
@@ -150,6 +150,16 @@ pub(crate) unsafe fn guard(
     // SAFETY: a host table's `ctx` points to the `Caller` of its generation, which outlives the
     // library's mapping (see `table::HostApi`); by this function's contract the library is mapped.
     let caller = unsafe { &*ctx.cast::<Caller>() };
+    if is_forked() {
+        // The host's threads, its locks and its connections are not this process's.
+        let failure = Failure::new(
+            Status::FAILED,
+            "this process was forked off the host, which cannot be called from here; \
+             start a program with `std::process::Command` instead",
+        );
+        // SAFETY: `sink` by this function's contract.
+        return unsafe { failure.report(sink) };
+    }
     let failure = match crate::panic::catch(|| body(caller)) {
         Ok(Ok(())) => return Status::OK,
         Ok(Err(failure)) => failure,

@@ -12,6 +12,7 @@
 #![expect(unsafe_code, reason = "unmaps libraries")]
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
@@ -231,14 +232,13 @@ impl Reaper {
             code: Arc::clone(&code),
             body,
         };
+        pins::settle_handlers(&code);
         code.drain_unless_used();
         if code.pins() > 0 {
             return Attempt::Held(again(body));
         }
-        let signals = code.range().map(pins::handlers_in).unwrap_or_default();
-        if !signals.is_empty() {
-            let notes =
-                signals.iter().map(|signal| format!("the handler it set for signal {signal}")).collect();
+        let notes = code.range().map(leads).unwrap_or_default();
+        if !notes.is_empty() {
             self.shared.parked.note(&code, notes);
             return Attempt::Held(again(body));
         }
@@ -336,6 +336,13 @@ impl Reaper {
         };
         self.shared.record(event, None);
     }
+}
+
+/// What leads into code beside what is counted.
+fn leads(range: &Range<usize>) -> Vec<String> {
+    let signals = pins::handlers_in(range).into_iter();
+    let handlers = signals.map(|signal| format!("signal handler for {}", pins::signal_name(signal)));
+    handlers.chain(pins::leads_into(range)).collect()
 }
 
 /// Takes back what a generation holds, on a thread of its own: the last holder of a value drops it. The reaper does not end
