@@ -281,7 +281,7 @@ fn a_server_without_room_is_waited_for() {
     assert!(matches!(full, CheckoutError::Full { .. }), "{full}");
     assert!(begun.elapsed() >= Duration::from_millis(150));
     assert!(!pool.status().is_down);
-    let [first, second] = held;
+    let [first, _second] = held;
     thread::scope(|scope| {
         let waiting: Vec<_> =
             (0..6).map(|_| scope.spawn(|| cell(&pool.checkout().unwrap(), "SELECT 1", &[]))).collect();

@@ -71,9 +71,10 @@ fn details(error: &tokio_postgres::Error) -> Option<Box<ErrorDetails>> {
 pub(super) fn is_broken(error: &tokio_postgres::Error) -> bool {
     let Some(error) = error.as_db_error() else { return !is_unsent(error) };
     let code = error.code().code();
+    // What a server says of bytes that a type cannot be made from, too; a pooler, of a server that has gone.
+    let is_of_bytes = code == "08P01" && error.routine().is_some();
     let is_goodbye = matches!(code, "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04")
-        // 08P01 is what a server says of bytes that a type cannot be made from, too.
-        || (code.starts_with("08") && code != "08P01");
+        || (code.starts_with("08") && !is_of_bytes);
     is_goodbye || matches!(error.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
 }
 
@@ -103,7 +104,8 @@ pub(super) fn fit(error: &tokio_postgres::Error) -> Fit {
         "0A000" if error.routine() == Some("RevalidateCachedQuery") => Fit::Gone,
         // Never translated.
         "XX000" if error.message().starts_with("cache lookup failed for") => Fit::Gone,
-        "22P02" | "22P03" | "22003" | "08P01" => Fit::Doubtful,
+        "22P02" | "22P03" | "22003" => Fit::Doubtful,
+        "08P01" if error.routine().is_some() => Fit::Doubtful,
         code if code.starts_with("42") => Fit::Doubtful,
         _ => Fit::Good,
     }
