@@ -74,6 +74,8 @@ mod safe_later;
 mod serving;
 // Checked code cannot reach what is gone.
 mod soundness;
+// Builds that hang or loop, renamed plugins, a deleted state directory.
+mod pipeline;
 // Plugins that the host builds itself.
 mod source;
 // What outlives a reload and what does not: each row of README's table.
@@ -82,6 +84,8 @@ mod survives;
 mod supervisor;
 // What a request changes is kept before its answer is sent, or not at all.
 mod transactions;
+// Upgrades whose author's code lies, panics, keeps and takes.
+mod upgrades;
 // What code leaves on the threads that it runs on.
 mod threads;
 // Old code leaves the process, and only when nothing leads into it.

@@ -61,6 +61,10 @@ pub struct FileConfig {
     pub limits: Limits,
     /// `[limits] drain_timeout_ms`.
     pub drain_timeout: Option<Duration>,
+    /// `[limits] max_builds`.
+    pub max_builds: Option<NonZeroUsize>,
+    /// `[limits] build_timeout_ms`.
+    pub build_timeout: Option<Duration>,
     /// `[limits] load_timeout_ms`.
     pub load_timeout: Option<Duration>,
     /// `[plugin.NAME] mount`, by plugin.
@@ -229,6 +233,8 @@ impl FileConfig {
             "idle_timeout_ms",
             "drain_timeout_ms",
             "load_timeout_ms",
+            "build_timeout_ms",
+            "max_builds",
         ])?;
         let limits = &mut self.limits;
         set(&mut limits.max_body, section.size("max_body", 0)?);
@@ -248,6 +254,8 @@ impl FileConfig {
         set(&mut limits.write_timeout, section.timeout("write_timeout_ms")?);
         set(&mut limits.idle_timeout, section.timeout("idle_timeout_ms")?);
         self.drain_timeout = section.duration("drain_timeout_ms")?;
+        self.build_timeout = section.timeout("build_timeout_ms")?;
+        self.max_builds = section.count("max_builds", 1)?.and_then(NonZeroUsize::new);
         self.load_timeout = section.duration("load_timeout_ms")?;
         Ok(())
     }

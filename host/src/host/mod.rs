@@ -15,6 +15,7 @@
 mod index;
 mod service;
 mod sockets;
+mod state_dir;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -28,6 +29,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use self::service::PluginService;
 pub use self::sockets::Sockets;
+use self::state_dir::StateKeeper;
 use crate::admin::{self, Admin, RecentLog};
 use crate::hostcall::OwnSafe;
 use crate::http::side::{self, SideError, SideServer};
@@ -122,7 +124,9 @@ pub struct Host {
     plugins: Arc<Plugins>,
     registry: Arc<Registry>,
     safes: Arc<Safes>,
+    /// The admin listener's server, if there is one.
     side: Vec<SideServer>,
+    state: StateKeeper,
     admin_address: Option<SocketAddr>,
     control_socket: PathBuf,
     drain_timeout: Duration,
@@ -197,7 +201,9 @@ impl Host {
             admin_hosts: config.admin_hosts,
             log: config.log,
         });
-        let mut side = vec![side::serve("control", control, face.handler(admin::Trust::ControlSocket))?];
+        let state =
+            StateKeeper::start(&state_dir, &lock, control, face.handler(admin::Trust::ControlSocket))?;
+        let mut side = Vec::new();
         if let Some(listener) = admin_listener {
             side.push(side::serve("admin", listener, face.handler(admin::Trust::Network))?);
         }
@@ -208,6 +214,7 @@ impl Host {
             registry,
             safes,
             side,
+            state,
             admin_address,
             control_socket,
             drain_timeout: config.drain_timeout,
@@ -264,6 +271,7 @@ impl Host {
         for server in self.side {
             server.stop();
         }
+        self.state.stop();
         // One that is already gone is as good.
         let _ = fs::remove_file(&self.control_socket);
         cut_off

@@ -105,7 +105,7 @@ fn state(path: &Path, source: io::Error) -> HostError {
 }
 
 /// Makes the state directory, for this user alone, and returns its real path.
-fn open_state(path: &Path) -> Result<PathBuf, HostError> {
+pub(super) fn open_state(path: &Path) -> Result<PathBuf, HostError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| state(path, source))?;
     let real = path.canonicalize().map_err(|source| state(path, source))?;
     let mode = fs::metadata(&real).map_err(|source| state(path, source))?.mode();
@@ -120,7 +120,7 @@ fn open_state(path: &Path) -> Result<PathBuf, HostError> {
 const EVERYONE_WRITES: u32 = 0o002;
 
 /// Takes the lock of a state directory. It goes with the file, also when the process is killed.
-fn lock(state_dir: &Path) -> Result<File, HostError> {
+pub(super) fn lock(state_dir: &Path) -> Result<File, HostError> {
     let path = state_dir.join("lock");
     let file = File::options()
         .create(true)
@@ -136,7 +136,7 @@ fn lock(state_dir: &Path) -> Result<File, HostError> {
 }
 
 /// Binds the control socket. The state directory is locked, so a socket that is there is a leftover.
-fn bind_control(state_dir: &Path) -> io::Result<UnixListener> {
+pub(super) fn bind_control(state_dir: &Path) -> io::Result<UnixListener> {
     let path = state_dir.join(admin::CONTROL_SOCKET);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

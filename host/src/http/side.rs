@@ -90,6 +90,13 @@ pub struct SideError {
     source: io::Error,
 }
 
+impl SideError {
+    /// The thread called `name` could not be started.
+    pub fn new(name: &str, source: io::Error) -> SideError {
+        SideError { name: name.to_owned(), source }
+    }
+}
+
 /// Serves HTTP/1.1 on `listener` with `handler`, on a new thread called `name`.
 ///
 /// # Errors
@@ -115,7 +122,7 @@ pub fn serve(
     });
     match started {
         Ok(thread) => Ok(SideServer { stop: Some(stop), thread: Some(thread) }),
-        Err(source) => Err(SideError { name: name.to_owned(), source }),
+        Err(source) => Err(SideError::new(name, source)),
     }
 }
 
