@@ -12,6 +12,10 @@ mod importer;
 mod db;
 // Streams of rows, COPY, notifications, and the way to the server.
 mod db_streams;
+// What a failing statement costs others, and what is tried again.
+mod db_classes;
+// What is left when a stream, a COPY, a borrower or a connection ends early.
+mod db_endings;
 // Connections that outlive the code which opened them.
 mod db_handles;
 // A database server that is killed under load.
@@ -72,6 +76,8 @@ mod safe_later;
 mod serving;
 // Checked code cannot reach what is gone.
 mod soundness;
+// Builds that hang or loop, renamed plugins, a deleted state directory.
+mod pipeline;
 // Plugins that the host builds itself.
 mod source;
 // What outlives a reload and what does not: each row of README's table.
@@ -80,6 +86,8 @@ mod survives;
 mod supervisor;
 // What a request changes is kept before its answer is sent, or not at all.
 mod transactions;
+// Upgrades whose author's code lies, panics, keeps and takes.
+mod upgrades;
 // What code leaves on the threads that it runs on.
 mod threads;
 // Old code leaves the process, and only when nothing leads into it.

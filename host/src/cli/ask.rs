@@ -118,10 +118,24 @@ fn outcome(outcome: &Value, now: u64) -> String {
     format!("{event}{step} {age} ago in {}", took(outcome["ms"].as_f64().unwrap_or_default()))
 }
 
-/// Why the newest code of a plugin does not serve, and what its earlier generations wait for.
+/// `build for 12 s (the build script of shop)`, or `queue for 3 s behind slow`.
+fn going(activity: &Value) -> Option<String> {
+    let step = activity["step"].as_str()?;
+    let lasts = lasted(activity["lasts_ms"].as_u64().unwrap_or_default());
+    let named = |key: &str| activity[key].as_str().map(harmless);
+    let behind = named("behind").map(|names| format!(" behind {names}")).unwrap_or_default();
+    let doing = named("doing").map(|doing| format!(" ({doing})")).unwrap_or_default();
+    Some(format!("{step} for {lasts}{behind}{doing}"))
+}
+
+/// What a plugin is at, why the newest code of it does not serve, and what its earlier generations wait for.
 fn troubles(plugin: &Value) -> String {
     let mut text = String::new();
     let name = word(&plugin["name"]);
+    if let Some(going) = going(&plugin["activity"]) {
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(text, "\n{name}: newer code is on its way: {going}");
+    }
     if let Some(reason) = plugin["refused"].as_str() {
         let step = plugin["last_outcome"]["failed_step"].as_str();
         let at = step.map(|step| format!(" at {step}")).unwrap_or_default();
@@ -138,6 +152,9 @@ fn troubles(plugin: &Value) -> String {
         for line in plugin["last_outcome"]["details"].as_str().unwrap_or_default().lines() {
             let _ = writeln!(text, "    {}", harmless(line));
         }
+    }
+    for dropped in list(&plugin["last_outcome"]["dropped"]).iter().map(word) {
+        let _ = writeln!(text, "\n{name}: the edit has dropped data: {}", harmless(&dropped));
     }
     if let Some(reason) = plugin["degraded"].as_str() {
         let _ = writeln!(text, "\n{name}: degraded: {}", harmless(reason));
