@@ -29,7 +29,7 @@ pub const ENTRY_SYMBOL: &str = "plugin_entry_v1";
 ///
 /// The section is text: `name=value` records, each ended by a NUL byte, the first being
 /// `magic=host-plugin`. The host reads it from the file, before any code of the library runs.
-/// Required: `abi`, `name`. Known: `version`, `api`, `rustc`, `target`, `panic`. Others are ignored.
+/// Required: `abi`, `name`. Known: `version`, `api`, `rustc`, `target`, `panic`, `package`. Others are ignored.
 pub const DESCRIPTOR_SECTION: &str = ".plugin_descriptor";
 
 /// First record of a descriptor.
@@ -784,7 +784,7 @@ pub struct OldDataView {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct UpgradeView {
-    /// Size of this struct as the plugin knows it, in bytes.
+    /// Size of this struct in bytes: as the host knows it when it is asked to be filled in, which is what there is room for.
     pub size: usize,
     /// The new value.
     pub value: *mut c_void,
@@ -795,6 +795,9 @@ pub struct UpgradeView {
     ///
     /// THREAD: any. UNWINDS: never. LIFETIME: the library's mapping.
     pub finish: Option<unsafe extern "C" fn(data: *mut c_void, commit: u32)>,
+    /// What of the old value has no place in the new one and is dropped, one a line: `OWNER.FIELD: TYPE`, and
+    /// ` (in N values)` if there are several. LIFETIME: until `finish`.
+    pub lost: StrView,
 }
 
 /// The functions of values that are shared in place.
@@ -1510,7 +1513,7 @@ const _: () = {
     assert!(size_of::<GlueView>() == 40);
     assert!(size_of::<DataTypeView>() == 72);
     assert!(size_of::<OldDataView>() == 48);
-    assert!(size_of::<UpgradeView>() == 32);
+    assert!(size_of::<UpgradeView>() == 48);
     assert!(size_of::<SafeRangeView>() == 56);
     assert!(size_of::<SafeCheckView>() == 24);
     assert!(size_of::<SafeChangeView>() == 64);

@@ -84,7 +84,34 @@ const CASES: &[Case] = &[
             ("    name: Mutex<String>,\n", "    title: Mutex<String>,\n"),
             ("name: Mutex::new", "title: Mutex::new"),
         ],
+        outcome: Refused(&[
+            "`name: Mutex<String>` is gone",
+            "`title: Mutex<String>` is new",
+            "rename = \"name\"",
+            "dropped = \"name\"",
+        ]),
+    },
+    Case {
+        name: "field dropped beside a new one of its type, said so",
+        edits: &[
+            (
+                "    name: Mutex<String>,\n",
+                "    #[resident(dropped = \"name\")]\n    title: Mutex<String>,\n",
+            ),
+            ("name: Mutex::new", "title: Mutex::new"),
+        ],
         outcome: Becomes(&["title: Mutex { data: \"\""]),
+    },
+    Case {
+        name: "field renamed, said so at an earlier edit, beside a new one of the old name",
+        edits: &[
+            (
+                "    pub label: String,\n",
+                "    #[resident(rename = \"other\")]\n    pub label: String,\n    pub other: u8,\n",
+            ),
+            ("count: count.into() }", "count: count.into(), other: 1 }"),
+        ],
+        outcome: Becomes(&["{ label: \"plain\", other: 0, count: 1 }"]),
     },
     Case {
         name: "fields reordered",

@@ -12,6 +12,10 @@ mod importer;
 mod db;
 // Streams of rows, COPY, notifications, and the way to the server.
 mod db_streams;
+// What a failing statement costs others, and what is tried again.
+mod db_classes;
+// What is left when a stream, a COPY, a borrower or a connection ends early.
+mod db_endings;
 // Connections that outlive the code which opened them.
 mod db_handles;
 // A database server that is killed under load.
@@ -22,6 +26,10 @@ mod db_plugin;
 mod db_pool;
 // What becomes of Rust's types in columns, and back.
 mod db_values;
+// Every type of a date or time against every column of one.
+mod db_moments;
+// Numbers, addresses, durations and characters, every digit of them.
+mod db_numbers;
 // Each test of the pool that ours is measured by has its counterpart.
 mod dbutils;
 // Handlers that do not return cost their own plugin, and nobody else.
@@ -30,6 +38,8 @@ mod deadlines;
 mod evolution;
 // What a type is called in memory, tried with definitions by chance.
 mod fingerprint;
+// Edits that are easy to miss are noticed, and each plugin gets its own code.
+mod followed;
 // The harness keeps its promises.
 mod harness;
 // Empty maps in data lead into no code that is gone.
@@ -42,6 +52,8 @@ mod parting;
 mod pgbouncer;
 // Keys that keep their value, restart it, or follow a configuration.
 mod policies;
+// What libraries leave behind in libc holds them.
+mod audit;
 // Children that a handler forks off are not the host.
 mod forks;
 // What plugins do with signals takes nothing from the host.
@@ -80,6 +92,8 @@ mod survives;
 mod supervisor;
 // What a request changes is kept before its answer is sent, or not at all.
 mod transactions;
+// Upgrades whose author's code lies, panics, keeps and takes.
+mod upgrades;
 // What code leaves on the threads that it runs on.
 mod threads;
 // Old code leaves the process, and only when nothing leads into it.

@@ -5,6 +5,7 @@
 //! tests may say as cargo wants it (`CARGO_PROFILE_DEV_OPT_LEVEL`).
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
 
@@ -35,10 +36,25 @@ impl Workshop {
     /// When the target directory is not writable.
     #[must_use]
     pub fn depend(&self, text: &str) -> Workshop {
+        self.depend_on(text, "")
+    }
+
+    /// As [`depend`](Workshop::depend), on a crate of procedural macros.
+    ///
+    /// # Panics
+    ///
+    /// When the target directory is not writable.
+    #[must_use]
+    pub fn depend_on_macros(&self, text: &str) -> Workshop {
+        self.depend_on(text, "[lib]\nproc-macro = true\n")
+    }
+
+    fn depend_on(&self, text: &str, more: &str) -> Workshop {
         let dir = profile_dir().join("workshop");
         let of = format!("{}-dependency", self.name);
         fs::create_dir_all(dir.join(&of).join("src")).expect("the target directory is writable");
-        let manifest = "[package]\nname = \"dependency\"\nversion = \"0.1.0\"\nedition = \"2024\"\n";
+        let manifest =
+            "[package]\nname = \"dependency\"\nversion = \"0.1.0\"\nedition = \"2024\"\n".to_owned() + more;
         fs::write(dir.join(&of).join("Cargo.toml"), manifest).expect("the target directory is writable");
         fs::write(dir.join(&of).join("src/lib.rs"), text).expect("the target directory is writable");
         let workshop = Workshop::open(&self.name);
@@ -68,6 +84,21 @@ impl Workshop {
         assert!(output.status.success(), "{}\n{text}", String::from_utf8_lossy(&output.stderr));
         let library = profile_dir().join("workshop/target/debug").join(format!("lib{}.so", self.name));
         fs::read(library).expect("cargo says that it built it")
+    }
+
+    /// The program that `text` makes, as a file.
+    ///
+    /// # Panics
+    ///
+    /// When it does not compile, with the compiler's words.
+    #[track_caller]
+    pub fn program(&self, text: &str) -> PathBuf {
+        let plugin = self.plugin.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let file = plugin.dir().join("src/main.rs");
+        fs::write(file, text).expect("the target directory is writable");
+        let output = self.cargo(&plugin, "", &["--bins"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        profile_dir().join("workshop/target/debug").join(&self.name)
     }
 
     /// The compiler's words about `text`, which must not compile.

@@ -74,11 +74,6 @@ pub trait Driver: fmt::Debug + Send + Sync {
         true
     }
 
-    /// Whether closing a connection may wait for a server that does not answer.
-    fn close_may_block(&self) -> bool {
-        false
-    }
-
     /// Whether the data are gone once the connection is closed. No limit closes such a connection.
     fn is_its_connection(&self) -> bool {
         false
@@ -200,11 +195,27 @@ pub trait Connection: Send {
     /// tables, as far as the texts that ran tell. Instant.
     fn is_clean(&self) -> bool;
 
+    /// Whether the next borrower might see something of this one. Instant.
+    fn needs_reset(&self) -> bool {
+        !self.is_clean()
+    }
+
+    /// Whether a statement that nobody waits for may still run, so that a reset takes its time. Instant.
+    fn is_lagging(&self) -> bool {
+        false
+    }
+
     /// Undoes what a borrower left behind: an open transaction, settings, temporary tables.
     fn reset(&mut self) -> Reset;
 
     /// Makes the next [`reset`](Connection::reset) undo all that it can, whatever the texts told.
     fn distrust(&mut self) {}
+
+    /// Whether a transaction is open that none of [`begin`](Connection::begin) began. Asks the database only if a text
+    /// may have done so.
+    fn has_foreign_transaction(&mut self) -> bool {
+        false
+    }
 
     /// Says that what has run so far belongs to the session: a reset need not undo it.
     fn settle(&mut self);
@@ -264,8 +275,8 @@ pub enum Reset {
 
 /// The driver for a URL. Does not connect.
 ///
-/// `postgres://...` and `postgresql://...` are PostgreSQL, `sqlite:PATH` and `sqlite::memory:` are
-/// SQLite. A relative path of SQLite lies below `data_dir`.
+/// `postgres://...` and `postgresql://...` are PostgreSQL; `sqlite:PATH`, `sqlite::memory:` and SQLite's own
+/// `file:` URIs are SQLite. A relative path of SQLite lies below `data_dir`.
 ///
 /// # Errors
 ///
@@ -275,6 +286,8 @@ pub fn driver(url: &str, data_dir: &Path) -> Result<Box<dyn Driver>, ConfigError
         Ok(Box::new(Postgres::parse(url)?))
     } else if let Some(path) = url.strip_prefix("sqlite:") {
         Ok(Box::new(Sqlite::parse(path, data_dir)?))
+    } else if url.starts_with("file:") {
+        Ok(Box::new(Sqlite::parse(url, data_dir)?))
     } else {
         // Not the whole text: it may hold a password.
         let scheme = url.split(':').next().filter(|scheme| scheme.len() < url.len()).unwrap_or_default();

@@ -331,6 +331,7 @@ impl Reaper {
             failed_step: None,
             reason,
             details: None,
+            dropped: Vec::new(),
             steps,
             ms: ms(since.elapsed()),
         };

@@ -102,6 +102,9 @@ pub struct Outcome {
     pub reason: Option<String>,
     /// The compiler's words.
     pub details: Option<String>,
+    /// What upgrades of data that came with the code have dropped, by key, field and type.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<String>,
     /// The steps taken, and how long each took.
     pub steps: Vec<Step>,
     /// Milliseconds of all steps together.
@@ -169,7 +172,7 @@ impl Shared {
                 Source::Directory { path } => {
                     SourceStatus { kind: "directory", path: path.display().to_string() }
                 }
-                Source::Library { path, .. } => {
+                Source::Library { path } => {
                     SourceStatus { kind: "library", path: path.display().to_string() }
                 }
             },
@@ -201,6 +204,7 @@ impl From<&Event> for Outcome {
             failed_step: event.failed_step,
             reason: event.reason.clone(),
             details: event.details.clone(),
+            dropped: event.dropped.clone(),
             steps: event.steps.clone(),
             ms: event.ms,
         }

@@ -47,11 +47,25 @@ impl Staged {
         Arc::ptr_eq(&self.slot, slot)
     }
 
+    /// What it drops of the old value, each with the key before it.
+    pub(super) fn lost(&self) -> Vec<String> {
+        let key = self.slot.key();
+        match &self.what {
+            Change::Upgrade(upgrade) => {
+                upgrade.lost().iter().map(|what| format!("`{key}`: {what}")).collect()
+            }
+            Change::Restart(old) => vec![format!("`{key}`: {}, which starts afresh", old.type_name())],
+        }
+    }
+
     /// Makes it so. What is left of the old value goes when what is returned is dropped.
     pub(super) fn commit(self) -> (Arc<Tenure>, Option<Remains>) {
         match self.what {
             Change::Upgrade(upgrade) => {
                 let old = Arc::clone(upgrade.old());
+                if !upgrade.lost().is_empty() {
+                    tracing::warn!(key = %self.slot.key(), "the upgrade has dropped {}", upgrade.lost().join(", "));
+                }
                 // Where the key was removed meanwhile the new value goes as the old one would have.
                 let (new, remains) = upgrade.commit();
                 self.slot.replace(&old, Some(new));
@@ -103,6 +117,10 @@ impl Registry {
                         // Published a moment ago, and the upgrade becomes valid in a moment.
                         old.data().begin_and_leave(Instant::now() + UPGRADE_TIMEOUT);
                         continue;
+                    }
+                    // What code of a refused generation still does, such as a drop, upgrades nothing.
+                    if overlay.is_abandoned() {
+                        return Err(RegistryError::Abandoned { key: key.clone() });
                     }
                     if overlay.is_open() {
                         return Err(with_reason(error, |difference| {

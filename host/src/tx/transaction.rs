@@ -138,7 +138,7 @@ impl Transaction {
         self.is_busy.store(true, Ordering::Release);
         let _over = Over(&self.is_busy);
         if let State::Fresh = *state {
-            let lease = self.pool.checkout_for(self.borrower.clone(), None)?;
+            let lease = self.pool.checkout_to_the_end(self.borrower.clone())?;
             let mut options = *self.options.lock();
             options.access.get_or_insert(self.default_access);
             self.noted(lease.begin_with(&options).map_err(TxError::from))?;
@@ -178,8 +178,16 @@ impl Transaction {
         if open.is_lost {
             return Err(CommitError::Lost { address: address(), committed });
         }
-        let outcome =
-            open.savepoints.iter().try_for_each(|_| open.lease.rollback()).and_then(|()| open.lease.commit());
+        let outcome = open
+            .savepoints
+            .iter()
+            .try_for_each(|_| open.lease.rollback())
+            .map_err(|error| match error {
+                // The commit was not sent.
+                QueryError::Lost { reason, .. } => QueryError::NotCommitted { reason },
+                error => error,
+            })
+            .and_then(|()| open.lease.commit());
         outcome.map_err(|source| match source {
             QueryError::Lost { .. } | QueryError::OutcomeUnknown { .. } => {
                 CommitError::Unknown { address: address(), committed, source: source.into() }

@@ -1,5 +1,9 @@
 //! Maps and sets: a new one is filled entry by entry.
 //!
+//! That runs the `Hash`, `Eq` and `Ord` of the keys' author, while the upgrade may still be undone. So the keys of the new
+//! map are copies (see [`upgrade`](super::upgrade)), and the old map keeps its own until the end. No drop of an author runs for
+//! what goes in until all is in, and what went in is counted: code that contradicts itself loses nothing.
+//!
 //! A map with the standard hasher keeps its keys' hash state inside, so it works in every generation. Should
 //! an edit change how a key is hashed or ordered while its layout stays the same, entries may not be found;
 //! that is a wrong answer, and never undefined behaviour.
@@ -9,11 +13,13 @@
 //! it has been replaced. (It is also what has no room because of entries removed long ago; that is replaced, too.)
 #![expect(unsafe_code, reason = "takes maps apart by address")]
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::hash::Hash;
-use std::mem::{ManuallyDrop, forget, offset_of};
+use std::hash::{Hash, Hasher};
+use std::mem::{ManuallyDrop, offset_of};
 
-use super::{Empties, Kind, Misfit, Old, OldType, Resident, Settling, Shapes, Work};
+use super::upgrade::free_copy;
+use super::{Empties, Kind, Misfit, Nature, Old, OldType, Resident, Settling, Shapes, Work, Written};
 
 /// A key. Maps lend their keys for reading only, values for more: whoever takes one apart does so elsewhere, see
 /// [`Work::apart`].
@@ -25,13 +31,53 @@ fn see<T>(part: &T, visit: &mut dyn FnMut(*mut u8)) {
 /// allowed: what its boxes led to is freed, or somebody else's.
 type Gone<T> = ManuallyDrop<T>;
 
-/// Ends the process if a key's hash or order panics the second time, having succeeded a moment before:
-/// the unwinding would have dropped what the older value still holds.
-struct Bomb;
+/// A key of a map that is being filled: a copy, and freed as one, wherever the code of its author leaves it.
+///
+/// That code gets a reference to it while it is on its way into the map, and may change it there. So it is this that is
+/// moved, and what is dropped is what that code has left.
+#[repr(transparent)]
+struct CopiedKey<K: Resident>(ManuallyDrop<K>);
 
-impl Drop for Bomb {
+impl<K: Resident> CopiedKey<K> {
+    /// # Safety
+    ///
+    /// `key` is a whole copy, and nobody uses it where it is any more.
+    unsafe fn moved_from(key: *const K) -> CopiedKey<K> {
+        // SAFETY: this function's contract.
+        CopiedKey(ManuallyDrop::new(unsafe { key.read() }))
+    }
+}
+
+impl<K: Resident> Drop for CopiedKey<K> {
     fn drop(&mut self) {
-        std::process::abort();
+        // SAFETY: a copy by how it was made, at its last use.
+        unsafe { free_copy::<K>(&raw mut *self.0) };
+    }
+}
+
+impl<K: Resident + PartialEq> PartialEq for CopiedKey<K> {
+    fn eq(&self, other: &CopiedKey<K>) -> bool {
+        *self.0 == *other.0
+    }
+}
+
+impl<K: Resident + Eq> Eq for CopiedKey<K> {}
+
+impl<K: Resident + Hash> Hash for CopiedKey<K> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (*self.0).hash(state);
+    }
+}
+
+impl<K: Resident + Ord> PartialOrd for CopiedKey<K> {
+    fn partial_cmp(&self, other: &CopiedKey<K>) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<K: Resident + Ord> Ord for CopiedKey<K> {
+    fn cmp(&self, other: &CopiedKey<K>) -> Ordering {
+        (*self.0).cmp(&*other.0)
     }
 }
 
@@ -65,6 +111,10 @@ macro_rules! maps {
                 if V::MAY_SETTLE {
                     self.values_mut().for_each(|value| how.behind(value));
                 }
+            }
+
+            fn nature() -> Nature {
+                Nature::PLAIN
             }
 
             fn shape(shapes: &mut Shapes) -> Kind {
@@ -106,27 +156,35 @@ macro_rules! maps {
                 }
             }
 
-            unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<(), Misfit> {
-                let (elements, new): (_, fn(usize) -> Self) = (old.elements(), $new);
-                // SAFETY: `into` is writable; rooms are fresh, and what is in them whole before it is moved in.
-                unsafe {
-                    into.write(new(elements.len() / 2));
-                    work.shell(into);
-                    for entry in elements.chunks_exact(2) {
-                        let (key, value) = (work.staging::<K>(), work.staging::<V>());
-                        let old_key = work.apart::<K>(entry[0]);
-                        work.place::<K>(old_key, key)?;
-                        work.place::<V>(entry[1], value)?;
-                        if (*into).contains_key(&*key) {
+            unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<Written, Misfit> {
+                const {
+                    assert!(
+                        offset_of!((K, V), 0) == offset_of!((CopiedKey<K>, Gone<V>), 0)
+                            && offset_of!((K, V), 1) == offset_of!((CopiedKey<K>, Gone<V>), 1)
+                            && size_of::<Self>() == size_of::<$map<CopiedKey<K>, Gone<V>>>()
+                    );
+                }
+                let elements = old.elements();
+                let new: fn(usize) -> $map<CopiedKey<K>, Gone<V>> = $new;
+                let map = into.cast::<$map<CopiedKey<K>, Gone<V>>>();
+                // SAFETY: `into` is writable, also for a map of copied keys and values without a drop, which is laid out as this
+                // one. Rooms are fresh, and what is in them whole before it is moved in.
+                let written = unsafe {
+                    let written = work.made(new(elements.len() / 2), map);
+                    for (count, entry) in elements.chunks_exact(2).enumerate() {
+                        let value = work.staging::<V>();
+                        let _: Written = work.place::<V>(entry[1], value)?;
+                        let old_key = work.apart(entry[0]);
+                        let key = CopiedKey::moved_from(work.copy::<K>(old_key)?);
+                        (*map).insert(key, value.cast::<Gone<V>>().read());
+                        if (*map).len() == count {
                             return Err(work.keys_collide::<Self>());
                         }
-                        let bomb = Bomb;
-                        (*into).insert(key.read(), value.read());
-                        forget(bomb);
                     }
-                }
+                    written
+                };
                 work.dissolve_old(old);
-                Ok(())
+                Ok(written)
             }
         }
     )*};
@@ -147,6 +205,10 @@ macro_rules! sets {
             fn settle(&mut self, how: Settling<'_>) {
                 let _ = how;
                 $settle_empty!(self, $set, how.empties());
+            }
+
+            fn nature() -> Nature {
+                Nature::PLAIN
             }
 
             fn shape(shapes: &mut Shapes) -> Kind {
@@ -175,26 +237,26 @@ macro_rules! sets {
                 }
             }
 
-            unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<(), Misfit> {
-                let (elements, new): (_, fn(usize) -> Self) = (old.elements(), $new);
-                // SAFETY: `into` is writable; the room is fresh, and what is in it whole before it is moved in.
-                unsafe {
-                    into.write(new(elements.len()));
-                    work.shell(into);
-                    for member in elements {
-                        let key = work.staging::<K>();
-                        let member = work.apart::<K>(member);
-                        work.place::<K>(member, key)?;
-                        if (*into).contains(&*key) {
+            unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<Written, Misfit> {
+                const { assert!(size_of::<Self>() == size_of::<$set<CopiedKey<K>>>()) };
+                let elements = old.elements();
+                let new: fn(usize) -> $set<CopiedKey<K>> = $new;
+                let set = into.cast::<$set<CopiedKey<K>>>();
+                // SAFETY: as for maps.
+                let written = unsafe {
+                    let written = work.made(new(elements.len()), set);
+                    for (count, member) in elements.into_iter().enumerate() {
+                        let member = work.apart(member);
+                        let key = CopiedKey::moved_from(work.copy::<K>(member)?);
+                        (*set).insert(key);
+                        if (*set).len() == count {
                             return Err(work.keys_collide::<Self>());
                         }
-                        let bomb = Bomb;
-                        (*into).insert(key.read());
-                        forget(bomb);
                     }
-                }
+                    written
+                };
                 work.dissolve_old(old);
-                Ok(())
+                Ok(written)
             }
         }
     )*};

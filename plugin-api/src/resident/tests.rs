@@ -1,15 +1,17 @@
 //! Layouts compared, and values taken from one layout to another, within one library.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use super::layout::{Field, Kind, Layout, Type, Variant, same};
-use super::{Empties, TypeInfo, settle, upgrade};
+use super::{Empties, TypeInfo, settle};
 use crate::Resident;
-use crate::abi::{ErrorSink, ErrorView, OldDataView, Status, StrView, UpgradeView};
 use crate::sync::{Mutex, OnceCell, RwLock};
+use crate::testing::edit::{self, Built};
+
+mod adversary;
+mod fields;
 
 /// How many of these there are, so that one dropped twice or never shows.
 #[derive(Resident, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -98,6 +100,7 @@ mod new {
 
     #[derive(Resident, Debug)]
     pub(super) struct Item {
+        #[resident(dropped = "gone")]
         pub(super) added: Counted,
         pub(super) kept: Counted,
     }
@@ -188,45 +191,19 @@ fn all() -> old::All {
     }
 }
 
-/// Does what the host does to a value of the type `Old` that a generation expects to be a `New`.
-///
-/// The modules stand for generations, so the text of one is made to say the name of the other.
-fn upgraded<Old: Resident, New: Resident>(value: Old) -> Result<Box<New>, (Box<Old>, String)> {
-    unsafe extern "C" fn report(data: *mut std::ffi::c_void, error: *const ErrorView) {
-        // SAFETY: `data` is the `String` below, and the error is valid for this call.
-        unsafe {
-            *data.cast::<String>() = String::from_utf8_lossy((*error).message.as_bytes()).into_owned();
-        }
-    }
-    let info = TypeInfo::of::<Old>();
-    let view = info.view(0);
-    let text = info.layout.to_text().replace("::old::", "::new::");
-    let value = Box::into_raw(Box::new(value));
-    let old = OldDataView {
-        size: size_of::<OldDataView>(),
-        layout: StrView::new(&text),
-        glue: view.glue,
-        glue_count: view.glue_count,
-        value: value.cast(),
-    };
-    let mut words = String::new();
-    let sink = ErrorSink { data: (&raw mut words).cast(), report: Some(report) };
-    let mut out = MaybeUninit::<UpgradeView>::uninit();
-    // SAFETY: all views live until the call returns; nobody uses the value.
-    match unsafe { upgrade::run::<New>(&old, out.as_mut_ptr(), &sink) } {
-        Status::OK => {
-            // SAFETY: `OK` says that it was written.
-            let view = unsafe { out.assume_init() };
-            let finish = view.finish.expect("an upgrade can be ended");
-            // SAFETY: the only end of this upgrade, after which the value is a whole `New` in a block of its own.
-            Ok(unsafe {
-                finish(view.data, 1);
-                Box::from_raw(view.value.cast::<New>())
-            })
-        }
-        // SAFETY: a failed upgrade leaves the value as it was.
-        _ => Err((unsafe { Box::from_raw(value) }, words)),
-    }
+/// Builds what a value of a type in `old` becomes as one of `new`: the modules stand for generations.
+fn build<Old: Resident + Send + Sync, New: Resident + Send + Sync>(
+    value: Old,
+) -> Result<Built<Old, New>, (Box<Old>, String)> {
+    // SAFETY: types that are described alike have the same values here; nothing is unchecked in them.
+    unsafe { edit::build(value, ("::old::", "::new::")) }
+}
+
+/// The same, made valid at once.
+fn upgraded<Old: Resident + Send + Sync, New: Resident + Send + Sync>(
+    value: Old,
+) -> Result<Box<New>, (Box<Old>, String)> {
+    build(value).map(Built::commit)
 }
 
 #[test]

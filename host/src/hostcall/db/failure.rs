@@ -36,7 +36,9 @@ impl From<CheckoutError> for Failure {
     fn from(error: CheckoutError) -> Failure {
         let status = match error {
             CheckoutError::Unreachable(error) => return error.into(),
-            CheckoutError::Exhausted { .. } => Status::EXHAUSTED,
+            CheckoutError::Exhausted { .. } | CheckoutError::OwnWork { .. } | CheckoutError::Full { .. } => {
+                Status::EXHAUSTED
+            }
             CheckoutError::Closed { .. } => Status::CLOSED,
         };
         Failure::new(status, error.to_string())
@@ -52,6 +54,7 @@ impl From<QueryError> for Failure {
                 told = details;
                 (Status::DATABASE, sqlstate)
             }
+            QueryError::Stale { sqlstate, .. } => (Status::DATABASE, sqlstate),
             QueryError::Lost { sqlstate, .. } => (Status::UNREACHABLE, sqlstate),
             QueryError::OutcomeUnknown { .. } => (Status::OUTCOME_UNKNOWN, String::new()),
             QueryError::NotCommitted { .. }
@@ -67,6 +70,7 @@ impl From<QueryError> for Failure {
             QueryError::NoTransaction
             | QueryError::SavepointOptions
             | QueryError::TransactionText
+            | QueryError::Blank
             | QueryError::ParameterCount { .. }
             | QueryError::Placeholder { .. }
             | QueryError::ParameterType { .. }
@@ -74,6 +78,8 @@ impl From<QueryError> for Failure {
             | QueryError::Cell { .. }
             | QueryError::NotOffered { .. }
             | QueryError::Pooled
+            | QueryError::CopyText
+            | QueryError::Unsendable { .. }
             | QueryError::Busy
             | QueryError::WrongThread => (Status::INVALID, String::new()),
         };

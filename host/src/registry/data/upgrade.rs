@@ -28,6 +28,8 @@ pub(in crate::registry) struct Upgrade {
     ty: DataType,
     author: Author,
     view: Option<UpgradeView>,
+    /// What it drops of the old value, such as `Item.colour: String`.
+    lost: Vec<String>,
 }
 
 // SAFETY: the view's functions may be called on any thread, by the contract of `UpgradeView`; the values it leads to
@@ -68,6 +70,7 @@ impl Upgrade {
             ty: ty.clone(),
             author: author.clone(),
             view: None,
+            lost: Vec::new(),
         };
         // A hook sees the old value, locks and all, and may exchange what is in it.
         old.0.touch(author, &ty.keeper);
@@ -83,12 +86,16 @@ impl Upgrade {
             value: std::ptr::null_mut(),
             data: std::ptr::null_mut(),
             finish: None,
+            lost: StrView::new(""),
         };
         let mut words = String::new();
         let sink = ErrorSink { data: (&raw mut words).cast(), report: Some(report) };
         // SAFETY: the value is claimed, so nobody uses it; all views live until the call returns.
         match unsafe { (ty.upgrade)(&view, &mut made, &sink) } {
             Status::OK => {
+                // SAFETY: the new code's text, which stays until `finish`.
+                let lost = String::from_utf8_lossy(unsafe { made.lost.as_bytes() });
+                upgrade.lost = lost.lines().map(str::to_owned).collect();
                 upgrade.view = Some(made);
                 Ok(upgrade)
             }
@@ -99,6 +106,11 @@ impl Upgrade {
     /// Whose place the new value takes.
     pub(in crate::registry) fn old(&self) -> &Arc<Tenure> {
         &self.old
+    }
+
+    /// What it drops of the old value, by name and type.
+    pub(in crate::registry) fn lost(&self) -> &[String] {
+        &self.lost
     }
 
     /// Makes the new value valid. The old one is over; what is left of it goes with the second thing returned.
@@ -157,13 +169,14 @@ impl fmt::Debug for Remains {
 
 impl Drop for Upgrade {
     fn drop(&mut self) {
+        // After a commit the value is over, and stays shut until its slot has the new one. Before an undo it is opened: that
+        // does not touch it, and may run a `Drop` of what was made, which asks for it.
+        if !self.old.0.is_over.load(Ordering::Acquire) {
+            self.old.0.open();
+        }
         if let Some(UpgradeView { data, finish: Some(finish), .. }) = self.view.take() {
             // SAFETY: the first and only end of this upgrade; the library is mapped.
             unsafe { finish(data, 0) };
-        }
-        // After a commit the value is over, and stays shut until its slot has the new one.
-        if !self.old.0.is_over.load(Ordering::Acquire) {
-            self.old.0.open();
         }
     }
 }
