@@ -66,6 +66,8 @@ mod safe_later;
 mod serving;
 // Checked code cannot reach what is gone.
 mod soundness;
+// Macros make nothing unchecked that an author writes.
+mod unchecked;
 // Plugins that the host builds itself.
 mod source;
 // What outlives a reload and what does not: each row of README's table.

@@ -1,4 +1,9 @@
 //! Writes the implementation.
+//!
+//! # Invariants
+//!
+//! - The author's expressions and paths are in functions of their own, which are safe: in an unchecked block, or in the body
+//!   of an unchecked function, what is unchecked in them would need no word.
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
@@ -19,16 +24,20 @@ struct Parts {
 
 /// The implementation of `Resident` for a definition.
 pub(crate) fn resident(input: &DeriveInput) -> Result<TokenStream> {
-    let mut parts = match input::body(input)? {
-        Body::Struct(fields) => of_struct(&fields),
-        Body::Enum { variants, is_numbered } => of_enum(&variants, is_numbered),
+    let body = input::body(input)?;
+    let mut own = own_of(&body);
+    let mut parts = match &body {
+        Body::Struct(fields) => of_struct(fields),
+        Body::Enum { variants, is_numbered } => of_enum(variants, *is_numbered),
     };
     if let Some(hook) = input::upgrade(input)? {
         parts.fits = quote! { let _ = (old, work); ::core::result::Result::Ok(()) };
-        // The author's own words stay outside of the block: nothing in them may go unchecked.
-        parts.rebuild = quote! {
-            let hook = #hook;
-            unsafe { work.upgrade(old, into, hook) }
+        parts.rebuild = quote! { unsafe { work.upgrade(old, into, Self::__resident_upgrade) } };
+        own = quote! {
+            fn __resident_upgrade(old: &::plugin_api::resident::Old<'_>) -> ::plugin_api::Result<Self> {
+                let hook = #hook;
+                hook(old).map_err(::core::convert::Into::into)
+            }
         };
     }
     let Parts { may_settle, settle, shape, variant, children, fits, rebuild } = parts;
@@ -41,6 +50,11 @@ pub(crate) fn resident(input: &DeriveInput) -> Result<TokenStream> {
     }
     let (of, with, wheres) = generics.split_for_impl();
     Ok(quote! {
+        #[automatically_derived]
+        impl #of #name #with #wheres {
+            #own
+        }
+
         #[automatically_derived]
         unsafe impl #of ::plugin_api::resident::Resident for #name #with #wheres {
             const REPR: &'static str = #repr;
@@ -72,6 +86,23 @@ pub(crate) fn resident(input: &DeriveInput) -> Result<TokenStream> {
     })
 }
 
+/// The functions of the type that contain the author's words, one for each field.
+fn own_of(body: &Body) -> TokenStream {
+    let fields: Vec<&Field> = match body {
+        Body::Struct(fields) => fields.iter().collect(),
+        Body::Enum { variants, .. } => variants.iter().flat_map(|variant| &variant.fields).collect(),
+    };
+    let functions = fields.into_iter().map(|field| {
+        let (Field { ty, default_fn, .. }, default) = (field, default_of(field));
+        quote! {
+            fn #default_fn() -> ::core::option::Option<fn() -> #ty> {
+                #default
+            }
+        }
+    });
+    quote! { #(#functions)* }
+}
+
 /// `Some(fn)` or `None`: how a new field gets its value.
 fn default_of(field: &Field) -> TokenStream {
     let ty = &field.ty;
@@ -99,13 +130,13 @@ fn of_struct(fields: &[Field]) -> Parts {
         quote! { shapes.field::<#ty>(#name, ::core::mem::offset_of!(Self, #member)) }
     });
     let fit = fields.iter().map(|field| {
-        let (Field { name, ty, before, .. }, default) = (field, default_of(field));
-        quote! { work.fit_field::<#ty>(&fields, #name, &[#(#before),*], { #default }.is_some())?; }
+        let Field { name, ty, before, default_fn, .. } = field;
+        quote! { work.fit_field::<#ty>(&fields, #name, &[#(#before),*], Self::#default_fn().is_some())?; }
     });
     let place = fields.iter().map(|field| {
-        let (Field { member, name, ty, before, .. }, default) = (field, default_of(field));
+        let Field { member, name, ty, before, default_fn, .. } = field;
         quote! {
-            let default = #default;
+            let default = Self::#default_fn();
             unsafe {
                 let at = ::core::ptr::addr_of_mut!((*into).#member);
                 work.place_field::<#ty>(&mut fields, #name, &[#(#before),*], default, at)?;
@@ -181,8 +212,8 @@ fn of_enum(variants: &[Variant], is_numbered: bool) -> Parts {
     let fit = variants.iter().map(|Variant { ident, before, fields }| {
         let name = ident.to_string();
         let fields = fields.iter().map(|field| {
-            let (Field { name, ty, before, .. }, default) = (field, default_of(field));
-            quote! { work.fit_field::<#ty>(parts, #name, &[#(#before),*], { #default }.is_some())?; }
+            let Field { name, ty, before, default_fn, .. } = field;
+            quote! { work.fit_field::<#ty>(parts, #name, &[#(#before),*], Self::#default_fn().is_some())?; }
         });
         quote! {
             if let ::core::option::Option::Some((_, parts)) =
@@ -246,9 +277,9 @@ fn rebuild_variant(Variant { ident, before, fields }: &Variant) -> TokenStream {
     let name = ident.to_string();
     let names: Vec<_> = (0..fields.len()).map(|i| format_ident!("part_{i}")).collect();
     let place = fields.iter().zip(&names).map(|(field, part)| {
-        let (Field { name, ty, before, .. }, default) = (field, default_of(field));
+        let Field { name, ty, before, default_fn, .. } = field;
         quote! {
-            let default = #default;
+            let default = Self::#default_fn();
             let #part = work.staging::<#ty>();
             unsafe { work.place_field::<#ty>(&mut fields, #name, &[#(#before),*], default, #part)?; }
         }

@@ -1,7 +1,8 @@
 //! Reads the definition: fields, variants and what `#[resident(...)]` says of them.
 
+use quote::format_ident;
 use syn::spanned::Spanned;
-use syn::{Attribute, Data, DeriveInput, Error, Expr, Fields, LitStr, Member, Path, Result, Type};
+use syn::{Attribute, Data, DeriveInput, Error, Expr, Fields, Ident, LitStr, Member, Path, Result, Type};
 
 /// A field.
 pub(crate) struct Field {
@@ -14,11 +15,13 @@ pub(crate) struct Field {
     pub(crate) before: Vec<String>,
     /// What it takes when it is new.
     pub(crate) default: Option<Expr>,
+    /// The function of the type that says so.
+    pub(crate) default_fn: Ident,
 }
 
 /// A variant.
 pub(crate) struct Variant {
-    pub(crate) ident: syn::Ident,
+    pub(crate) ident: Ident,
     pub(crate) before: Vec<String>,
     pub(crate) fields: Vec<Field>,
 }
@@ -76,11 +79,11 @@ pub(crate) fn body(input: &DeriveInput) -> Result<Body> {
         return Err(Error::new(lifetime.span(), words));
     }
     match &input.data {
-        Data::Struct(data) => Ok(Body::Struct(fields(&data.fields)?)),
+        Data::Struct(data) => Ok(Body::Struct(fields(&data.fields, 0)?)),
         Data::Enum(data) => {
             let is_numbered = data.variants.iter().any(|variant| variant.discriminant.is_some());
             let mut variants = Vec::new();
-            for variant in &data.variants {
+            for (number, variant) in data.variants.iter().enumerate() {
                 if is_numbered && !variant.fields.is_empty() {
                     let words =
                         "an enum with numbered variants and fields cannot be `Resident`: drop the numbers";
@@ -90,7 +93,7 @@ pub(crate) fn body(input: &DeriveInput) -> Result<Body> {
                 variants.push(Variant {
                     ident: variant.ident.clone(),
                     before,
-                    fields: fields(&variant.fields)?,
+                    fields: fields(&variant.fields, number)?,
                 });
             }
             if variants.is_empty() {
@@ -105,15 +108,23 @@ pub(crate) fn body(input: &DeriveInput) -> Result<Body> {
     }
 }
 
-fn fields(fields: &Fields) -> Result<Vec<Field>> {
+/// The fields of a struct or of an enum's variant, which is number `of` of its type.
+fn fields(fields: &Fields, of: usize) -> Result<Vec<Field>> {
     let mut found = Vec::new();
-    for (member, field) in fields.members().zip(fields) {
+    for (number, (member, field)) in fields.members().zip(fields).enumerate() {
         let said = words(&field.attrs, &["rename", "default"])?;
         let name = match &member {
             Member::Named(ident) => ident.to_string(),
             Member::Unnamed(index) => index.index.to_string(),
         };
-        found.push(Field { member, name, ty: field.ty.clone(), before: said.before, default: said.default });
+        found.push(Field {
+            member,
+            name,
+            ty: field.ty.clone(),
+            before: said.before,
+            default: said.default,
+            default_fn: format_ident!("__resident_default_{of}_{number}"),
+        });
     }
     Ok(found)
 }

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! resident 1
-//! compiler rustc 1.95.0 (...) x86_64-unknown-linux-gnu
+//! compiler rustc 1.95.0 (...) x86_64-unknown-linux-gnu plugin-api 0.1.0 89ab...
 //! type struct 16 8 shop::Stats
 //! field 0 1 hits
 //! field 8 2 last
@@ -22,7 +22,8 @@
 //! # Invariants
 //!
 //! - No addresses, and nothing else that differs between two builds of the same definitions.
-//! - The compiler is part of the text: what `std`'s own types look like inside is its secret.
+//! - The compiler is part of the text: what `std`'s own types look like inside is its secret. So is this crate, whose locks have
+//!   private fields: its version, and a number for the source of its types. A text that names no compiler is none.
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -38,7 +39,7 @@ const HEADER: &str = "resident 1";
 /// All types that a value consists of; number 0 is the value's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// Compiler and target.
+    /// Compiler, target, and plugin-api's own version.
     pub compiler: String,
     /// The types.
     pub types: Vec<Type>,
@@ -142,6 +143,8 @@ impl Layout {
             return None;
         }
         let compiler = lines.next()?.strip_prefix("compiler ")?.to_owned();
+        // One without a name would be the same as another one without.
+        compiler.chars().next().filter(|first| !first.is_whitespace())?;
         let mut types: Vec<Type> = Vec::new();
         for line in lines {
             let (word, rest) = line.split_once(' ')?;

@@ -28,7 +28,7 @@
 //! *The memory is everybody's.* All heap blocks come from the C library, see [`Alloc`](crate::Alloc).
 //!
 //! *Both sides mean the same type.* A type is described by a text ([`layout`]) of names, offsets, sizes,
-//! alignments and variants, down to types of `std`, and by the exact compiler. What the text leaves out,
+//! alignments and variants, down to types of `std`, and by the exact compiler and version of this crate. What the text leaves out,
 //! the inside of `std`'s types, a compiler decides alike for the same type every time. The host compares the
 //! texts; a value is read as a `T` only by code whose text for `T` is the value's. `TypeId` would not do:
 //! it stays the same when a field's type changes.

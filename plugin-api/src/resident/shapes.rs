@@ -16,7 +16,7 @@ use super::{Resident, upgrade};
 use crate::abi::{DataTypeView, GlueView, StrView};
 use crate::alloc::for_life;
 use crate::entry::guard;
-use crate::plugin::{RUSTC, TARGET};
+use crate::plugin::{API, RUSTC, TARGET};
 
 /// Collects the types that a value consists of.
 #[derive(Debug)]
@@ -98,7 +98,7 @@ impl TypeInfo {
     fn work_out<T: Resident>() -> TypeInfo {
         let mut shapes = Shapes { known: HashMap::new(), types: Vec::new(), glue: Vec::new() };
         shapes.of::<T>();
-        let layout = Layout { compiler: format!("{RUSTC} {TARGET}"), types: shapes.types };
+        let layout = Layout { compiler: format!("{RUSTC} {TARGET} {API}"), types: shapes.types };
         TypeInfo {
             name: super::layout::short(type_name::<T>()),
             text: layout.to_text(),
