@@ -121,6 +121,8 @@ mod env;
 mod error;
 mod host;
 mod log;
+#[cfg(feature = "serde")]
+mod message;
 mod plugin;
 pub mod registry;
 mod request;
