@@ -387,6 +387,11 @@ typedef struct RequestView {
     StrView remote;
     /* Nanoseconds until the client is answered without us; 0: no deadline. */
     uint64_t deadline_ns;
+    /* 1 once nobody waits for the answer any more, because the client has gone or the deadline has passed; 0
+     * before. NULL: the host does not say, as for inline handlers.
+     *
+     * Written by the host at any time, atomically. LIFETIME: the call. */
+    const uint8_t *cancelled;
 } RequestView;
 
 /* Where a handler puts its answer. OWNERSHIP: the host's. LIFETIME: the handler's call. */

@@ -17,7 +17,7 @@
 //!   one is an error, not a dereference.
 
 use core::ffi::c_void;
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicU8, AtomicU64};
 
 /// The version of this contract.
 pub const ABI_VERSION: u32 = 1;
@@ -375,6 +375,11 @@ pub struct RequestView {
     pub remote: StrView,
     /// Nanoseconds until the client is answered without us; 0: no deadline.
     pub deadline_ns: u64,
+    /// 1 once nobody waits for the answer any more, because the client has gone or the deadline has passed; 0
+    /// before. Null: the host does not say, as for inline handlers.
+    ///
+    /// Written by the host at any time, atomically. LIFETIME: the call.
+    pub cancelled: *const AtomicU8,
 }
 
 /// Where a handler puts its answer. OWNERSHIP: the host's. LIFETIME: the handler's call.
@@ -1427,7 +1432,7 @@ const _: () = {
     assert!(size_of::<ErrorSink>() == 16);
     assert!(size_of::<BytesSink>() == 16);
     assert!(size_of::<RouteView>() == 64);
-    assert!(size_of::<RequestView>() == 160);
+    assert!(size_of::<RequestView>() == 168);
     assert!(size_of::<ReplyView>() == 32);
     assert!(size_of::<ResponseView>() == 48);
     assert!(size_of::<LogView>() == 88);

@@ -8,8 +8,10 @@
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
+use std::mem::offset_of;
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::header::{HeaderName, HeaderValue};
@@ -185,6 +187,22 @@ impl Request {
             0 => None,
             ns => Some(Duration::from_nanos(ns)),
         }
+    }
+
+    /// Whether nobody waits for the answer any more: the client has gone, or the deadline has passed.
+    ///
+    /// A handler that works for long asks now and then, and ends early. What it does in databases ends by itself:
+    /// the statement that runs is cancelled, later ones fail, and the request's transactions are rolled back. A
+    /// client that leaves an HTTP/1 connection is noticed at once, unless it has sent a further request already;
+    /// then within a second or so. In inline handlers this is always `false`. Costs a load; never blocks.
+    pub fn is_cancelled(&self) -> bool {
+        let view = self.view();
+        if view.size < offset_of!(RequestView, cancelled) + size_of::<*const u8>() {
+            return false;
+        }
+        // SAFETY: a host whose view reaches this far has filled the field in: null, or valid as long as `self` by
+        // the contract of `new`, and written atomically only.
+        unsafe { view.cancelled.as_ref() }.is_some_and(|flag| flag.load(Ordering::Relaxed) != 0)
     }
 
     /// This plugin's own durable store; the same as [`safe::open`](crate::safe::open).

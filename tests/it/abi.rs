@@ -40,7 +40,7 @@ fn layouts() -> Vec<Layout> {
         MemoryStripe { bytes }
         RouteView { size, method, path, kind, handler, flags }
         RequestView { size, id, method, path, mount, query, params, param_count, headers, header_count, body,
-                      remote, deadline_ns }
+                      remote, deadline_ns, cancelled }
         ReplyView { size, data, respond, fail }
         ResponseView { size, status, headers, header_count, body }
         LogView { size, level, target, message, fields, field_count, file, line }

@@ -1,6 +1,8 @@
 //! Facts about handlers that do not return in time: 504 to their clients, and no harm to anybody else.
 
 use std::fs;
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::thread;
 
@@ -153,4 +155,33 @@ fn hung_inline_handler_keeps_no_new_connection_waiting() {
     fs::write(&gate, "").unwrap();
     assert_eq!(hung.join().unwrap().unwrap().text(), "the gate opened");
     assert_eq!(host.get("/hung/").text(), "fine");
+}
+
+/// A handler that works for long can ask whether anybody waits for it: not after its client has gone, nor after its
+/// deadline.
+#[test]
+fn handler_is_told_that_nobody_waits_for_it() {
+    let (launch, gate) = launch(&[]);
+    launch.plugins().install("slow", "handler_faults");
+    let host = launch.start();
+    let path = format!("/slow/until-cancelled?gate={}", gate.display());
+    let made = |what: &str| match gate.with_extension(what).exists() {
+        true => Ok(()),
+        false => Err(format!("it has not made {what}")),
+    };
+    let is_told = |how: &str| {
+        eventually(SOON, how, || made("cancelled"));
+        for what in ["waiting", "cancelled"] {
+            fs::remove_file(gate.with_extension(what)).expect("the handler has made it");
+        }
+    };
+
+    let mut leaving = TcpStream::connect(host.listen()).expect("the host listens");
+    write!(leaving, "GET {path} HTTP/1.1\r\nhost: test\r\n\r\n").expect("the host reads");
+    eventually(SOON, "the handler to run", || made("waiting"));
+    drop(leaving);
+    is_told("the handler to be told that its client has gone");
+
+    assert_eq!(host.get(&path).status, 504);
+    is_told("the handler to be told that its deadline has passed");
 }

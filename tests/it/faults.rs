@@ -49,6 +49,7 @@ const FAULTS: &[&str] = &[
     "process killed",
     "plugin thread outlives its generation",
     "thread-locals",
+    "service asks for its thread after a reload",
     "leaked runtime",
     "drop of a value hangs",
     "value goes deep",
@@ -64,6 +65,10 @@ const FAULTS: &[&str] = &[
     "bit rot under the safe",
     "SIGTERM under load",
     "reload storm under load",
+    // Clients.
+    "client leaves before its handler begins",
+    "client leaves while its handler runs",
+    "client resets most of its requests",
 ];
 
 /// The importer's faults, in the same table.

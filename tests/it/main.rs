@@ -76,6 +76,8 @@ mod survives;
 mod supervisor;
 // What a request changes is kept before its answer is sent, or not at all.
 mod transactions;
+// What code leaves on the threads that it runs on.
+mod threads;
 // Old code leaves the process, and only when nothing leads into it.
 mod unload;
 // The sources keep to the house's rules.

@@ -10,6 +10,7 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use parking_lot::Mutex;
 
@@ -43,6 +44,8 @@ impl std::fmt::Display for Reason {
 #[derive(Default)]
 pub struct Interrupt {
     state: Mutex<State>,
+    /// Whether it has been given up: 0 or 1. Written under the lock, read by anybody at any time.
+    flag: AtomicU8,
 }
 
 #[derive(Default)]
@@ -61,6 +64,7 @@ impl Interrupt {
     pub fn interrupt(&self, reason: Reason) -> bool {
         let mut state = self.state.lock();
         state.reason.get_or_insert(reason);
+        self.flag.store(1, Ordering::Relaxed);
         if state.is_closed {
             return false;
         }
@@ -68,6 +72,11 @@ impl Interrupt {
             running.cancel();
         }
         true
+    }
+
+    /// 1 once somebody has given the work up, 0 before. A plugin reads it while it works.
+    pub fn flag(&self) -> &AtomicU8 {
+        &self.flag
     }
 
     /// Closes the door: from now on the work is not given up.

@@ -178,6 +178,7 @@ impl PluginRoute {
             body: &request.body,
             remote: &request.remote,
             deadline: request.deadline,
+            cancelled: request.scope.as_ref().map(|scope| scope.cancelled()),
         };
         let (outcome, gates) = invoke::handle(&generation.library, self.matched.route(), &invocation);
         if matches!(outcome, Outcome::Panicked { .. }) {

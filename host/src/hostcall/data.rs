@@ -177,7 +177,7 @@ unsafe fn read_type(caller: &Caller, ty: *const DataTypeView) -> Result<DataType
         let text = view::text(ty.layout, "the layout")?;
         (view::text(ty.name, "the type's name")?, text, view::slice(ty.glue, ty.glue_count))
     };
-    let keeper = Arc::new(CodePin(Mutex::new(caller.code.pin(data::held_for(name)))));
+    let keeper = Arc::new(CodePin(Mutex::new(caller.pin(data::held_for(name))?)));
     // SAFETY: the glue is that of the caller's own type, and the keeper a pin of the caller's code.
     unsafe { DataType::new(name, text, glue, ty.upgrade, ty.on_change == ON_CHANGE_RESTART, keeper) }
         .ok_or_else(|| Failure::invalid("the layout is not written in a form that this host reads"))

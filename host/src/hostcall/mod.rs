@@ -34,7 +34,7 @@ use plugin_api::abi::{BytesSink, BytesView, ErrorSink, ErrorView, HandleId, Host
 pub use self::handles::{Handles, Held};
 pub use self::safe::OwnSafe;
 pub use self::table::HostApi;
-use crate::pins::Code;
+use crate::pins::{Code, Pin};
 use crate::registry::{Overlay, Registry};
 
 /// Who calls: one generation of one plugin. The boundary's `ctx` points to it.
@@ -54,8 +54,24 @@ pub struct Caller {
     pub data_dir: PathBuf,
     /// Its plugin's safe.
     pub safe: OwnSafe,
-    /// Its code. Whoever keeps a pointer into it beyond a call takes a pin: `code.pin("value `x`")`.
+    /// Its code. What keeps a pointer into it beyond a call takes a pin, see [`Caller::pin`].
     pub code: Arc<Code>,
+}
+
+impl Caller {
+    /// Keeps the caller's code mapped for something that it has made and that outlives this call.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::CLOSED`] when the code has been retired, nothing uses it any more, and threads destroy what they keep of
+    /// it: this call comes from a destructor.
+    pub(crate) fn pin(&self, reason: String) -> Result<Pin, Failure> {
+        self.code.try_pin(reason).ok_or_else(|| {
+            let (plugin, generation) = (&self.plugin, self.generation);
+            let words = "is being unloaded, and makes nothing that would outlive it";
+            Failure::new(Status::CLOSED, format!("{plugin} generation {generation} {words}"))
+        })
+    }
 }
 
 /// Why a host call failed, on its way to the plugin.

@@ -83,6 +83,7 @@ unsafe extern "C" fn create(
             return Err(Failure::invalid("the service is smaller than version 1 of it, or has no value"));
         }
         let name = wanted.interface.type_name();
+        let pin = Mutex::new(caller.pin(format!("a `{name}` that is under no key"))?);
         caller.handles.add_service();
         let maker = Maker {
             plugin: Arc::clone(&caller.plugin),
@@ -90,7 +91,7 @@ unsafe extern "C" fn create(
             route: format!("service {}", wanted.interface.name).into(),
             code: Arc::clone(&caller.code),
             handles: Arc::clone(&caller.handles),
-            pin: Mutex::new(caller.code.pin(format!("a `{name}` that is under no key"))),
+            pin,
         };
         // SAFETY: the plugin passes a service of its own and gives it up; the maker pins its code.
         let service = unsafe { Service::new(wanted.interface, author(caller), *service, Box::new(maker)) };

@@ -5,12 +5,10 @@
 //! - Every request gets a response with its id, whatever the handler does.
 //! - A route is dropped, and its generation unpinned, before the response is sent.
 //! - An inline handler costs no timer and no hand-off.
-//! - Jobs that are enqueued are announced: by a [`WakeUp`] that is dropped, whatever becomes of the request.
 
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -20,18 +18,23 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use tokio::sync::oneshot;
 use tracing::Level;
 
+use super::access::AccessLine;
 use super::body::{self, BodyError, Outgoing};
-use super::connection::{Flight, Thread};
+use super::connection::{Departure, Flight};
 use super::crowd::Crowd;
 use super::headers::{complete, own_the_connection, sign};
 use super::limits::{Limits, size};
+use super::pending::{PendingJob, WakeUp};
 use super::request_id::{RequestId, X_REQUEST_ID};
 use super::service::{Found, Incoming, Reply, Route, Service};
 use super::trouble::{Format, Trouble};
-use super::waiting::Waiting;
+use super::waiting::{Waited, Waiting};
 use super::workers::{GivenUp, Refused, Workers, afterwards};
 use crate::pins;
 use crate::share::Account;
+
+/// What nginx calls a request whose client did not wait for the answer.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// Seconds after which a client may try again where handlers hang.
 const WHILE_HUNG: u16 = 5;
@@ -68,6 +71,14 @@ impl Origin {
 struct Outcome {
     response: Result<Response<Bytes>, Trouble>,
     origin: Option<Origin>,
+    /// Whether the handler was not run, since the client had gone.
+    is_cancelled: bool,
+}
+
+impl Outcome {
+    fn new(response: Result<Response<Bytes>, Trouble>, origin: Option<Origin>) -> Outcome {
+        Outcome { response, origin, is_cancelled: false }
+    }
 }
 
 /// Answers one request.
@@ -76,14 +87,13 @@ pub(super) async fn answer<S: Service>(
     flight: Flight,
     request: Request<hyper::body::Incoming>,
 ) -> Result<Response<Outgoing>, Infallible> {
-    let log = tracing::enabled!(target: "access", Level::DEBUG)
-        .then(|| (Instant::now(), request.method().clone(), request.uri().path().to_owned()));
-    let (parts, body) = request.into_parts();
-    let version = parts.version;
+    let version = request.version();
     if version == Version::HTTP_2 {
-        flight.0.set_http2();
+        flight.connection.set_http2();
     }
-    let id = RequestId::of(&parts.headers);
+    let id = RequestId::of(request.headers());
+    let log = tracing::enabled!(target: "access", Level::DEBUG).then(|| AccessLine::begin(&request, &id));
+    let (parts, body) = request.into_parts();
     let accept = parts.headers.get(ACCEPT).cloned();
 
     let outcome = front.dispatch(&flight, &id, parts, body, log.is_some()).await;
@@ -100,22 +110,18 @@ pub(super) async fn answer<S: Service>(
     if let Some(origin) = origin.as_ref().filter(|_| front.limits.development) {
         sign(headers, origin);
     }
-    if version != Version::HTTP_2 && (flight.0.thread.is_draining() || flight.0.must_linger()) {
+    if version != Version::HTTP_2
+        && (flight.connection.thread.is_draining() || flight.connection.must_linger())
+    {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    flight.0.thread.counters.responded(response.status());
-    if let Some((started, method, path)) = log {
-        tracing::debug!(
-            target: "access",
-            method = method.as_str(),
-            path,
-            status = response.status().as_u16(),
-            duration_ms = started.elapsed().as_secs_f64() * 1000.0,
-            plugin = origin.as_ref().map(|origin| &*origin.plugin),
-            generation = origin.as_ref().map(|origin| origin.generation),
-            request_id = &*id.text,
-            "answered"
-        );
+    if outcome.is_cancelled || flight.connection.departure() == Departure::Gone {
+        flight.connection.thread.counters.cancelled();
+    } else {
+        flight.connection.thread.counters.responded(response.status());
+        if let Some(log) = log {
+            log.answered(response.status(), origin.as_ref());
+        }
     }
     Ok(response.map(|bytes| Outgoing::new(bytes, flight)))
 }
@@ -130,9 +136,9 @@ impl<S: Service> Front<S> {
         body: hyper::body::Incoming,
         is_traced: bool,
     ) -> Outcome {
-        if flight.0.is_surplus {
-            flight.0.linger();
-            return Outcome { response: Err(self.crowd.trouble()), origin: None };
+        if flight.connection.is_surplus {
+            flight.connection.linger();
+            return Outcome::new(Err(self.crowd.trouble()), None);
         }
         let found = match parts.uri.path() {
             "*" if parts.method == Method::OPTIONS => {
@@ -147,21 +153,21 @@ impl<S: Service> Front<S> {
             Found::Route(route) => route,
             nobody => {
                 if !hyper::body::Body::is_end_stream(&body) {
-                    flight.0.linger();
+                    flight.connection.linger();
                 }
-                return Outcome { response: without_route(nobody, &parts), origin: None };
+                return Outcome::new(without_route(nobody, &parts), None);
             }
         };
         let body = match body::collect(body, self.limits.max_body, self.limits.body_timeout).await {
             Ok(body) => body,
             Err(error) => {
-                flight.0.linger();
-                return Outcome { response: Err(self.unread(&error)), origin: Some(Origin::of(&route)) };
+                flight.connection.linger();
+                return Outcome::new(Err(self.unread(&error)), Some(Origin::of(&route)));
             }
         };
         let Parts { method, uri, headers, version, .. } = parts;
         let id = Arc::clone(&id.text);
-        let remote = Arc::clone(&flight.0.remote);
+        let remote = Arc::clone(&flight.connection.remote);
         let mut incoming = Incoming { id, method, uri, headers, body, remote, scope: None, deadline: None };
         if route.is_inline() {
             let reply = run(&route, &incoming);
@@ -182,7 +188,7 @@ impl<S: Service> Front<S> {
         }
         let began = Instant::now();
         incoming.deadline = began.checked_add(self.limits.handler_timeout);
-        let waiting = Waiting::begin(&flight.0, version, &incoming.headers);
+        let waiting = Waiting::begin(&flight.connection, version, &incoming.headers);
         self.hand_off(route, incoming, waiting, began).await
     }
 
@@ -218,21 +224,27 @@ impl<S: Service> Front<S> {
             Ok(ticket) => ticket,
             Err(refused) => return self.not_taken(refused, &account, origin),
         };
+        let mut job = PendingJob { workers: &self.workers, ticket, is_over: false };
         WakeUp::soon(&self.workers, waiting.thread());
-        let reply = match waiting.answer(&mut answer, deadline).await {
-            Some(reply) => reply,
-            None => match self.workers.give_up(&ticket) {
-                GivenUp::Ended => answer.await,
-                GivenUp::Waiting => return self.never_begun(&id, origin),
-                GivenUp::Running => return self.too_late(&id, origin, began),
-            },
+        let reply = loop {
+            match waiting.answer(&mut answer, deadline).await {
+                Waited::Over(reply) => break reply,
+                Waited::Left if job.withdraw() => return client_left(origin),
+                Waited::Left => {}
+                Waited::Late => match job.give_up() {
+                    GivenUp::Ended => break answer.await,
+                    GivenUp::Waiting => return self.never_begun(&id, origin),
+                    GivenUp::Running => return self.too_late(&id, origin, began),
+                },
+            }
         };
+        job.is_over = true;
         let reply = reply.unwrap_or_else(|_| Reply::Panicked {
             message: "the host panicked while it ran the handler; see the log".to_owned(),
         });
         if matches!(reply, Reply::Lost { .. }) {
             // Another thread takes the place of the one that is lost, and nobody else would roll back.
-            self.workers.give_up(&ticket);
+            job.give_up();
             waiting.give_up();
         }
         match settled(reply, deadline).await {
@@ -258,7 +270,7 @@ impl<S: Service> Front<S> {
         } else {
             trouble.reason = Some("all workers it may have are busy and the queue is full".to_owned());
         }
-        Outcome { response: Err(trouble), origin: Some(origin) }
+        Outcome::new(Err(trouble), Some(origin))
     }
 
     /// The answer to a request that was not begun before its deadline.
@@ -274,7 +286,7 @@ impl<S: Service> Front<S> {
         );
         let mut trouble = busy();
         trouble.reason = Some(reason);
-        Outcome { response: Err(trouble), origin: Some(origin) }
+        Outcome::new(Err(trouble), Some(origin))
     }
 
     /// The answer to a request whose handler goes on after its deadline.
@@ -330,32 +342,16 @@ fn timed_out(what: &str, summary: &str, reason: String, id: &str, origin: Origin
     );
     let mut trouble = Trouble::new(StatusCode::GATEWAY_TIMEOUT, summary);
     trouble.reason = Some(reason);
-    Outcome { response: Err(trouble), origin: Some(origin) }
+    Outcome::new(Err(trouble), Some(origin))
 }
 
-/// Wakes a worker for the jobs of one pass of an I/O thread over what is to be done.
-struct WakeUp {
-    workers: Workers,
-    thread: Arc<Thread>,
-}
-
-impl WakeUp {
-    /// Has a worker woken when this thread has been through all that is to be done now, and so maybe brought more
-    /// jobs. Were it woken at once, it would often be done and asleep again before the next job comes.
-    fn soon(workers: &Workers, thread: &Arc<Thread>) {
-        if !thread.is_waking.swap(true, Relaxed) {
-            let this = WakeUp { workers: workers.clone(), thread: Arc::clone(thread) };
-            // The runtime's queue is first come, first served. When it ends, this is dropped there as well.
-            tokio::spawn(async move { drop(this) });
-        }
-    }
-}
-
-impl Drop for WakeUp {
-    fn drop(&mut self) {
-        self.thread.is_waking.store(false, Relaxed);
-        self.workers.wake();
-    }
+/// The answer to a request that was dropped since its client had closed its side of the connection. A client that
+/// still reads learns why.
+fn client_left(origin: Origin) -> Outcome {
+    let words = "the client closed its side of the connection before a worker was free, so the request was dropped; \
+                 keep the connection open until the answer has come";
+    let status = StatusCode::from_u16(CLIENT_CLOSED_REQUEST).expect("499 is between 100 and 999");
+    Outcome { is_cancelled: true, ..Outcome::new(Err(Trouble::new(status, words)), Some(origin)) }
 }
 
 /// Tells who waits for a handler what came of it. After the deadline nobody does.
@@ -401,7 +397,7 @@ fn conclude(reply: Reply, method: &Method, id: &str, origin: Option<Origin>) -> 
         ),
         Reply::Response(mut response) | Reply::HttpError(mut response) => {
             own_the_connection(response.headers_mut(), method);
-            return Outcome { response: Ok(response), origin };
+            return Outcome::new(Ok(response), origin);
         }
         Reply::Failed { message } => ("handler failed", message),
         Reply::Unavailable { message } => ("handler lacks what it needs", message),
@@ -428,7 +424,7 @@ fn conclude(reply: Reply, method: &Method, id: &str, origin: Option<Origin>) -> 
         _ => Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, "the handler failed; the log has the reason"),
     };
     trouble.reason = Some(message);
-    Outcome { response: Err(trouble), origin }
+    Outcome::new(Err(trouble), origin)
 }
 
 /// The answer where no handler runs.

@@ -47,6 +47,30 @@ pub(super) enum Phase {
     Lingering = 5,
 }
 
+/// Whether the client of the request that is answered is still there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(super) enum Departure {
+    /// As far as is known.
+    Present = 0,
+    /// It sends nothing more, and may be waiting for its answer or be gone.
+    ClosedItsSide = 1,
+    /// It takes no answer.
+    Gone = 2,
+}
+
+/// What is to be given up when the client goes away.
+#[derive(Debug)]
+struct Wanted {
+    scope: Arc<Scope>,
+    /// Whether a client that closes its side has gone. One that had announced to send nothing more may only mean that.
+    closing_means_gone: bool,
+}
+
+/// From so many reset streams on, a client of HTTP/2 that has reset most of its streams is cut off. (Envoy has
+/// such a limit, of 500.)
+const MOST_RESETS: u32 = 100;
+
 /// One open connection.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -66,8 +90,15 @@ pub(super) struct Connection {
     /// Whether the client may still be sending when the last response leaves.
     must_linger: AtomicBool,
     closing: AtomicBool,
+    /// A [`Departure`]. Written by the wire, read by the request that is answered.
+    departure: AtomicU8,
+    /// Whether a further request waits unread, behind which the end of the stream cannot be seen by reading.
+    has_more_input: AtomicBool,
+    /// Streams of HTTP/2 that were begun, and of these the ones that the client reset before their answer.
+    streams: AtomicU32,
+    resets: AtomicU32,
     /// What a client that goes away no longer wants. Written by the request, read by the wire.
-    wanted: Mutex<Option<Arc<Scope>>>,
+    wanted: Mutex<Option<Wanted>>,
     /// The connection's task; its waker stays the same for the task's life.
     waker: OnceLock<Waker>,
 }
@@ -137,9 +168,14 @@ impl Connection {
         self.must_linger.store(true, Relaxed);
     }
 
-    /// Has `scope` given up when the client goes away, until the next call.
-    pub(super) fn want(&self, scope: Option<Arc<Scope>>) {
-        *self.wanted.lock() = scope;
+    /// Has `scope` given up when the client goes away, until [`forget`](Connection::forget).
+    pub(super) fn want(&self, scope: Arc<Scope>, closing_means_gone: bool) {
+        *self.wanted.lock() = Some(Wanted { scope, closing_means_gone });
+    }
+
+    /// From now on nothing is given up when the client goes away.
+    pub(super) fn forget(&self) {
+        *self.wanted.lock() = None;
     }
 
     /// Whether it matters that the client goes away.
@@ -147,11 +183,39 @@ impl Connection {
         self.wanted.lock().is_some()
     }
 
-    /// The client has gone away.
-    pub(super) fn left(&self) {
-        if let Some(scope) = self.wanted.lock().take() {
-            scope.abandon(Reason::Disconnected);
+    pub(super) fn departure(&self) -> Departure {
+        match self.departure.load(Relaxed) {
+            0 => Departure::Present,
+            1 => Departure::ClosedItsSide,
+            _ => Departure::Gone,
         }
+    }
+
+    /// The client sends nothing more; `is_cut`: nor takes it anything.
+    pub(super) fn left(&self, is_cut: bool) {
+        let mut wanted = self.wanted.lock();
+        let departure = match wanted.take_if(|wanted| is_cut || wanted.closing_means_gone) {
+            Some(wanted) => {
+                wanted.scope.abandon(Reason::Disconnected);
+                Departure::Gone
+            }
+            None if is_cut => Departure::Gone,
+            None => self.departure().max(Departure::ClosedItsSide),
+        };
+        if self.departure.swap(departure as u8, Relaxed) != departure as u8 {
+            self.wake();
+        }
+    }
+
+    /// Notes whether a further request waits unread.
+    pub(super) fn set_more_input(&self, has_more: bool) {
+        self.has_more_input.store(has_more, Relaxed);
+    }
+
+    /// Whether the client resets most of its streams, so that what it asks for is work for nobody.
+    pub(super) fn is_abusive(&self) -> bool {
+        let resets = self.resets.load(Relaxed);
+        resets >= MOST_RESETS && resets > self.streams.load(Relaxed) / 2
     }
 
     pub(super) fn remember(&self, waker: &Waker) {
@@ -172,36 +236,49 @@ impl Connection {
 
 /// A request from its head to the last byte handed to hyper; kept in the response's body.
 #[derive(Debug)]
-pub(super) struct Flight(pub(super) Arc<Connection>, IsAnswered);
-
-/// Whether a flight's response is ready.
-type IsAnswered = bool;
+pub(super) struct Flight {
+    pub(super) connection: Arc<Connection>,
+    /// Whether its response is ready.
+    is_answered: bool,
+}
 
 impl Flight {
     pub(super) fn begin(connection: &Arc<Connection>) -> Self {
         connection.in_flight.fetch_add(1, Relaxed);
         connection.unanswered.fetch_add(1, Relaxed);
         connection.thread.counters.in_flight.fetch_add(1, Relaxed);
+        connection.streams.fetch_add(1, Relaxed);
+        connection.departure.store(Departure::Present as u8, Relaxed);
+        connection.set_more_input(false);
         connection.closing.store(false, Relaxed);
         connection.enter(Phase::Busy);
-        Self(Arc::clone(connection), false)
+        Self { connection: Arc::clone(connection), is_answered: false }
     }
 
     /// The response is ready. HTTP/2 takes it no faster than the client lets it.
     pub(super) fn answered(&mut self) {
-        if !std::mem::replace(&mut self.1, true) {
-            self.0.unanswered.fetch_sub(1, Relaxed);
-            self.0.progressed();
+        if !std::mem::replace(&mut self.is_answered, true) {
+            self.connection.unanswered.fetch_sub(1, Relaxed);
+            self.connection.progressed();
         }
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
+        let connection = &self.connection;
+        if !self.is_answered {
+            connection.thread.counters.cancelled();
+            connection.resets.fetch_add(1, Relaxed);
+            if connection.is_abusive() {
+                connection.wake();
+            }
+        }
         self.answered();
-        self.0.thread.counters.in_flight.fetch_sub(1, Relaxed);
-        if self.0.in_flight.fetch_sub(1, Relaxed) == 1 {
-            self.0.enter(Phase::Writing);
+        let connection = &self.connection;
+        connection.thread.counters.in_flight.fetch_sub(1, Relaxed);
+        if connection.in_flight.fetch_sub(1, Relaxed) == 1 {
+            connection.enter(Phase::Writing);
         }
     }
 }
@@ -259,6 +336,10 @@ impl Thread {
             is_http2: AtomicBool::new(false),
             must_linger: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            departure: AtomicU8::new(Departure::Present as u8),
+            has_more_input: AtomicBool::new(false),
+            streams: AtomicU32::new(0),
+            resets: AtomicU32::new(0),
             wanted: Mutex::default(),
             waker: OnceLock::new(),
         });
@@ -297,7 +378,13 @@ impl Thread {
         let now = self.read_clock();
         for connection in self.connections.lock().values() {
             let limit = match connection.phase() {
-                Phase::Busy if !connection.is_writing() => continue,
+                Phase::Busy if !connection.is_writing() => {
+                    if connection.has_more_input.load(Relaxed) {
+                        // Nothing else makes it look whether its client is still there.
+                        connection.wake();
+                    }
+                    continue;
+                }
                 Phase::Fresh | Phase::Head => limits.header_timeout,
                 Phase::Busy | Phase::Writing => limits.write_timeout,
                 Phase::Idle => limits.idle_timeout,

@@ -298,6 +298,10 @@ async fn converse<S: Service>(front: Arc<Front<S>>, admitted: Admitted, stream: 
             is_told = true;
             serving.as_mut().graceful_shutdown();
         }
+        if connection.is_http2() && connection.is_abusive() {
+            tracing::debug!(remote = %connection.remote, "closing a connection whose client resets most of its requests");
+            return Poll::Ready(Ok(()));
+        }
         serving.as_mut().poll(cx)
     })
     .await;

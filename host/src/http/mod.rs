@@ -8,8 +8,8 @@
 //! Code map, in reading order: `service` (what this room asks of the plugins), `limits`, `listen`,
 //! `server` (start and shutdown), `io_thread` (accept loop and drain), `connection` (phases and
 //! their time-outs), `crowd` (how many of them), `wire` and `reject` (bytes that never became a
-//! request), `answer` (one request), `body`, `headers`, `trouble` (error pages), `request_id`,
-//! `numbers`, `workers`, `side`.
+//! request), `answer` (one request), `pending` (its job), `waiting` (its client), `access` (its line in the log),
+//! `body`, `headers`, `trouble` (error pages), `request_id`, `numbers`, `workers`, `side`.
 //!
 //! It does not own plugins, generations or routes, and reads no configuration file.
 //!
@@ -19,6 +19,7 @@
 //! - A panic of host code ends one request, never a thread.
 //! - In production a client never learns why a handler failed; the log does.
 
+mod access;
 mod answer;
 mod body;
 mod connection;
@@ -29,6 +30,7 @@ mod limits;
 mod listen;
 mod lookout;
 mod numbers;
+mod pending;
 mod reject;
 mod request_id;
 mod server;

@@ -9,7 +9,7 @@ use super::workers::WorkerNumbers;
 /// How serving is doing, for status page and metrics. Totals count from the start of the process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Numbers {
-    /// Responses of every kind, malformed requests included.
+    /// Responses of every kind, malformed requests included, and cancelled requests.
     pub requests: u64,
     /// Responses 200-299.
     pub status_2xx: u64,
@@ -19,6 +19,8 @@ pub struct Numbers {
     pub status_4xx: u64,
     /// Responses 500-599.
     pub status_5xx: u64,
+    /// Requests whose client went away before the answer was ready; in none of the classes above.
+    pub cancelled: u64,
     /// Of the 4xx: requests whose head could not be understood or was not sent in time.
     pub malformed: u64,
     /// Requests being answered now.
@@ -36,6 +38,7 @@ pub(super) struct Counters {
     /// Responses by hundreds of their status; slot 0 stays empty.
     classes: [AtomicU64; 6],
     malformed: AtomicU64,
+    cancelled: AtomicU64,
     pub(super) in_flight: AtomicU64,
     pub(super) connections: AtomicU64,
 }
@@ -53,11 +56,18 @@ impl Counters {
         self.responded(status);
     }
 
+    /// Counts a request whose client went away before its answer was ready.
+    pub(super) fn cancelled(&self) {
+        self.cancelled.fetch_add(1, Relaxed);
+    }
+
     /// Adds this share to `total`.
     pub(super) fn add_to(&self, total: &mut Numbers) {
         let [_, _, status_2xx, status_3xx, status_4xx, status_5xx] =
             self.classes.each_ref().map(|class| class.load(Relaxed));
-        total.requests += status_2xx + status_3xx + status_4xx + status_5xx;
+        let cancelled = self.cancelled.load(Relaxed);
+        total.requests += status_2xx + status_3xx + status_4xx + status_5xx + cancelled;
+        total.cancelled += cancelled;
         total.status_2xx += status_2xx;
         total.status_3xx += status_3xx;
         total.status_4xx += status_4xx;

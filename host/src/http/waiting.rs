@@ -5,14 +5,17 @@
 //! - Whoever stops waiting without an answer gives the request's transactions up, and says so at once.
 //! - A commit that has begun is waited for: a client is not told that something failed which is kept.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::header::CONNECTION;
 use http::{HeaderMap, Version};
 use tokio::sync::oneshot;
 
-use super::connection::{Connection, Thread};
+use super::connection::{Connection, Departure, Thread};
 use crate::tx::{Reason, Scope};
 
 /// How long beyond its deadline a request waits for the commit that is under way.
@@ -23,6 +26,18 @@ pub(super) struct Waiting<'a> {
     scope: Arc<Scope>,
     connection: &'a Connection,
     has_answer: bool,
+    /// Whether the caller knows that the client has closed its side.
+    is_told: bool,
+}
+
+/// How a wait has ended.
+pub(super) enum Waited<T> {
+    /// With the worker's answer, or without one where the job was dropped.
+    Over(Result<T, oneshot::error::RecvError>),
+    /// At the deadline.
+    Late,
+    /// The client has closed its side of the connection; told once. An answer may still come.
+    Left,
 }
 
 impl<'a> Waiting<'a> {
@@ -33,16 +48,16 @@ impl<'a> Waiting<'a> {
     /// drops the request.)
     pub(super) fn begin(connection: &'a Connection, version: Version, headers: &HeaderMap) -> Waiting<'a> {
         let scope = Arc::new(Scope::default());
-        let says_close = headers
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .any(|word| word.trim().eq_ignore_ascii_case("close"));
-        if version == Version::HTTP_11 && !says_close {
-            connection.want(Some(Arc::clone(&scope)));
+        if version != Version::HTTP_2 {
+            let says_close = headers
+                .get_all(CONNECTION)
+                .iter()
+                .filter_map(|value| value.to_str().ok())
+                .flat_map(|value| value.split(','))
+                .any(|word| word.trim().eq_ignore_ascii_case("close"));
+            connection.want(Arc::clone(&scope), version == Version::HTTP_11 && !says_close);
         }
-        Waiting { scope, connection, has_answer: false }
+        Waiting { scope, connection, has_answer: false, is_told: false }
     }
 
     /// The I/O thread that answers.
@@ -60,28 +75,40 @@ impl<'a> Waiting<'a> {
         self.scope.abandon(Reason::Disconnected);
     }
 
-    /// The worker's answer; `None` at the deadline.
+    /// Waits for the worker's answer.
     pub(super) async fn answer<T>(
         &mut self,
         answer: &mut oneshot::Receiver<T>,
         deadline: Option<Instant>,
-    ) -> Option<Result<T, oneshot::error::RecvError>> {
-        let in_time = match deadline {
-            None => Some(answer.await),
-            Some(deadline) => match tokio::time::timeout_at(deadline.into(), &mut *answer).await {
-                Ok(reply) => Some(reply),
-                Err(_) if self.scope.abandon(Reason::Deadline) => None,
-                Err(_) => tokio::time::timeout(COMMIT_GRACE, answer).await.ok(),
+    ) -> Waited<T> {
+        let (connection, is_told) = (self.connection, &mut self.is_told);
+        let over = poll_fn(|cx| match Pin::new(&mut *answer).poll(cx) {
+            Poll::Ready(reply) => Poll::Ready(Waited::Over(reply)),
+            // The wire wakes this task when the client leaves.
+            Poll::Pending if !*is_told && connection.departure() != Departure::Present => {
+                *is_told = true;
+                Poll::Ready(Waited::Left)
+            }
+            Poll::Pending => Poll::Pending,
+        });
+        let waited = match deadline {
+            None => over.await,
+            Some(deadline) => match tokio::time::timeout_at(deadline.into(), over).await {
+                Ok(waited) => waited,
+                Err(_) if self.scope.abandon(Reason::Deadline) => Waited::Late,
+                Err(_) => tokio::time::timeout(COMMIT_GRACE, answer).await.map_or(Waited::Late, Waited::Over),
             },
         };
-        self.has_answer = true;
-        in_time
+        if !matches!(waited, Waited::Left) {
+            self.has_answer = true;
+        }
+        waited
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.connection.want(None);
+        self.connection.forget();
         if !self.has_answer {
             self.scope.abandon(Reason::Disconnected);
         }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -62,9 +63,33 @@ impl Wire {
             return;
         }
         let mut byte = [0];
-        match self.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
-            Poll::Ready(Ok(0) | Err(_)) => self.connection.left(),
+        let peeked = self.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte));
+        self.connection.set_more_input(matches!(peeked, Poll::Ready(Ok(1..))));
+        match peeked {
+            Poll::Ready(Ok(0)) => self.connection.left(self.is_cut()),
+            Poll::Ready(Err(_)) => self.connection.left(true),
+            Poll::Ready(Ok(_)) if self.has_ended_behind_input() => self.connection.left(self.is_cut()),
             Poll::Ready(Ok(_)) | Poll::Pending => {}
+        }
+    }
+
+    /// Whether the client takes nothing more: it has reset the connection, and not only closed its side.
+    fn is_cut(&self) -> bool {
+        self.state_of_socket().intersects(PollFlags::HUP | PollFlags::ERR)
+    }
+
+    /// Whether the end of the stream lies behind bytes that nobody reads for now.
+    fn has_ended_behind_input(&self) -> bool {
+        self.state_of_socket().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
+    }
+
+    /// What the system knows of the socket at this moment.
+    fn state_of_socket(&self) -> PollFlags {
+        let mut fds = [PollFd::new(&self.stream, PollFlags::RDHUP)];
+        match rustix::event::poll(&mut fds, Some(&Timespec::default())) {
+            Ok(_) => fds[0].revents(),
+            // A look that failed has seen nothing; there is another one.
+            Err(_) => PollFlags::empty(),
         }
     }
 

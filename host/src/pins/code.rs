@@ -4,6 +4,9 @@
 //!
 //! - `total` counts every pin of every kind, and changes before or after the thing it counts, never
 //!   in between: up before the thing exists, down when it is gone.
+//! - `users` counts the pins through which the code may still run anywhere: named ones and threads that it started.
+//!   What threads keep of it (destructors) is not among them. Once retired code has no user it is *draining*, for good:
+//!   from then on threads destroy what they keep of it, and nobody becomes a user any more.
 //! - The range is known before the first lookup of an address of it can succeed; while the loader
 //!   still runs constructors, it is looked up on demand.
 #![expect(unsafe_code, reason = "asks the dynamic loader what is mapped where")]
@@ -30,6 +33,8 @@ pub struct Code {
     range: OnceLock<Range<usize>>,
     /// Pins of all kinds.
     total: AtomicUsize,
+    /// Those through which the code may run, and [`DRAINING`].
+    users: AtomicUsize,
     /// Set once, when the code is to go.
     is_retired: AtomicBool,
     /// Set once, when unmapping has begun: no thread may start in it any more.
@@ -40,7 +45,7 @@ pub struct Code {
     keys: Mutex<BTreeMap<u32, Option<Destructor>>>,
     /// What it is called. Written once, before it is mapped.
     label: OnceLock<Label>,
-    /// Called when retired code loses its last pin.
+    /// Called when retired code loses its last user, and when it loses its last pin.
     on_free: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -65,6 +70,9 @@ pub struct Pin {
     reason: String,
 }
 
+/// Set in `users`, once, when retired code has none.
+const DRAINING: usize = 1 << (usize::BITS - 1);
+
 /// All code that is mapped or being mapped.
 static CODES: Mutex<Vec<Arc<Code>>> = Mutex::new(Vec::new());
 /// How many there are, so that a process without libraries looks no further.
@@ -84,12 +92,13 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Code {
     /// Code that is about to be mapped from `path`. `on_free` is called, on any thread, when it has
-    /// been retired and has lost its last pin; it may be called more than once.
+    /// been retired and has lost its last user or its last pin; it may be called more than once.
     pub fn new(path: &Path, on_free: impl Fn() + Send + Sync + 'static) -> Arc<Code> {
         let code = Arc::new(Code {
             path: path.to_owned(),
             range: OnceLock::new(),
             total: AtomicUsize::new(0),
+            users: AtomicUsize::new(0),
             is_retired: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
             named: Mutex::default(),
@@ -138,9 +147,24 @@ impl Code {
     }
 
     /// Keeps the code mapped until the pin is dropped. `reason` completes "held by ...".
+    ///
+    /// For code that is not retired, or that has another pin of this kind.
     pub fn pin(self: &Arc<Self>, reason: impl Into<String>) -> Pin {
-        let reason = reason.into();
+        self.use_it();
+        self.named_pin(reason.into())
+    }
+
+    /// As [`Code::pin`], for what code asks for that may be on its way out; `None` when threads have begun to destroy
+    /// what they keep of it: it may run there no more, so nothing may be made that leads into it.
+    pub fn try_pin(self: &Arc<Self>, reason: impl Into<String>) -> Option<Pin> {
+        let more = |users| (users & DRAINING == 0).then_some(users + 1);
+        self.users.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
         self.hold();
+        Some(self.named_pin(reason.into()))
+    }
+
+    /// A pin that has been counted.
+    fn named_pin(self: &Arc<Self>, reason: String) -> Pin {
         *lock(&self.named).entry(reason.clone()).or_default() += 1;
         Pin { code: Arc::clone(self), reason }
     }
@@ -150,10 +174,29 @@ impl Code {
         self.total.load(Ordering::SeqCst)
     }
 
-    /// Asks every thread that keeps a destructor of this code to run it.
+    /// Says that the code is to go, as soon as nothing leads into it any more.
     pub fn retire(self: &Arc<Self>) {
         self.is_retired.store(true, Ordering::SeqCst);
-        thread::ask_to_drain(self);
+        self.drain_unless_used();
+    }
+
+    /// Asks every thread that keeps a destructor of this code to run it, if the code is retired and cannot run
+    /// anywhere but in such a destructor. To be called again when `on_free` was.
+    pub fn drain_unless_used(self: &Arc<Self>) {
+        let begun = || self.users.compare_exchange(0, DRAINING, Ordering::SeqCst, Ordering::SeqCst);
+        if self.is_retired() && begun().is_ok() {
+            thread::ask_to_drain(self);
+        }
+    }
+
+    /// Whether its code runs in destructors at most, so that threads may destroy what they keep of it.
+    pub(super) fn is_draining(&self) -> bool {
+        self.users.load(Ordering::SeqCst) & DRAINING != 0
+    }
+
+    /// Whether the code may run beyond destructors.
+    pub(super) fn is_used(&self) -> bool {
+        self.users.load(Ordering::SeqCst) & !DRAINING != 0
     }
 
     /// Whether [`Code::retire`] has been called.
@@ -196,6 +239,21 @@ impl Code {
 
     pub(super) fn release(&self) {
         if self.total.fetch_sub(1, Ordering::SeqCst) == 1 && self.is_retired() {
+            (self.on_free)();
+        }
+    }
+
+    /// Counts a user: somebody through whom the code may run, beyond a destructor.
+    pub(super) fn use_it(&self) {
+        self.users.fetch_add(1, Ordering::SeqCst);
+        self.hold();
+    }
+
+    /// Counts a user that is gone.
+    pub(super) fn leave_it(&self) {
+        let was_last_user = self.users.fetch_sub(1, Ordering::SeqCst) == 1;
+        let was_last = self.total.fetch_sub(1, Ordering::SeqCst) == 1;
+        if (was_last_user || was_last) && self.is_retired() {
             (self.on_free)();
         }
     }
@@ -253,7 +311,7 @@ impl Pin {
 impl Drop for Pin {
     fn drop(&mut self) {
         forget_one(&mut lock(&self.code.named), &self.reason);
-        self.code.release();
+        self.code.leave_it();
     }
 }
 

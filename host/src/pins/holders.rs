@@ -43,8 +43,9 @@ impl Code {
             holders.push(format!("{} thread{plural} started by it ({})", started.len(), started.join(", ")));
         }
         for ((thread, what), count) in kept {
-            // A thread that it started is named above; what that one keeps goes with it.
-            if !started.contains(&thread) {
+            // What threads keep goes by itself when the code is no longer used, and is no reason before. A thread that
+            // the code started is named above; what that one keeps goes with it.
+            if !self.is_used() && !started.contains(&thread) {
                 let plural = if count == 1 { "" } else { "s" };
                 holders.push(format!("{count} {what}{plural} on thread {thread}"));
             }

@@ -284,14 +284,14 @@ pub(super) mod glibc {
         if code.is_closing() {
             return libc::EAGAIN;
         }
-        code.hold();
+        code.use_it();
         let beginning = Box::into_raw(Box::new(Beginning { start, argument, code }));
         // SAFETY: the caller's contract; `begin` takes the box over.
         let outcome = unsafe { real::create(thread, attributes, begin, beginning.cast()) };
         if outcome != 0 {
             // SAFETY: no thread has started, so the box is still ours.
             let beginning = unsafe { Box::from_raw(beginning) };
-            beginning.code.release();
+            beginning.code.leave_it();
         }
         outcome
     }

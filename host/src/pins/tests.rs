@@ -93,6 +93,57 @@ fn retired_code_is_drained_at_the_next_drain_point() {
     code.forget();
 }
 
+/// As long as a service lives, say: its code runs on threads that have begun to use it before, and on others.
+#[test]
+fn retired_code_is_not_drained_while_it_is_used() {
+    let destructor = function(libc::getppid as *const ());
+    let (code, freed) = code_at(destructor);
+    let (service, other) = (code.pin("service `x`"), code.pin("service `y`"));
+    let puppet = Puppet::new();
+    puppet.run(move || touch_local(destructor));
+    code.retire();
+    puppet.run(drain_if_due);
+    assert_eq!(code.pins(), 3);
+    drop(service);
+    code.drain_unless_used();
+    let late = Puppet::new();
+    late.run(move || touch_local(destructor));
+    puppet.run(drain_if_due);
+    assert_eq!((code.pins(), freed.load(Ordering::SeqCst)), (3, 0));
+    assert_eq!(code.held_by(), ["service `y`"], "what threads keep goes when that has gone");
+
+    drop(other);
+    assert_eq!(freed.load(Ordering::SeqCst), 1, "whoever unmaps is told");
+    puppet.run(|| assert!(!is_due(), "and decides"));
+    code.drain_unless_used();
+    assert!(code.held_by()[0].starts_with("2 thread-local destructors on thread "), "{:?}", code.held_by());
+    puppet.run(drain_if_due);
+    late.run(drain_if_due);
+    assert_eq!((code.pins(), freed.load(Ordering::SeqCst)), (0, 2));
+    puppet.end();
+    late.end();
+    code.forget();
+}
+
+#[test]
+fn code_that_is_being_drained_gets_no_new_user() {
+    let destructor = function(libc::sched_yield as *const ());
+    let (code, _) = code_at(destructor);
+    let puppet = Puppet::new();
+    puppet.run(move || touch_local(destructor));
+    drop(code.try_pin("service `x`").expect("it is not even retired"));
+    let user = code.pin("service `y`");
+    code.retire();
+    let second = code.try_pin("service `z`").expect("it is still used");
+    drop((user, second));
+    code.drain_unless_used();
+    assert!(code.try_pin("service `late`").is_none());
+    puppet.run(drain_if_due);
+    assert_eq!((code.pins(), code.held_by()), (0, Vec::new()));
+    puppet.end();
+    code.forget();
+}
+
 #[test]
 fn thread_that_ends_lets_go_of_all_it_kept() {
     let destructor = function(libc::closelog as *const ());

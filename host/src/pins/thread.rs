@@ -5,6 +5,8 @@
 //! - A destructor runs on the thread that registered it, in reverse order, thread-locals before keys: as
 //!   libc would have run it.
 //! - No lock is held while a destructor runs, and its pin is released after it has returned.
+//! - On a thread that goes on, nothing of a library is destroyed before its code is draining: whatever of it ran
+//!   there afterwards would find its thread-locals gone, and abort.
 //! - A thread that a library started releases it after the last of its destructors: nothing of the
 //!   library is on its stack or ahead of it any more.
 #![expect(unsafe_code, reason = "runs destructors of libraries")]
@@ -135,14 +137,14 @@ pub fn is_due() -> bool {
     unsafe { &*known }.is_due.load(Ordering::Acquire)
 }
 
-/// A drain point: runs the destructors that this thread keeps of retired code. Cheap when there are none.
+/// A drain point: runs the destructors that this thread keeps of code that is draining. Cheap when there are none.
 #[inline]
 pub fn drain_if_due() {
     if is_due()
         && let Some(record) = record()
     {
-        record.is_due.store(false, Ordering::Release);
-        record.drain(Code::is_retired);
+        record.is_due.store(false, Ordering::SeqCst);
+        record.drain(Code::is_draining);
     }
 }
 
@@ -178,7 +180,7 @@ pub(super) fn ask_to_drain(code: &Arc<Code>) {
             .iter()
             .any(|kept| Arc::ptr_eq(&kept.code, code) && !matches!(kept.what, What::Started));
         if keeps {
-            record.is_due.store(true, Ordering::Release);
+            record.is_due.store(true, Ordering::SeqCst);
             if let Some(wake) = record.wake.get() {
                 wake();
             }
@@ -192,7 +194,7 @@ pub(super) fn purge(code: &Arc<Code>) {
         lock(&record.kept).retain(|kept| {
             let keep = !Arc::ptr_eq(&kept.code, code);
             if !keep {
-                code.release();
+                kept.let_go();
             }
             keep
         });
@@ -204,9 +206,9 @@ fn keep(code: &Arc<Code>, what: What) -> bool {
     let Some(record) = record() else { return false };
     code.hold();
     lock(&record.kept).push(Kept { code: Arc::clone(code), what });
-    // Retired code that still runs here, in another destructor: the drain point has to come again.
-    if code.is_retired() {
-        record.is_due.store(true, Ordering::Release);
+    // Code that runs here in another destructor of its own: the drain point has to come again.
+    if code.is_draining() {
+        record.is_due.store(true, Ordering::SeqCst);
     }
     true
 }
@@ -285,7 +287,17 @@ fn end() {
     drop(unsafe { Arc::from_raw(known) });
     // What is left: that a library started this thread, and what a destructor would not stop registering.
     for kept in std::mem::take(&mut *lock(&record.kept)) {
-        kept.code.release();
+        kept.let_go();
+    }
+}
+
+impl Kept {
+    /// Gives its pin up.
+    fn let_go(&self) {
+        match self.what {
+            What::Started => self.code.leave_it(),
+            What::Local(..) | What::Key(_) => self.code.release(),
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 
 use std::ffi::c_void;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -48,6 +49,8 @@ pub struct Invocation<'a> {
     pub remote: &'a str,
     /// When the client is answered without us.
     pub deadline: Option<Instant>,
+    /// 1 once nobody waits for the answer any more; `None` where nobody can tell.
+    pub cancelled: Option<&'a AtomicU8>,
 }
 
 /// What became of a call.
@@ -112,6 +115,7 @@ pub fn handle(library: &Library, route: &Route, request: &Invocation<'_>) -> (Ou
         remote: StrView::new(request.remote),
         // A deadline that has just passed is one nanosecond, since zero means none.
         deadline_ns: left.map_or(0, |left| u64::try_from(left.as_nanos()).unwrap_or(u64::MAX).max(1)),
+        cancelled: request.cancelled.map_or(std::ptr::null(), std::ptr::from_ref),
     };
     let mut reply = Reply::default();
     let sink = ReplyView { size: size_of::<ReplyView>(), data: (&raw mut reply).cast(), respond, fail };

@@ -6,7 +6,8 @@
 //! - Hooks run on threads of their own, beside each other: one that hangs keeps nobody. So does the drop of what a
 //!   generation still holds.
 //! - Code is unmapped on this thread only, and only when it has no pin. A pin that goes later sends word,
-//!   and the reaper tries again.
+//!   and the reaper tries again. Here it is also decided that retired code is used no more: before that, no thread
+//!   destroys what it keeps of it.
 //! - What is reported as unloaded is no longer in the loader's list.
 #![expect(unsafe_code, reason = "unmaps libraries")]
 
@@ -127,9 +128,12 @@ impl Reaper {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.give_up_hooks();
-            // What the drop of a value may have left on this thread.
-            pins::drain_if_due();
             look_again = self.unmap_all();
+            if pins::is_due() {
+                // What the drop of a value may have left on this thread.
+                pins::drain_if_due();
+                look_again = true;
+            }
         }
     }
 
@@ -224,6 +228,7 @@ impl Reaper {
             code: Arc::clone(&code),
             body,
         };
+        code.drain_unless_used();
         if code.pins() > 0 {
             return Attempt::Held(again(body));
         }

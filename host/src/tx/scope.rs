@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -164,6 +164,11 @@ impl Scope {
         *self.books.lock() = Books::default();
         self.is_doomed.store(false, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// 1 once the request has been given up, 0 before.
+    pub fn cancelled(&self) -> &AtomicU8 {
+        self.interrupt.flag()
     }
 
     /// Gives the request up: cancels the statement that runs, refuses later ones, and rolls back, on a

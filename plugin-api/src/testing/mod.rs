@@ -196,6 +196,7 @@ impl Sending {
             body: BytesView::new(&self.body),
             remote: StrView::new("127.0.0.1:1"),
             deadline_ns: 0,
+            cancelled: std::ptr::null(),
         };
         let mut answer = Answer::of_status(500);
         let reply = ReplyView { size: size_of::<ReplyView>(), data: (&raw mut answer).cast(), respond, fail };

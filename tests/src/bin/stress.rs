@@ -5,15 +5,16 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tests::stress::{Outcome, Plan, run, run_crashes, run_state};
+use tests::stress::{Outcome, Plan, run, run_crashes, run_services, run_state};
 
-const USAGE: &str = "usage: ./tests/stress [--seconds N] [--reloads N] [--clients N] [--lingerers N] [--state] [--crashes N] [--json]";
+const USAGE: &str = "usage: ./tests/stress [--seconds N] [--reloads N] [--clients N] [--lingerers N] [--state | --services] [--crashes N] [--json]";
 
 fn main() -> ExitCode {
     let mut plan = Plan { duration: Duration::from_secs(60), reloads: u64::MAX, clients: 6, lingerers: 0 };
     let mut json = false;
     let mut is_timed = false;
     let mut with_state = false;
+    let mut with_services = false;
     let mut crashes = 0;
     let mut args = std::env::args().skip(1);
     while let Some(flag) = args.next() {
@@ -23,6 +24,10 @@ fn main() -> ExitCode {
         }
         if flag == "--state" {
             with_state = true;
+            continue;
+        }
+        if flag == "--services" {
+            with_services = true;
             continue;
         }
         let Some(number) = args.next().and_then(|value| value.parse::<u64>().ok()) else {
@@ -43,13 +48,14 @@ fn main() -> ExitCode {
     if plan.lingerers > 0 && plan.reloads == u64::MAX {
         return usage("--lingerers needs --reloads, to spread them over");
     }
-    if with_state && plan.reloads == u64::MAX {
-        return usage("--state needs --reloads");
+    if (with_state || with_services) && plan.reloads == u64::MAX {
+        return usage("--state and --services need --reloads");
     }
-    let outcome = match (crashes, with_state) {
-        (0, false) => run(plan),
-        (0, true) => run_state(plan.reloads, plan.clients),
-        (crashes, _) => run_crashes(crashes, plan.clients),
+    let outcome = match (crashes, with_state, with_services) {
+        (0, false, false) => run(plan),
+        (0, true, _) => run_state(plan.reloads, plan.clients),
+        (0, false, true) => run_services(plan.reloads, plan.clients),
+        (crashes, ..) => run_crashes(crashes, plan.clients),
     };
     if json {
         println!("{}", serde_json::to_string(&outcome).expect("numbers and texts are JSON"));

@@ -12,6 +12,7 @@
 mod clients;
 mod crashes;
 mod memory;
+mod services;
 mod state;
 mod writers;
 
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant, SystemTime};
 use self::clients::Clients;
 pub use self::crashes::run_crashes;
 pub use self::memory::{Memory, judge_memory};
+pub use self::services::run_services;
 pub use self::state::run_state;
 use crate::fixture;
 use crate::host::{Launch, PluginStatus, TestHost};

@@ -35,7 +35,7 @@ pub fn run_state(reloads: u64, clients: usize) -> Outcome {
     let begun = Instant::now();
     let mut memory = Memory::default();
     for reload in 1..=reloads {
-        go_live(&host, reload);
+        go_live(&host, FIXTURE, "/shop/sums", reload);
         for load in &loads {
             load.wait_answers(1);
         }
@@ -49,15 +49,15 @@ pub fn run_state(reloads: u64, clients: usize) -> Outcome {
     outcome
 }
 
-/// Brings new code and waits until it answers.
-fn go_live(host: &TestHost, number: u64) {
+/// Brings new code of `fixture` and waits until it answers at `path`.
+pub(super) fn go_live(host: &TestHost, fixture: &str, path: &str, number: u64) {
     let mut client = Client::new(host.listen());
     let mut generation = || {
-        let answer = client.get("/shop/sums").ok()?;
+        let answer = client.get(path).ok()?;
         answer.header("x-plugin-generation")?.parse::<u64>().ok()
     };
     let before = generation();
-    let mut bytes = fs::read(fixture::library(FIXTURE)).expect("the fixtures are built");
+    let mut bytes = fs::read(fixture::library(fixture)).expect("the fixtures are built");
     // Behind the end of what the headers describe, where nobody looks.
     bytes.extend_from_slice(format!("build {number}").as_bytes());
     host.plugins.put_library(SHOP, &bytes);

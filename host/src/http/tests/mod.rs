@@ -3,6 +3,7 @@
 mod crowd;
 mod drain;
 mod hung;
+mod leaving;
 mod malformed;
 mod requests;
 mod side;

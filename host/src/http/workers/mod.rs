@@ -184,13 +184,7 @@ impl Workers {
         let mut state = self.shared.state.lock();
         match ticket.stage() {
             Stage::Waiting => {
-                ticket.set(Stage::Done);
-                let task = state.lines.remove(ticket).or_else(|| {
-                    let task = state.unready(ticket);
-                    self.shared.top_up(&mut state);
-                    self.shared.tell_if_quiet(&state);
-                    task
-                });
+                let task = self.shared.take_back(&mut state, ticket);
                 drop(state);
                 // Outside the lock: a job's captures are somebody else's code.
                 drop(task);
@@ -207,6 +201,20 @@ impl Workers {
             }
             Stage::Late | Stage::Done => GivenUp::Ended,
         }
+    }
+
+    /// Drops a job that has not begun, because its client has gone. Returns false for one that has begun: it goes
+    /// on, and counts as any other one.
+    pub fn withdraw(&self, ticket: &Arc<Ticket>) -> bool {
+        let mut state = self.shared.state.lock();
+        if ticket.stage() != Stage::Waiting {
+            return false;
+        }
+        let task = self.shared.take_back(&mut state, ticket);
+        drop(state);
+        // Outside the lock: a job's captures are somebody else's code.
+        drop(task);
+        true
     }
 
     /// Ends the workers that were not needed since the last look, if that was [`REST`] ago; one always stays.

@@ -163,6 +163,17 @@ impl Shared {
         }
     }
 
+    /// Takes a job that has not begun out of the pool.
+    pub(super) fn take_back(self: &Arc<Self>, state: &mut State, ticket: &Arc<Ticket>) -> Option<Task> {
+        ticket.set(Stage::Done);
+        state.lines.remove(ticket).or_else(|| {
+            let task = state.unready(ticket);
+            self.top_up(state);
+            self.tell_if_quiet(state);
+            task
+        })
+    }
+
     /// Finds threads for the jobs in line, as far as they may run.
     pub(super) fn top_up(self: &Arc<Self>, state: &mut State) {
         while let Some(task) = self.next(state) {
