@@ -719,7 +719,7 @@ struct OldDataView {
 
 /* An upgraded value that is not valid yet. OWNERSHIP: the host's, which calls `finish` once. */
 struct UpgradeView {
-    /* Size of this struct as the plugin knows it, in bytes. */
+    /* Size of this struct in bytes: as the host knows it when it is asked to be filled in, which is what there is room for. */
     size_t size;
     /* The new value. */
     void *value;
@@ -730,6 +730,9 @@ struct UpgradeView {
      *
      * THREAD: any. UNWINDS: never. LIFETIME: the library's mapping. */
     void (*finish)(void *data, uint32_t commit);
+    /* What of the old value has no place in the new one and is dropped, one a line: `OWNER.FIELD: TYPE`, and
+     * ` (in N values)` if there are several. LIFETIME: until `finish`. */
+    StrView lost;
 };
 
 /* The functions of values that are shared in place. */

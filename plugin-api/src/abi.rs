@@ -768,7 +768,7 @@ pub struct OldDataView {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct UpgradeView {
-    /// Size of this struct as the plugin knows it, in bytes.
+    /// Size of this struct in bytes: as the host knows it when it is asked to be filled in, which is what there is room for.
     pub size: usize,
     /// The new value.
     pub value: *mut c_void,
@@ -779,6 +779,9 @@ pub struct UpgradeView {
     ///
     /// THREAD: any. UNWINDS: never. LIFETIME: the library's mapping.
     pub finish: Option<unsafe extern "C" fn(data: *mut c_void, commit: u32)>,
+    /// What of the old value has no place in the new one and is dropped, one a line: `OWNER.FIELD: TYPE`, and
+    /// ` (in N values)` if there are several. LIFETIME: until `finish`.
+    pub lost: StrView,
 }
 
 /// The functions of values that are shared in place.
@@ -1447,7 +1450,7 @@ const _: () = {
     assert!(size_of::<GlueView>() == 40);
     assert!(size_of::<DataTypeView>() == 72);
     assert!(size_of::<OldDataView>() == 48);
-    assert!(size_of::<UpgradeView>() == 32);
+    assert!(size_of::<UpgradeView>() == 48);
     assert!(size_of::<SafeRangeView>() == 56);
     assert!(size_of::<SafeCheckView>() == 24);
     assert!(size_of::<SafeChangeView>() == 64);

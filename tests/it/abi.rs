@@ -57,7 +57,7 @@ fn layouts() -> Vec<Layout> {
         GlueView { size, drop_value, variant, children, dissolve }
         DataTypeView { size, name, layout, glue, glue_count, on_change, upgrade }
         OldDataView { size, layout, glue, glue_count, value }
-        UpgradeView { size, value, data, finish }
+        UpgradeView { size, value, data, finish, lost }
         DataTable { size, create, find, prepare, release }
         SafeRangeView { size, start, end, flags, limit }
         SafeCheckView { key, version }

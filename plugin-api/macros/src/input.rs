@@ -2,7 +2,7 @@
 
 use quote::format_ident;
 use syn::spanned::Spanned;
-use syn::{Attribute, Data, DeriveInput, Error, Expr, Fields, Ident, LitStr, Member, Path, Result, Type};
+use syn::{Attribute, Data, DeriveInput, Error, Expr, Ident, LitStr, Member, Path, Result, Type};
 
 /// A field.
 pub(crate) struct Field {
@@ -19,30 +19,41 @@ pub(crate) struct Field {
     pub(crate) default_fn: Ident,
 }
 
+/// The fields of a struct or of a variant.
+pub(crate) struct Fields {
+    pub(crate) list: Vec<Field>,
+    /// Fields of earlier definitions whose values none of these takes.
+    pub(crate) dropped: Vec<String>,
+}
+
 /// A variant.
 pub(crate) struct Variant {
     pub(crate) ident: Ident,
     pub(crate) before: Vec<String>,
-    pub(crate) fields: Vec<Field>,
+    pub(crate) fields: Fields,
 }
 
 /// A definition.
 pub(crate) enum Body {
-    Struct(Vec<Field>),
-    Enum { variants: Vec<Variant>, is_numbered: bool },
+    Struct(Fields),
+    Enum(Vec<Variant>),
 }
 
 /// What `#[resident(...)]` may say.
 #[derive(Default)]
 struct Words {
     before: Vec<String>,
+    dropped: Vec<String>,
     default: Option<Expr>,
     upgrade: Option<Path>,
 }
 
+/// What a type may say of itself.
+const OF_TYPE: &[&str] = &["upgrade", "dropped"];
+
 /// The hook of a type, if it has one.
 pub(crate) fn upgrade(input: &DeriveInput) -> Result<Option<Path>> {
-    Ok(words(&input.attrs, &["upgrade"])?.upgrade)
+    Ok(words(&input.attrs, OF_TYPE)?.upgrade)
 }
 
 /// What `#[repr(...)]` says, in the order it is said.
@@ -78,8 +89,9 @@ pub(crate) fn body(input: &DeriveInput) -> Result<Body> {
         let words = "a `Resident` type holds no references: they would lead into code that a reload replaces";
         return Err(Error::new(lifetime.span(), words));
     }
+    let dropped = words(&input.attrs, OF_TYPE)?.dropped;
     match &input.data {
-        Data::Struct(data) => Ok(Body::Struct(fields(&data.fields, 0)?)),
+        Data::Struct(data) => Ok(Body::Struct(fields(&data.fields, 0, dropped)?)),
         Data::Enum(data) => {
             let is_numbered = data.variants.iter().any(|variant| variant.discriminant.is_some());
             let mut variants = Vec::new();
@@ -89,17 +101,19 @@ pub(crate) fn body(input: &DeriveInput) -> Result<Body> {
                         "an enum with numbered variants and fields cannot be `Resident`: drop the numbers";
                     return Err(Error::new(variant.span(), words));
                 }
-                let before = words(&variant.attrs, &["rename"])?.before;
+                let said = words(&variant.attrs, &["rename", "dropped"])?;
+                let dropped = dropped.iter().cloned().chain(said.dropped).collect();
                 variants.push(Variant {
                     ident: variant.ident.clone(),
-                    before,
-                    fields: fields(&variant.fields, number)?,
+                    before: said.before,
+                    fields: fields(&variant.fields, number, dropped)?,
                 });
             }
+            told_apart(variants.iter().map(|variant| (variant.ident.span(), &variant.before[..])))?;
             if variants.is_empty() {
                 return Err(Error::new(input.ident.span(), "an enum without variants has no values to keep"));
             }
-            Ok(Body::Enum { variants, is_numbered })
+            Ok(Body::Enum(variants))
         }
         Data::Union(data) => {
             let words = "a union cannot be `Resident`: nothing says which of its fields is valid";
@@ -109,10 +123,11 @@ pub(crate) fn body(input: &DeriveInput) -> Result<Body> {
 }
 
 /// The fields of a struct or of an enum's variant, which is number `of` of its type.
-fn fields(fields: &Fields, of: usize) -> Result<Vec<Field>> {
+fn fields(fields: &syn::Fields, of: usize, mut dropped: Vec<String>) -> Result<Fields> {
     let mut found = Vec::new();
     for (number, (member, field)) in fields.members().zip(fields).enumerate() {
-        let said = words(&field.attrs, &["rename", "default"])?;
+        let said = words(&field.attrs, &["rename", "default", "dropped"])?;
+        dropped.extend(said.dropped);
         let name = match &member {
             Member::Named(ident) => ident.to_string(),
             Member::Unnamed(index) => index.index.to_string(),
@@ -126,7 +141,25 @@ fn fields(fields: &Fields, of: usize) -> Result<Vec<Field>> {
             default_fn: format_ident!("__resident_default_{of}_{number}"),
         });
     }
-    Ok(found)
+    told_apart(fields.iter().zip(&found).map(|(field, read)| (field.span(), &read.before[..])))?;
+    Ok(Fields { list: found, dropped })
+}
+
+/// No two can have had the same name.
+fn told_apart<'n>(named: impl Iterator<Item = (proc_macro2::Span, &'n [String])>) -> Result<()> {
+    let mut known: Vec<&String> = Vec::new();
+    for (span, before) in named {
+        for name in before {
+            if known.contains(&name) {
+                return Err(Error::new(
+                    span,
+                    format!("two of these say that they were called `{name}` before"),
+                ));
+            }
+        }
+        known.extend(before);
+    }
+    Ok(())
 }
 
 fn words(attributes: &[Attribute], allowed: &[&str]) -> Result<Words> {
@@ -140,6 +173,10 @@ fn words(attributes: &[Attribute], allowed: &[&str]) -> Result<Words> {
                 }
                 "rename" => {
                     words.before.push(meta.value()?.parse::<LitStr>()?.value());
+                    Ok(())
+                }
+                "dropped" => {
+                    words.dropped.push(meta.value()?.parse::<LitStr>()?.value());
                     Ok(())
                 }
                 "upgrade" => {

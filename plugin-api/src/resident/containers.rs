@@ -8,7 +8,10 @@ use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
-use super::{Kind, Misfit, Old, OldType, Resident, Settling, Shapes, Work};
+use super::{
+    Definition, FieldNames, Kind, Misfit, Nature, Old, OldType, Resident, Settling, Shapes, TypeInfo,
+    VariantNames, Work, Written,
+};
 use crate::sync::{Mutex, OnceCell, RwLock};
 
 /// The one type that a container holds.
@@ -46,6 +49,10 @@ unsafe impl<T: Resident> Resident for Vec<T> {
         settle_behind(self, how);
     }
 
+    fn nature() -> Nature {
+        Nature::PLAIN
+    }
+
     fn shape(shapes: &mut Shapes) -> Kind {
         Kind::Container(vec![shapes.of::<T>()])
     }
@@ -67,20 +74,24 @@ unsafe impl<T: Resident> Resident for Vec<T> {
         fits_one::<Self, T>(old, work)
     }
 
-    unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<(), Misfit> {
+    unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<Written, Misfit> {
         let elements = old.elements();
-        // SAFETY: `into` is writable; the list's block is as long as there are parts, and stays.
-        unsafe {
-            into.write(Vec::with_capacity(elements.len()));
+        // SAFETY: `into` is writable; the list's block is as long as there are parts, and stays. It is as long as has been
+        // written when that is said.
+        let written = unsafe {
+            let written = Written::by(into, Vec::with_capacity(elements.len()));
             work.shell(into);
             let first = (*into).as_mut_ptr();
-            for (i, element) in elements.iter().enumerate() {
-                work.place::<T>(*element, first.add(i))?;
+            let mut count = 0;
+            for element in elements {
+                let _: Written = work.place::<T>(element, first.add(count))?;
+                count += 1;
             }
-            (*into).set_len(elements.len());
-        }
+            (*into).set_len(count);
+            written
+        };
         work.dissolve_old(old);
-        Ok(())
+        Ok(written)
     }
 }
 
@@ -90,6 +101,10 @@ unsafe impl<T: Resident> Resident for VecDeque<T> {
 
     fn settle(&mut self, how: Settling<'_>) {
         settle_behind(self, how);
+    }
+
+    fn nature() -> Nature {
+        Nature::PLAIN
     }
 
     fn shape(shapes: &mut Shapes) -> Kind {
@@ -112,20 +127,21 @@ unsafe impl<T: Resident> Resident for VecDeque<T> {
         fits_one::<Self, T>(old, work)
     }
 
-    unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<(), Misfit> {
+    unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<Written, Misfit> {
         let elements = old.elements();
         // SAFETY: `into` is writable; each part is whole before it is moved in.
-        unsafe {
-            into.write(VecDeque::with_capacity(elements.len()));
+        let written = unsafe {
+            let written = Written::by(into, VecDeque::with_capacity(elements.len()));
             work.shell(into);
             for element in elements {
                 let staged = work.staging::<T>();
-                work.place::<T>(element, staged)?;
+                let _: Written = work.place::<T>(element, staged)?;
                 (*into).push_back(staged.read());
             }
-        }
+            written
+        };
         work.dissolve_old(old);
-        Ok(())
+        Ok(written)
     }
 }
 
@@ -135,6 +151,10 @@ unsafe impl<T: Resident> Resident for Box<T> {
 
     fn settle(&mut self, how: Settling<'_>) {
         settle_behind([&mut **self], how);
+    }
+
+    fn nature() -> Nature {
+        Nature::PLAIN
     }
 
     fn shape(shapes: &mut Shapes) -> Kind {
@@ -156,17 +176,16 @@ unsafe impl<T: Resident> Resident for Box<T> {
         fits_one::<Self, T>(old, work)
     }
 
-    unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<(), Misfit> {
-        for element in old.elements() {
-            let block = work.block::<T>();
-            // SAFETY: the block is fresh, of the allocator and the layout that a box has.
-            unsafe {
-                work.place::<T>(element, block)?;
-                into.write(Box::from_raw(block));
-            }
-        }
+    unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<Written, Misfit> {
+        let element = old.only_element::<Self>()?;
+        let block = work.block::<T>();
+        // SAFETY: the block is fresh, of the allocator and the layout that a box has, and what is in it whole.
+        let written = unsafe {
+            let _: Written = work.place::<T>(element, block)?;
+            Written::by(into, Box::from_raw(block))
+        };
         work.dissolve_old(old);
-        Ok(())
+        Ok(written)
     }
 }
 
@@ -175,6 +194,10 @@ unsafe impl<T: Resident> Resident for Arc<T> {
     const MAY_SETTLE: bool = false;
 
     fn settle(&mut self, _: Settling<'_>) {}
+
+    fn nature() -> Nature {
+        Nature::PLAIN
+    }
 
     fn shape(shapes: &mut Shapes) -> Kind {
         Kind::Container(vec![shapes.of::<T>()])
@@ -196,17 +219,25 @@ unsafe impl<T: Resident> Resident for Arc<T> {
         fits_one::<Self, T>(old, work)
     }
 
-    unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<(), Misfit> {
-        let Some(element) = old.elements().pop() else { return Err(work.is_shared::<Self>()) };
+    unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<Written, Misfit> {
+        // What is the same gets here to be copied only. What nobody can change has one owner more, and is no copy.
+        let is_same = work.expect_same::<Self>(old).is_ok();
+        if is_same && !TypeInfo::of::<T>().has_cells() {
+            // SAFETY: it is an `Arc` of this type, which nobody changes.
+            return unsafe { work.clone_std(old, into) };
+        }
+        let Ok(element) = old.only_element::<Self>() else {
+            return Err(if is_same { work.is_shared_cell::<Self>() } else { work.is_shared::<Self>() });
+        };
         let staged = work.staging::<Arc<MaybeUninit<T>>>();
         // SAFETY: the room is fresh; the new block has one owner, so nobody else sees it being filled.
-        unsafe {
-            work.made(Arc::new_uninit(), staged);
-            work.place::<T>(element, Arc::as_ptr(&*staged).cast_mut().cast())?;
-            into.write(staged.read().assume_init());
-        }
+        let written = unsafe {
+            let _: Written = work.made(Arc::new_uninit(), staged);
+            let _: Written = work.place::<T>(element, Arc::as_ptr(&*staged).cast_mut().cast())?;
+            Written::by(into, staged.read().assume_init())
+        };
         work.dissolve_old(old);
-        Ok(())
+        Ok(written)
     }
 }
 
@@ -216,6 +247,10 @@ unsafe impl<T: Resident, const N: usize> Resident for [T; N] {
 
     fn settle(&mut self, how: Settling<'_>) {
         settle_all(self, how);
+    }
+
+    fn nature() -> Nature {
+        Nature::PLAIN
     }
 
     fn shape(shapes: &mut Shapes) -> Kind {
@@ -235,16 +270,17 @@ unsafe impl<T: Resident, const N: usize> Resident for [T; N] {
         }
     }
 
-    unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<(), Misfit> {
+    unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<Written, Misfit> {
         let elements = old.elements();
         if elements.len() != N {
             return Err(Misfit::retyped::<Self>(old.ty()));
         }
+        let mut written = Vec::with_capacity(N);
         for (i, element) in elements.into_iter().enumerate() {
             // SAFETY: `into` is writable and `i` below its length.
-            unsafe { work.place::<T>(element, into.cast::<T>().add(i))? };
+            written.push(unsafe { work.place::<T>(element, into.cast::<T>().add(i))? });
         }
-        Ok(())
+        <[Written; N]>::try_from(written).map(Written::all).map_err(|_| Misfit::retyped::<Self>(old.ty()))
     }
 }
 
@@ -257,6 +293,10 @@ macro_rules! locks {
             const MAY_SETTLE: bool = false;
 
             fn settle(&mut self, _: Settling<'_>) {}
+
+            fn nature() -> Nature {
+                Nature::CELL
+            }
 
             fn shape(shapes: &mut Shapes) -> Kind {
                 Kind::Container(vec![shapes.of::<T>()])
@@ -271,16 +311,13 @@ macro_rules! locks {
                 fits_one::<Self, T>(old, work)
             }
 
-            unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<(), Misfit> {
-                for element in old.elements() {
-                    let staged = work.staging::<T>();
-                    // SAFETY: the room is fresh; what is in it is whole before it is moved on.
-                    unsafe {
-                        work.place::<T>(element, staged)?;
-                        into.write($lock::new(staged.read()));
-                    }
+            unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<Written, Misfit> {
+                let (element, staged) = (old.only_element::<Self>()?, work.staging::<T>());
+                // SAFETY: the room is fresh; what is in it is whole before it is moved on.
+                unsafe {
+                    let _: Written = work.place::<T>(element, staged)?;
+                    Ok(Written::by(into, $lock::new(staged.read())))
                 }
-                Ok(())
             }
         }
     )*};
@@ -294,6 +331,10 @@ unsafe impl<T: Resident> Resident for OnceCell<T> {
 
     fn settle(&mut self, how: Settling<'_>) {
         settle_all(self.get_mut(), how);
+    }
+
+    fn nature() -> Nature {
+        Nature::CELL
     }
 
     fn shape(shapes: &mut Shapes) -> Kind {
@@ -311,19 +352,30 @@ unsafe impl<T: Resident> Resident for OnceCell<T> {
         fits_one::<Self, T>(old, work)
     }
 
-    unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<(), Misfit> {
+    unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<Written, Misfit> {
         // SAFETY: `into` is writable; the room is fresh, and what is in it whole before it is moved on.
         unsafe {
-            into.write(OnceCell::new());
+            let mut written = Written::by(into, OnceCell::new());
             for element in old.elements() {
                 let staged = work.staging::<T>();
-                work.place::<T>(element, staged)?;
-                into.write(OnceCell::moved(staged.read()));
+                let _: Written = work.place::<T>(element, staged)?;
+                written = Written::by(into, OnceCell::moved(staged.read()));
             }
+            Ok(written)
         }
-        Ok(())
     }
 }
+
+const NOTHING: Definition = Definition { fields: &[], dropped: &[] };
+const ONE: Definition = Definition { fields: &[FieldNames { name: "0", before: &[] }], dropped: &[] };
+const OPTION: [VariantNames; 2] = [
+    VariantNames { name: "None", before: &[], fields: NOTHING },
+    VariantNames { name: "Some", before: &[], fields: ONE },
+];
+const RESULT: [VariantNames; 2] = [
+    VariantNames { name: "Ok", before: &[], fields: ONE },
+    VariantNames { name: "Err", before: &[], fields: ONE },
+];
 
 // SAFETY: described as the enum that it is.
 unsafe impl<T: Resident> Resident for Option<T> {
@@ -331,6 +383,10 @@ unsafe impl<T: Resident> Resident for Option<T> {
 
     fn settle(&mut self, how: Settling<'_>) {
         settle_all(self, how);
+    }
+
+    fn nature() -> Nature {
+        Nature::PLAIN
     }
 
     fn shape(shapes: &mut Shapes) -> Kind {
@@ -350,24 +406,25 @@ unsafe impl<T: Resident> Resident for Option<T> {
     }
 
     fn fits(old: OldType<'_>, work: &mut Work) -> Result<(), Misfit> {
-        for (_, parts) in work.enum_variants::<Self>(old)? {
-            parts.into_iter().try_for_each(|(_, part)| work.check::<T>(part))?;
+        for (variant, fields) in work.enum_variants::<Self>(old, &OPTION)? {
+            if variant == 1 {
+                work.fit_field::<T>(&fields, 0, false)?;
+            }
         }
         Ok(())
     }
 
-    unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<(), Misfit> {
-        let (_, parts) = work.open_enum::<Self>(old)?;
+    unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<Written, Misfit> {
+        let (variant, fields) = work.open_enum::<Self>(old, &OPTION)?;
         // SAFETY: `into` is writable; the room is fresh, and what is in it whole before it is moved on.
         unsafe {
-            into.write(None);
-            for (_, part) in parts {
-                let staged = work.staging::<T>();
-                work.place::<T>(part, staged)?;
-                into.write(Some(staged.read()));
+            if variant == 0 {
+                return Ok(Written::by(into, None));
             }
+            let staged = work.staging::<T>();
+            let _: Written = work.place_field::<T>(&fields, 0, None, staged)?;
+            Ok(Written::by(into, Some(staged.read())))
         }
-        Ok(())
     }
 }
 
@@ -380,6 +437,10 @@ unsafe impl<T: Resident, E: Resident> Resident for Result<T, E> {
             Ok(part) => part.settle(how),
             Err(part) => part.settle(how),
         }
+    }
+
+    fn nature() -> Nature {
+        Nature::PLAIN
     }
 
     fn shape(shapes: &mut Shapes) -> Kind {
@@ -400,30 +461,28 @@ unsafe impl<T: Resident, E: Resident> Resident for Result<T, E> {
     }
 
     fn fits(old: OldType<'_>, work: &mut Work) -> Result<(), Misfit> {
-        for (variant, parts) in work.enum_variants::<Self>(old)? {
-            for (_, part) in parts {
-                if variant == "Ok" { work.check::<T>(part)? } else { work.check::<E>(part)? }
+        for (variant, fields) in work.enum_variants::<Self>(old, &RESULT)? {
+            match variant {
+                0 => work.fit_field::<T>(&fields, 0, false)?,
+                _ => work.fit_field::<E>(&fields, 0, false)?,
             }
         }
         Ok(())
     }
 
-    unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<(), Misfit> {
-        let (variant, parts) = work.open_enum::<Self>(old)?;
-        for (_, part) in parts {
-            // SAFETY: `into` is writable; the room is fresh, and what is in it whole before it is moved on.
-            unsafe {
-                if variant == "Ok" {
-                    let staged = work.staging::<T>();
-                    work.place::<T>(part, staged)?;
-                    into.write(Ok(staged.read()));
-                } else {
-                    let staged = work.staging::<E>();
-                    work.place::<E>(part, staged)?;
-                    into.write(Err(staged.read()));
-                }
+    unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<Written, Misfit> {
+        let (variant, fields) = work.open_enum::<Self>(old, &RESULT)?;
+        // SAFETY: `into` is writable; the room is fresh, and what is in it whole before it is moved on.
+        unsafe {
+            if variant == 0 {
+                let staged = work.staging::<T>();
+                let _: Written = work.place_field::<T>(&fields, 0, None, staged)?;
+                Ok(Written::by(into, Ok(staged.read())))
+            } else {
+                let staged = work.staging::<E>();
+                let _: Written = work.place_field::<E>(&fields, 0, None, staged)?;
+                Ok(Written::by(into, Err(staged.read())))
             }
         }
-        Ok(())
     }
 }

@@ -120,7 +120,7 @@ impl Layout {
     }
 
     /// The types that a type is made of.
-    fn parts(&self, number: usize) -> Vec<usize> {
+    pub(super) fn parts(&self, number: usize) -> Vec<usize> {
         match &self.types[number].kind {
             Kind::Leaf => Vec::new(),
             Kind::Struct(fields) => fields.iter().map(|field| field.ty).collect(),

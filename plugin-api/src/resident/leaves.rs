@@ -12,10 +12,12 @@ use std::sync::atomic::{
 };
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Kind, Misfit, Old, OldType, Resident, Settling, Shapes, Work};
+use super::{
+    Definition, FieldNames, Kind, Misfit, Nature, Old, OldType, Resident, Settling, Shapes, Work, Written,
+};
 
 macro_rules! leaves {
-    ($($of:ty),* $(,)?) => {$(
+    ($nature:ident $copy:ident: $($of:ty),* $(,)?) => {$(
         // SAFETY: complete as a leaf: a type of `std` is the same wherever compiler and name are. It holds
         // numbers only, or owns bytes of the global allocator.
         unsafe impl Resident for $of {
@@ -23,22 +25,39 @@ macro_rules! leaves {
 
             fn settle(&mut self, _: Settling<'_>) {}
 
+            fn nature() -> Nature {
+                Nature::$nature
+            }
+
             fn shape(_: &mut Shapes) -> Kind {
                 Kind::Leaf
+            }
+
+            unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<Written, Misfit> {
+                // SAFETY: this function's contract.
+                unsafe { work.$copy(old, into) }
             }
         }
     )*};
 }
 
-leaves! {
+leaves! { PLAIN copy_bits:
     (), bool, char, u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize, f32, f64,
-    String, Box<str>, std::path::PathBuf, std::ffi::OsString, std::ffi::CString,
     Duration, Instant, SystemTime,
-    AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
-    AtomicI8, AtomicI16, AtomicI32, AtomicI64, AtomicIsize,
     NonZeroU8, NonZeroU16, NonZeroU32, NonZeroU64, NonZeroUsize, NonZeroI32, NonZeroI64,
     IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6,
-    std::cmp::Ordering, crate::sync::Condvar,
+    std::cmp::Ordering,
+}
+
+leaves! { PLAIN clone_std:
+    String, Box<str>, std::path::PathBuf, std::ffi::OsString, std::ffi::CString,
+}
+
+// Nobody waits for any of these while a value is upgraded.
+leaves! { CELL copy_bits:
+    AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
+    AtomicI8, AtomicI16, AtomicI32, AtomicI64, AtomicIsize,
+    crate::sync::Condvar,
 }
 
 // SAFETY: has no values to represent; what `T` is does not matter.
@@ -46,6 +65,10 @@ unsafe impl<T: 'static> Resident for PhantomData<T> {
     const MAY_SETTLE: bool = false;
 
     fn settle(&mut self, _: Settling<'_>) {}
+
+    fn nature() -> Nature {
+        Nature::PLAIN
+    }
 
     fn shape(_: &mut Shapes) -> Kind {
         Kind::Leaf
@@ -55,11 +78,10 @@ unsafe impl<T: 'static> Resident for PhantomData<T> {
         Ok(())
     }
 
-    unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<(), Misfit> {
-        // SAFETY: writable by this function's contract.
-        unsafe { into.write(PhantomData) };
+    unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<Written, Misfit> {
         work.drop_old(old);
-        Ok(())
+        // SAFETY: writable by this function's contract.
+        Ok(unsafe { Written::by(into, PhantomData) })
     }
 }
 
@@ -73,24 +95,28 @@ macro_rules! tuples {
                 $(self.$at.settle(how);)*
             }
 
+            fn nature() -> Nature {
+                Nature::PLAIN
+            }
+
             fn shape(shapes: &mut Shapes) -> Kind {
                 Kind::Struct(vec![$(shapes.field::<$of>(stringify!($at), offset_of!(Self, $at))),*])
             }
 
             fn fits(old: OldType<'_>, work: &mut Work) -> Result<(), Misfit> {
-                let fields = work.struct_fields::<Self>(old)?;
-                $(work.fit_field::<$of>(&fields, stringify!($at), &[], false)?;)*
+                let fields = work.struct_fields::<Self>(old, &Definition { fields: &[$(FieldNames { name: stringify!($at), before: &[] }),*], dropped: &[] })?;
+                $(work.fit_field::<$of>(&fields, $at, false)?;)*
                 Ok(())
             }
 
-            unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<(), Misfit> {
-                let mut fields = work.open_struct::<Self>(old)?;
+            unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<Written, Misfit> {
+                let fields = work.open_struct::<Self>(old, &Definition { fields: &[$(FieldNames { name: stringify!($at), before: &[] }),*], dropped: &[] })?;
                 // SAFETY: each field of `into` is written once, within what the caller promised.
-                unsafe {
-                    $(work.place_field::<$of>(&mut fields, stringify!($at), &[], None, addr_of_mut!((*into).$at))?;)*
-                }
+                let written = unsafe {
+                    [$(work.place_field::<$of>(&fields, $at, None, addr_of_mut!((*into).$at))?),*]
+                };
                 work.drop_rest(fields);
-                Ok(())
+                Ok(Written::all(written))
             }
         }
     )*};

@@ -1,5 +1,9 @@
 //! Maps and sets: a new one is filled entry by entry.
 //!
+//! That runs the `Hash`, `Eq` and `Ord` of the keys' author, while the upgrade may still be undone. So the keys of the new
+//! map are copies (see [`upgrade::copy`](super::upgrade)), and the old map keeps its own until the end. Nothing that goes in
+//! has a drop until all is in, and what went in is counted: code that contradicts itself loses nothing.
+//!
 //! A map with the standard hasher keeps its keys' hash state inside, so it works in every generation. Should
 //! an edit change how a key is hashed or ordered while its layout stays the same, entries may not be found;
 //! that is a wrong answer, and never undefined behaviour.
@@ -10,10 +14,13 @@
 #![expect(unsafe_code, reason = "takes maps apart by address")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ffi::c_void;
 use std::hash::Hash;
-use std::mem::{ManuallyDrop, forget, offset_of};
+use std::mem::{ManuallyDrop, offset_of};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use super::{Empties, Kind, Misfit, Old, OldType, Resident, Settling, Shapes, Work};
+use super::upgrade::free_copy;
+use super::{Empties, Kind, Misfit, Nature, Old, OldType, Resident, Settling, Shapes, Work, Written};
 
 /// A key. Maps lend their keys for reading only, values for more: whoever takes one apart does so elsewhere, see
 /// [`Work::apart`].
@@ -25,14 +32,38 @@ fn see<T>(part: &T, visit: &mut dyn FnMut(*mut u8)) {
 /// allowed: what its boxes led to is freed, or somebody else's.
 type Gone<T> = ManuallyDrop<T>;
 
-/// Ends the process if a key's hash or order panics the second time, having succeeded a moment before:
-/// the unwinding would have dropped what the older value still holds.
-struct Bomb;
-
-impl Drop for Bomb {
-    fn drop(&mut self) {
-        std::process::abort();
+/// Ends a map that was being filled: its keys are copies, and its values other steps' business.
+///
+/// # Safety
+///
+/// `K` is what the keys are.
+unsafe fn discard<'k, K: Resident>(keys: impl IntoIterator<Item = &'k Gone<K>>) {
+    for key in keys {
+        // SAFETY: a copy, which nobody uses any more: the map is only freed after this.
+        unsafe { free_copy::<K>((&raw const *key).cast_mut().cast()) };
     }
+}
+
+/// Lets a map or set take in a key, by the code of the key's author, and says whether it has.
+///
+/// What goes in has no drop, so it does not matter what that code says or whether it panics: where `count` has not grown the
+/// key is still in its room, and is freed there.
+///
+/// # Safety
+///
+/// `key` is a whole copy that nobody uses but `insert`, which moves its bytes and says how many entries there are then.
+unsafe fn take_in<K: Resident>(key: *mut K, count: usize, insert: impl FnOnce() -> usize) -> bool {
+    let outcome = catch_unwind(AssertUnwindSafe(insert));
+    let is_in = outcome.as_ref().is_ok_and(|now| *now > count);
+    if !is_in {
+        // SAFETY: the map has not kept it, whose count says so: a key is hashed and compared before it is let in. After that
+        // no author's code runs, as there is room for all.
+        unsafe { free_copy(key) };
+    }
+    if let Err(panic) = outcome {
+        resume_unwind(panic);
+    }
+    is_in
 }
 
 /// Replaces a hash map or set that points into a library. What it is depends on the text only, and both have it.
@@ -65,6 +96,10 @@ macro_rules! maps {
                 if V::MAY_SETTLE {
                     self.values_mut().for_each(|value| how.behind(value));
                 }
+            }
+
+            fn nature() -> Nature {
+                Nature::PLAIN
             }
 
             fn shape(shapes: &mut Shapes) -> Kind {
@@ -106,27 +141,40 @@ macro_rules! maps {
                 }
             }
 
-            unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<(), Misfit> {
-                let (elements, new): (_, fn(usize) -> Self) = (old.elements(), $new);
-                // SAFETY: `into` is writable; rooms are fresh, and what is in them whole before it is moved in.
-                unsafe {
-                    into.write(new(elements.len() / 2));
-                    work.shell(into);
-                    for entry in elements.chunks_exact(2) {
-                        let (key, value) = (work.staging::<K>(), work.staging::<V>());
-                        let old_key = work.apart::<K>(entry[0]);
-                        work.place::<K>(old_key, key)?;
-                        work.place::<V>(entry[1], value)?;
-                        if (*into).contains_key(&*key) {
-                            return Err(work.keys_collide::<Self>());
-                        }
-                        let bomb = Bomb;
-                        (*into).insert(key.read(), value.read());
-                        forget(bomb);
+            unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<Written, Misfit> {
+                unsafe extern "C" fn discard_map<K: Resident, V>(map: *mut c_void) {
+                    // SAFETY: the map below, whose entries have no drop, at its last use.
+                    unsafe {
+                        let map = map.cast::<$map<Gone<K>, Gone<V>>>();
+                        discard((*map).keys());
+                        map.drop_in_place();
                     }
                 }
+                let elements = old.elements();
+                let new: fn(usize) -> $map<Gone<K>, Gone<V>> = $new;
+                let map = into.cast::<$map<Gone<K>, Gone<V>>>();
+                // SAFETY: `into` is writable, also for the map of entries without a drop, which is laid out as this one (see
+                // `dissolve`). Rooms are fresh, and what is in them whole before it is moved in; keys are copies.
+                let written = unsafe {
+                    let written = Written::by(map, new(elements.len() / 2));
+                    work.undo_with(discard_map::<K, V>, into.cast());
+                    for (count, entry) in elements.chunks_exact(2).enumerate() {
+                        let value = work.staging::<V>();
+                        let _: Written = work.place::<V>(entry[1], value)?;
+                        let old_key = work.apart(entry[0]);
+                        let key = work.copy::<K>(old_key)?;
+                        let insert = || {
+                            (*map).insert(key.cast::<Gone<K>>().read(), value.cast::<Gone<V>>().read());
+                            (*map).len()
+                        };
+                        if !take_in(key, count, insert) {
+                            return Err(work.keys_collide::<Self>());
+                        }
+                    }
+                    written
+                };
                 work.dissolve_old(old);
-                Ok(())
+                Ok(written)
             }
         }
     )*};
@@ -147,6 +195,10 @@ macro_rules! sets {
             fn settle(&mut self, how: Settling<'_>) {
                 let _ = how;
                 $settle_empty!(self, $set, how.empties());
+            }
+
+            fn nature() -> Nature {
+                Nature::PLAIN
             }
 
             fn shape(shapes: &mut Shapes) -> Kind {
@@ -175,26 +227,37 @@ macro_rules! sets {
                 }
             }
 
-            unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<(), Misfit> {
-                let (elements, new): (_, fn(usize) -> Self) = (old.elements(), $new);
-                // SAFETY: `into` is writable; the room is fresh, and what is in it whole before it is moved in.
-                unsafe {
-                    into.write(new(elements.len()));
-                    work.shell(into);
-                    for member in elements {
-                        let key = work.staging::<K>();
-                        let member = work.apart::<K>(member);
-                        work.place::<K>(member, key)?;
-                        if (*into).contains(&*key) {
-                            return Err(work.keys_collide::<Self>());
-                        }
-                        let bomb = Bomb;
-                        (*into).insert(key.read());
-                        forget(bomb);
+            unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<Written, Misfit> {
+                unsafe extern "C" fn discard_set<K: Resident>(set: *mut c_void) {
+                    // SAFETY: the set below, whose members have no drop, at its last use.
+                    unsafe {
+                        let set = set.cast::<$set<Gone<K>>>();
+                        discard((*set).iter());
+                        set.drop_in_place();
                     }
                 }
+                let elements = old.elements();
+                let new: fn(usize) -> $set<Gone<K>> = $new;
+                let set = into.cast::<$set<Gone<K>>>();
+                // SAFETY: as for maps.
+                let written = unsafe {
+                    let written = Written::by(set, new(elements.len()));
+                    work.undo_with(discard_set::<K>, into.cast());
+                    for (count, member) in elements.into_iter().enumerate() {
+                        let member = work.apart(member);
+                        let key = work.copy::<K>(member)?;
+                        let insert = || {
+                            (*set).insert(key.cast::<Gone<K>>().read());
+                            (*set).len()
+                        };
+                        if !take_in(key, count, insert) {
+                            return Err(work.keys_collide::<Self>());
+                        }
+                    }
+                    written
+                };
                 work.dissolve_old(old);
-                Ok(())
+                Ok(written)
             }
         }
     )*};

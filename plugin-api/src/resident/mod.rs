@@ -65,6 +65,7 @@ pub mod deep;
 pub mod layout;
 mod leaves;
 mod maps;
+mod nature;
 mod settle;
 mod shapes;
 #[cfg(test)]
@@ -72,11 +73,12 @@ mod tests;
 pub mod upgrade;
 
 pub use self::layout::{Kind, Layout};
+pub use self::nature::{Nature, WithDrop, WithoutDrop};
 pub use self::settle::Settling;
 pub(crate) use self::settle::{Empties, settle};
 pub use self::shapes::Shapes;
 pub(crate) use self::shapes::TypeInfo;
-pub use self::upgrade::{Misfit, Old, OldType, Work};
+pub use self::upgrade::{Definition, FieldNames, Misfit, Old, OldType, VariantNames, Work, Written};
 
 /// Types that can be shared in place between generations of code. Derive it.
 ///
@@ -132,6 +134,12 @@ pub unsafe trait Resident: Sized + 'static {
     #[doc(hidden)]
     fn settle(&mut self, how: Settling<'_>);
 
+    /// What its parts do not tell of the type.
+    #[doc(hidden)]
+    fn nature() -> Nature {
+        Nature::UNKNOWN
+    }
+
     /// What the type is made of.
     #[doc(hidden)]
     fn shape(shapes: &mut Shapes) -> Kind;
@@ -169,13 +177,25 @@ pub unsafe trait Resident: Sized + 'static {
         Err(Misfit::retyped::<Self>(old))
     }
 
-    /// Builds a value from one of another layout, moving what stayed.
+    /// Builds a value from one of another layout, as the author's hook says if there is one.
     ///
     /// # Safety
     ///
-    /// `into` is writable, and stays where it is until `work` ends; nobody uses `old`.
+    /// As [`rebuild`](Resident::rebuild).
     #[doc(hidden)]
-    unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<(), Misfit> {
+    unsafe fn convert(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<Written, Misfit> {
+        // SAFETY: this function's contract.
+        unsafe { Self::rebuild(old, into, work) }
+    }
+
+    /// Builds a value part by part from one of another layout, or of the same if it is to be a copy. No code of an author
+    /// runs on anything but what was made for this, see [`upgrade`].
+    ///
+    /// # Safety
+    ///
+    /// `into` is writable, and stays where it is until `work` ends; nobody uses `old`, whose type fits.
+    #[doc(hidden)]
+    unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<Written, Misfit> {
         let _ = (into, work);
         Err(Misfit::retyped::<Self>(old.ty()))
     }

@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! - Layout and glue have the same order: number n is the same type in both.
+//! - Layout, glue and natures have the same order: number n is the same type in each.
 //! - What is said of a type is worked out once a generation, and kept to its end.
 #![expect(unsafe_code, reason = "glue takes values by address")]
 
@@ -12,18 +12,19 @@ use std::ffi::c_void;
 use std::sync::{PoisonError, RwLock};
 
 use super::layout::{Field, Kind, Layout, Type, Variant};
-use super::{Resident, upgrade};
+use super::{Nature, Resident, upgrade};
 use crate::abi::{DataTypeView, GlueView, StrView};
 use crate::alloc::for_life;
 use crate::entry::guard;
 use crate::plugin::{API, RUSTC, TARGET};
 
 /// Collects the types that a value consists of.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Shapes {
     known: HashMap<TypeId, usize>,
     types: Vec<Type>,
     glue: Vec<GlueView>,
+    natures: Vec<Nature>,
 }
 
 impl Shapes {
@@ -44,6 +45,7 @@ impl Shapes {
             kind: Kind::Leaf,
         });
         self.glue.push(glue::<T>());
+        self.natures.push(T::nature());
         self.types[number].kind = T::shape(self);
         number
     }
@@ -65,7 +67,8 @@ pub(crate) struct TypeInfo {
     name: String,
     text: String,
     pub(crate) layout: Layout,
-    glue: Vec<GlueView>,
+    pub(super) glue: Vec<GlueView>,
+    pub(super) natures: Vec<Nature>,
     numbers: HashMap<TypeId, usize>,
     upgrade: UpgradeFn,
 }
@@ -96,7 +99,7 @@ impl TypeInfo {
     }
 
     fn work_out<T: Resident>() -> TypeInfo {
-        let mut shapes = Shapes { known: HashMap::new(), types: Vec::new(), glue: Vec::new() };
+        let mut shapes = Shapes::default();
         shapes.of::<T>();
         let layout = Layout { compiler: format!("{RUSTC} {TARGET} {API}"), types: shapes.types };
         TypeInfo {
@@ -104,6 +107,7 @@ impl TypeInfo {
             text: layout.to_text(),
             layout,
             glue: shapes.glue,
+            natures: shapes.natures,
             numbers: shapes.known,
             upgrade: upgrade::run::<T>,
         }

@@ -1,7 +1,6 @@
 //! Layouts compared, and values taken from one layout to another, within one library.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
@@ -98,6 +97,7 @@ mod new {
 
     #[derive(Resident, Debug)]
     pub(super) struct Item {
+        #[resident(dropped = "gone")]
         pub(super) added: Counted,
         pub(super) kept: Counted,
     }
@@ -188,10 +188,18 @@ fn all() -> old::All {
     }
 }
 
+/// What an upgrade came to.
+enum Outcome<Old, New> {
+    /// It can be ended.
+    Built(Built<Old, New>),
+    /// It was refused with these words, and the value is as it was.
+    Refused(Box<Old>, String),
+}
+
 /// Does what the host does to a value of the type `Old` that a generation expects to be a `New`.
 ///
 /// The modules stand for generations, so the text of one is made to say the name of the other.
-fn upgraded<Old: Resident, New: Resident>(value: Old) -> Result<Box<New>, (Box<Old>, String)> {
+fn build<Old: Resident, New: Resident>(value: Old) -> Outcome<Old, New> {
     unsafe extern "C" fn report(data: *mut std::ffi::c_void, error: *const ErrorView) {
         // SAFETY: `data` is the `String` below, and the error is valid for this call.
         unsafe {
@@ -211,21 +219,57 @@ fn upgraded<Old: Resident, New: Resident>(value: Old) -> Result<Box<New>, (Box<O
     };
     let mut words = String::new();
     let sink = ErrorSink { data: (&raw mut words).cast(), report: Some(report) };
-    let mut out = MaybeUninit::<UpgradeView>::uninit();
+    let mut view = UpgradeView {
+        size: size_of::<UpgradeView>(),
+        value: std::ptr::null_mut(),
+        data: std::ptr::null_mut(),
+        finish: None,
+        lost: StrView::new(""),
+    };
     // SAFETY: all views live until the call returns; nobody uses the value.
-    match unsafe { upgrade::run::<New>(&old, out.as_mut_ptr(), &sink) } {
-        Status::OK => {
-            // SAFETY: `OK` says that it was written.
-            let view = unsafe { out.assume_init() };
-            let finish = view.finish.expect("an upgrade can be ended");
-            // SAFETY: the only end of this upgrade, after which the value is a whole `New` in a block of its own.
-            Ok(unsafe {
-                finish(view.data, 1);
-                Box::from_raw(view.value.cast::<New>())
-            })
-        }
+    match unsafe { upgrade::run::<New>(&old, &raw mut view, &sink) } {
+        Status::OK => Outcome::Built(Built { value, view, new: std::marker::PhantomData }),
         // SAFETY: a failed upgrade leaves the value as it was.
-        _ => Err((unsafe { Box::from_raw(value) }, words)),
+        _ => Outcome::Refused(unsafe { Box::from_raw(value) }, words),
+    }
+}
+
+/// An upgrade that waits for its end.
+struct Built<Old, New> {
+    value: *mut Old,
+    view: UpgradeView,
+    new: std::marker::PhantomData<New>,
+}
+
+impl<Old, New> Built<Old, New> {
+    fn lost(&self) -> String {
+        // SAFETY: it stays until the end.
+        String::from_utf8_lossy(unsafe { self.view.lost.as_bytes() }).into_owned()
+    }
+
+    fn commit(self) -> Box<New> {
+        let finish = self.view.finish.expect("an upgrade can be ended");
+        // SAFETY: the only end of this upgrade, after which the value is a whole `New` in a block of its own.
+        unsafe {
+            finish(self.view.data, 1);
+            Box::from_raw(self.view.value.cast::<New>())
+        }
+    }
+
+    fn undo(self) -> Box<Old> {
+        let finish = self.view.finish.expect("an upgrade can be ended");
+        // SAFETY: the only end of this upgrade, after which the old value is what it was.
+        unsafe {
+            finish(self.view.data, 0);
+            Box::from_raw(self.value)
+        }
+    }
+}
+
+fn upgraded<Old: Resident, New: Resident>(value: Old) -> Result<Box<New>, (Box<Old>, String)> {
+    match build(value) {
+        Outcome::Built(built) => Ok(built.commit()),
+        Outcome::Refused(value, words) => Err((value, words)),
     }
 }
 

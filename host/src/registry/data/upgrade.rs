@@ -83,6 +83,7 @@ impl Upgrade {
             value: std::ptr::null_mut(),
             data: std::ptr::null_mut(),
             finish: None,
+            lost: StrView::new(""),
         };
         let mut words = String::new();
         let sink = ErrorSink { data: (&raw mut words).cast(), report: Some(report) };

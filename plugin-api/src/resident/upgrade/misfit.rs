@@ -40,6 +40,15 @@ impl Misfit {
         Misfit::new(format!("the value is at the variant `{variant}`, which `{name}` has no longer"))
     }
 
+    /// A field is gone and another of its type is new.
+    pub(super) fn renamed<F>(gone: &str, new: &str) -> Misfit {
+        let name = short(type_name::<F>());
+        Misfit::new(format!(
+            "the field `{gone}: {name}` is gone and `{new}: {name}` is new; say `#[resident(rename = \"{gone}\")]` on `{new}` \
+             if that is what it is called now, or `#[resident(dropped = \"{gone}\")]` if its value is to be dropped"
+        ))
+    }
+
     pub(super) fn within(mut self, place: &str) -> Misfit {
         self.path.push(place.to_owned());
         self

@@ -9,34 +9,70 @@
 //! - *commit*: what was removed is dropped and emptied containers are freed, by the old code's glue;
 //! - *undo*: what was made is dropped and new containers are freed, by this code; what was copied is forgotten.
 //!
+//! # What the code of an author sees
+//!
+//! An upgrade may be refused until the very end, by a field that does not fit or by the plugin's `check`. So whatever an
+//! author's code does until then, the older value has to stay as it was. Of that code nothing is assumed but that it
+//! returns or panics: it may change what it sees through a lock or an atomic, lie, keep what it can clone, ask the registry.
+//! In order:
+//!
+//! 1. *Whether it fits* is found out from the texts of the layouts alone. No author's code runs.
+//! 2. *Parts are moved*, as bytes. No author's code sees these copies; it could free what the older value still owns.
+//! 3. *`Default` and `default = ...`* are given nothing. What they return belongs to the new value and to the list that
+//!    undoes it.
+//! 4. *`Hash`, `Eq`, `Ord`* run where a map or set is filled. They see keys that are real copies (see [`copy`]), in memory of
+//!    their own, and no values. The map is one of keys without a drop until it is done, so neither a panic nor an answer that
+//!    contradicts another drops anything; that an entry is missing is found by counting.
+//! 5. *`upgrade` hooks* see the older value itself where it cannot be changed through a reference, and a copy where it can.
+//!    What they return is as what a default returns.
+//! 6. Either *undo*: each value that defaults and hooks have made is dropped by its `Drop`, copies are freed without one.
+//!    The older value is not touched, so it may be in use by then.
+//! 7. Or *commit*: the new value is in use, and what was dropped of the older one is dropped by the `Drop` of the code that
+//!    made it. Nothing else leads there.
+//!
 //! # Invariants
 //!
+//! - No code of an author runs on anything that undoing the upgrade relies on.
 //! - Nobody uses the old value meanwhile; the host sees to it.
+//! - No value counts as built that was not written: what builds one returns [`Written`], and only writing yields that.
 //! - What is made here and is not below a lock is settled when it is made; what is copied from there was settled before.
 //!   What is below a lock gets a new lock, without a home.
 //! - What an entry of a list refers to stays where it is until the list has been worked off: values that
 //!   have to be put together before they are moved in are *staged* in blocks that live as long.
+//! - An undo goes as deep as what was made, so it has a stack of the size that it was made on.
 #![expect(unsafe_code, reason = "moves values between layouts by address")]
 
+mod copy;
+mod fields;
+mod lost;
 mod misfit;
 mod old;
 mod step;
 mod work;
 
 use std::alloc;
-use std::collections::{HashMap, HashSet};
 use std::ffi::c_void;
-use std::marker::PhantomData;
+use std::mem::offset_of;
 
+use self::copy::Shown;
+pub(crate) use self::copy::free_copy;
+pub use self::fields::{Definition, FieldNames, VariantNames};
 pub use self::misfit::Misfit;
-pub use self::old::{Old, OldFields, OldType};
+pub use self::old::{Old, OldType};
 use self::step::Step;
-pub use self::work::Work;
+pub use self::work::{Work, Written};
 use super::deep::{TO_BUILD, on_large_stack};
 use super::layout::Layout;
 use super::{Resident, TypeInfo};
-use crate::abi::{ErrorSink, OldDataView, Status, UpgradeView};
+use crate::abi::{ErrorSink, OldDataView, Status, StrView, UpgradeView};
 use crate::entry::{guard, report};
+
+/// An upgrade that waits to be ended.
+struct Built {
+    work: Work,
+    /// What it drops, one a line; the host has been shown where it is.
+    lost: String,
+}
 
 /// Builds a `T` from the older value that the host has.
 ///
@@ -48,36 +84,44 @@ pub(super) unsafe extern "C" fn run<T: Resident>(
     out: *mut UpgradeView,
     error: *const ErrorSink,
 ) -> Status {
-    let mut work = Work {
-        new: TypeInfo::of::<T>(),
-        stack: None,
-        same: HashMap::new(),
-        fitting: HashSet::new(),
-        commit: Vec::new(),
-        undo: Vec::new(),
-        staged: Vec::new(),
-    };
+    let mut work = Work::new(TypeInfo::of::<T>());
     // SAFETY: the host passes a value that is valid for this call, and that nobody uses.
     let built = guard(|| unsafe { build::<T>(&*old, &mut work) });
     let failed = match built {
         Ok(Ok(value)) => {
-            let data = Box::into_raw(Box::new(work)).cast();
-            let view = UpgradeView {
-                size: size_of::<UpgradeView>(),
-                value: value.cast(),
-                data,
-                finish: Some(finish),
-            };
-            // SAFETY: `out` is writable during this call.
-            unsafe { out.write(view) };
+            let lost = work.lost.to_text();
+            let built = Box::new(Built { work, lost });
+            let lost = StrView::new(&built.lost);
+            // SAFETY: `out` is writable during this call, and says how large it is.
+            unsafe { tell(out, value.cast(), lost, Box::into_raw(built).cast()) };
             return Status::OK;
         }
         Ok(Err(misfit)) => (Status::OUTDATED, misfit.to_string()),
         Err(panic) => (Status::PANICKED, format!("the upgrade panicked: {panic}")),
     };
-    work.finish(false);
+    work.undo();
     // SAFETY: the host passes a sink that is valid for this call.
     unsafe { report(error, failed.0, &failed.1) }
+}
+
+/// Tells the host what was built, as far as it can hear it: hosts from before `lost` have a shorter struct.
+///
+/// # Safety
+///
+/// `out` is writable for as many bytes as it says.
+unsafe fn tell(out: *mut UpgradeView, value: *mut c_void, lost: StrView, data: *mut c_void) {
+    // SAFETY: this function's contract; every version of the struct has these.
+    unsafe {
+        (*out).value = value;
+        (*out).data = data;
+        (*out).finish = Some(finish);
+    }
+    // SAFETY: this function's contract.
+    let has_room = unsafe { (*out).size } >= offset_of!(UpgradeView, lost) + size_of::<StrView>();
+    if has_room {
+        // SAFETY: the struct reaches that far.
+        unsafe { (*out).lost = lost };
+    }
 }
 
 /// # Safety
@@ -95,15 +139,16 @@ unsafe fn build<T: Resident>(view: &OldDataView, work: &mut Work) -> Result<*mut
     // SAFETY: the host passes as many as it says.
     let glue = unsafe { std::slice::from_raw_parts(view.glue, view.glue_count) };
     let ty = OldType { layout: &layout, number: 0 };
-    let old = Old { ty, glue, at: view.value.cast(), lent: PhantomData };
+    let shown = Shown::default();
+    let old = Old { ty, glue, at: view.value.cast(), shown: &shown };
     work.check::<T>(ty)?;
     let into = work.block::<T>();
-    if work.fitting.iter().any(|(changed, _)| layout.leads_back(*changed)) {
+    if layout.is_recursive() || work.new.layout.is_recursive() {
         // SAFETY: as below.
         unsafe { place_deep(old, into, work)? };
     } else {
         // SAFETY: the block is fresh and stays; nobody uses the old value.
-        unsafe { work.place(old, into)? };
+        let _written = unsafe { work.place(old, into)? };
     }
     let root = &layout.types[0];
     let freed = alloc::Layout::from_size_align(root.size, root.align)
@@ -124,7 +169,7 @@ unsafe fn place_deep<T: Resident>(old: Old<'_>, into: *mut T, work: &mut Work) -
     let place = |stack| {
         work.stack = Some(stack);
         // SAFETY: this function's contract.
-        unsafe { work.place(old, into) }
+        unsafe { work.place(old, into) }.map(|_written| ())
     };
     // SAFETY: it leads to the older value and to the parts of the new one, which are `Send`: the registry takes no data that
     // is not. Nobody else uses them, and the lists of the work are used here alone.
@@ -142,6 +187,6 @@ unsafe fn place_deep<T: Resident>(old: Old<'_>, into: *mut T, work: &mut Work) -
 unsafe extern "C" fn finish(data: *mut c_void, commit: u32) {
     // The steps catch their own panics.
     // SAFETY: this function's contract.
-    let work = unsafe { Box::from_raw(data.cast::<Work>()) };
-    let _ = guard(|| work.finish(commit == 1));
+    let Built { work, .. } = *unsafe { Box::from_raw(data.cast::<Built>()) };
+    let _ = guard(|| if commit == 1 { work.finish() } else { work.undo() });
 }

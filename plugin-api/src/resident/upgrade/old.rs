@@ -10,10 +10,9 @@
 #![expect(unsafe_code, reason = "goes down into values by address")]
 
 use std::any::type_name;
-use std::ffi::c_void;
-use std::marker::PhantomData;
 
 use super::Misfit;
+use super::copy::{Shown, children};
 use crate::abi::GlueView;
 use crate::resident::layout::{Kind, Layout, base, same, short};
 use crate::resident::{Resident, TypeInfo};
@@ -65,7 +64,7 @@ pub struct Old<'w> {
     pub(super) ty: OldType<'w>,
     pub(super) glue: &'w [GlueView],
     pub(super) at: *mut u8,
-    pub(super) lent: PhantomData<&'w ()>,
+    pub(super) shown: &'w Shown,
 }
 
 impl<'w> Old<'w> {
@@ -77,23 +76,22 @@ impl<'w> Old<'w> {
         Old { ty: self.ty.of(ty), at, ..self }
     }
 
+    /// In bytes.
+    pub(super) fn size(self) -> usize {
+        self.ty.layout.types[self.ty.number].size
+    }
+
     pub(super) fn glue(self) -> &'w GlueView {
         &self.glue[self.ty.number]
     }
 
     /// The parts of a container or of an enum's variant.
     pub(crate) fn children(self) -> Vec<*mut u8> {
-        unsafe extern "C" fn visit(data: *mut c_void, child: *mut c_void) {
-            // SAFETY: `data` is the vector below, which nobody else uses during the call.
-            unsafe { (*data.cast::<Vec<*mut u8>>()).push(child.cast()) };
-        }
-        let mut found: Vec<*mut u8> = Vec::new();
         // SAFETY: the glue is that of the value's type, and nobody else uses the value.
-        unsafe { (self.glue().children)(self.at.cast(), (&raw mut found).cast(), visit) };
-        found
+        unsafe { children(self.glue(), self.at) }
     }
 
-    /// The parts of a container that holds one type.
+    /// The parts of a container, each with its type.
     pub(crate) fn elements(self) -> Vec<Old<'w>> {
         let Kind::Container(params) = self.ty.kind() else { return Vec::new() };
         let Some(count) = (!params.is_empty()).then_some(params.len()) else { return Vec::new() };
@@ -101,21 +99,33 @@ impl<'w> Old<'w> {
         children.map(|(i, at)| self.part(params[i % count], at)).collect()
     }
 
-    /// A field of the older value.
+    /// The part of a container that holds exactly one.
+    pub(crate) fn only_element<C>(self) -> Result<Old<'w>, Misfit> {
+        match *self.elements() {
+            [element] => Ok(element),
+            _ => Err(Misfit::retyped::<C>(self.ty)),
+        }
+    }
+
+    /// A field of the older value, to be looked at. What could be changed through it, locks and atomics, is shown as a
+    /// copy: a refused edit leaves the older value as it was, whatever a hook does.
     ///
     /// # Errors
     ///
-    /// [`Misfit`] if there is none of that name, or its type is not `T` as this code knows it.
+    /// [`Misfit`] if there is none of that name, or its type is not `T` as this code knows it; also if it has to be copied
+    /// and cannot be: an `Arc` with several owners that leads to a lock or an atomic, a lock around a type with a `Drop`.
     pub fn field<T: Resident>(&self, name: &str) -> Result<&'w T, Misfit> {
         let field = self.at(name)?;
         let info = TypeInfo::of::<T>();
-        if same(self.ty.layout, field.ty.number, &info.layout, 0) {
-            // SAFETY: the layouts are the same down to the compiler, so the field is a `T`; nobody
-            // changes the value for `'w`.
-            Ok(unsafe { &*field.at.cast::<T>() })
-        } else {
-            Err(Misfit::retyped::<T>(field.ty).within(name))
+        if !same(self.ty.layout, field.ty.number, &info.layout, 0) {
+            return Err(Misfit::retyped::<T>(field.ty).within(name));
         }
+        if info.has_cells() {
+            return self.shown.copy::<T>(field).map_err(|misfit| misfit.within(name));
+        }
+        // SAFETY: the layouts are the same down to the compiler, so the field is a `T`; nobody changes the value for `'w`,
+        // and there is nothing in it that could be changed through a reference.
+        Ok(unsafe { &*field.at.cast::<T>() })
     }
 
     /// A field of the older value as an older value itself, to look for fields in it.
@@ -132,9 +142,8 @@ impl<'w> Old<'w> {
             Misfit::new(format!("the older `{}` has no field `{name}`", short(self.ty.name())))
         })?;
         // SAFETY: the layout was read with every field inside its struct.
-        Ok(self.part(field.ty, unsafe { self.at.add(field.offset) }))
+        let part = self.part(field.ty, unsafe { self.at.add(field.offset) });
+        self.shown.note(part.at);
+        Ok(part)
     }
 }
-
-/// The fields of an older value that nobody has taken yet.
-pub type OldFields<'w> = Vec<(&'w str, Old<'w>)>;

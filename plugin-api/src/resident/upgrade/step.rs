@@ -15,6 +15,7 @@ use crate::entry::guard;
 use crate::resident::Resident;
 
 /// An entry of a list: one call that cannot fail.
+#[derive(Debug)]
 pub(super) enum Step {
     Call(unsafe extern "C" fn(*mut c_void), *mut u8),
     Free(*mut u8, alloc::Layout),

@@ -15,10 +15,13 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ptr;
 
+use super::copy::Shown;
+use super::fields::{self, Definition, FieldTypes, OldFields, VariantNames};
+use super::lost::Lost;
 use super::step::{Step, allocate, block, dissolve, drop_in_place};
-use super::{Misfit, Old, OldFields, OldType};
+use super::{Misfit, Old, OldType};
 use crate::error::Error;
-use crate::resident::deep::Stack;
+use crate::resident::deep::{Stack, TO_DROP, on_large_stack};
 use crate::resident::layout::{Kind, base, same, short};
 use crate::resident::{Empties, Resident, TypeInfo, settle};
 
@@ -27,12 +30,15 @@ pub struct Work {
     pub(super) new: &'static TypeInfo,
     /// Where the new value is built, if it may go deep.
     pub(super) stack: Option<Stack>,
+    /// Whether what is built now is a copy: nothing is moved, also where the layouts are the same.
+    pub(super) is_copying: bool,
     /// What was found out about pairs of an old and a new type.
-    pub(super) same: HashMap<(usize, TypeId), bool>,
-    pub(super) fitting: HashSet<(usize, TypeId)>,
+    same: HashMap<(usize, TypeId), bool>,
+    fitting: HashSet<(usize, TypeId)>,
     pub(super) commit: Vec<Step>,
     pub(super) undo: Vec<Step>,
-    pub(super) staged: Vec<Step>,
+    staged: Vec<Step>,
+    pub(super) lost: Lost,
 }
 
 impl fmt::Debug for Work {
@@ -41,7 +47,45 @@ impl fmt::Debug for Work {
     }
 }
 
+/// Says that a value has been written to where it was to be built. Only what writes one has it to give.
+#[doc(hidden)]
+#[must_use = "it is what a `rebuild` returns"]
+#[derive(Debug)]
+pub struct Written(());
+
+impl Written {
+    /// Writes a value.
+    ///
+    /// # Safety
+    ///
+    /// `into` is writable.
+    pub unsafe fn by<T>(into: *mut T, value: T) -> Written {
+        // SAFETY: this function's contract.
+        unsafe { into.write(value) };
+        Written(())
+    }
+
+    /// Of something whose parts have been written, all of them.
+    pub fn all<const N: usize>(_: [Written; N]) -> Written {
+        Written(())
+    }
+}
+
 impl Work {
+    pub(super) fn new(new: &'static TypeInfo) -> Work {
+        Work {
+            new,
+            stack: None,
+            is_copying: false,
+            same: HashMap::new(),
+            fitting: HashSet::new(),
+            commit: Vec::new(),
+            undo: Vec::new(),
+            staged: Vec::new(),
+            lost: Lost::default(),
+        }
+    }
+
     fn is_same<T: Resident>(&mut self, old: OldType<'_>) -> bool {
         let new = self.new;
         *self.same.entry((old.number, TypeId::of::<T>())).or_insert_with(|| {
@@ -63,12 +107,17 @@ impl Work {
     /// # Safety
     ///
     /// As [`Resident::rebuild`].
-    pub(crate) unsafe fn place<T: Resident>(&mut self, old: Old<'_>, into: *mut T) -> Result<(), Misfit> {
-        if self.is_same::<T>(old.ty) {
+    pub(crate) unsafe fn place<T: Resident>(
+        &mut self,
+        old: Old<'_>,
+        into: *mut T,
+    ) -> Result<Written, Misfit> {
+        let is_same = self.is_same::<T>(old.ty);
+        if is_same && !self.is_copying {
             // SAFETY: the layouts are the same, so the bytes of the old value are those of a `T`; `into` is
             // another place and writable. The old value will not be used again, or the copy will not.
             unsafe { ptr::copy_nonoverlapping(old.at.cast::<T>(), into, 1) };
-            return Ok(());
+            return Ok(Written(()));
         }
         if self.stack.is_some_and(Stack::is_used_up) {
             return Err(Misfit::new(format!(
@@ -77,101 +126,169 @@ impl Work {
                 short(type_name::<T>())
             )));
         }
+        if is_same {
+            // SAFETY: this function's contract.
+            return unsafe { T::rebuild(old, into, self) };
+        }
         // SAFETY: this function's contract.
-        unsafe { T::rebuild(old, into, self) }
+        unsafe { T::convert(old, into, self) }
+    }
+
+    /// Copies a leaf bit by bit: it owns nothing.
+    ///
+    /// # Safety
+    ///
+    /// As [`Resident::rebuild`]; a `T` owns nothing.
+    pub(crate) unsafe fn copy_bits<T: Resident>(
+        &mut self,
+        old: Old<'_>,
+        into: *mut T,
+    ) -> Result<Written, Misfit> {
+        self.expect_same::<T>(old)?;
+        // SAFETY: the layouts are the same, so the bytes are those of a `T`; `into` is another place and writable.
+        unsafe { ptr::copy_nonoverlapping(old.at.cast::<T>(), into, 1) };
+        Ok(Written(()))
+    }
+
+    /// Copies a value of `std` by its own `Clone`, which is none of an author's.
+    ///
+    /// # Safety
+    ///
+    /// As [`Resident::rebuild`].
+    pub(crate) unsafe fn clone_std<T: Resident + Clone>(
+        &mut self,
+        old: Old<'_>,
+        into: *mut T,
+    ) -> Result<Written, Misfit> {
+        self.expect_same::<T>(old)?;
+        // SAFETY: the layouts are the same, so it is a `T`, and nobody changes it; `into` is writable and stays.
+        let written = unsafe { self.made((*old.at.cast::<T>()).clone(), into) };
+        self.drop_old(old);
+        Ok(written)
+    }
+
+    /// Whether the older value is laid out as a `T`.
+    pub(crate) fn expect_same<T: Resident>(&mut self, old: Old<'_>) -> Result<(), Misfit> {
+        if self.is_same::<T>(old.ty) { Ok(()) } else { Err(Misfit::retyped::<T>(old.ty)) }
     }
 
     /// The fields of an older struct of the same name.
-    pub fn struct_fields<'w, T>(&self, old: OldType<'w>) -> Result<Vec<(&'w str, OldType<'w>)>, Misfit> {
+    pub fn struct_fields<'w, T>(&self, old: OldType<'w>, of: &Definition) -> Result<FieldTypes<'w>, Misfit> {
         match old.kind() {
             Kind::Struct(fields) if is_named::<T>(old) => {
-                Ok(fields.iter().map(|field| (field.name.as_str(), old.of(field.ty))).collect())
+                let olds: Vec<_> =
+                    fields.iter().map(|field| (field.name.as_str(), old.of(field.ty))).collect();
+                FieldTypes::new(of, &olds)
             }
             _ => Err(Misfit::retyped::<T>(old)),
         }
     }
 
-    /// The variants of an older enum of the same name, with their fields.
-    #[expect(clippy::type_complexity, reason = "names with names and types, for the derive alone")]
+    /// The variants of an older enum of the same name that are some of today's: the numbers of these, and the fields.
     pub fn enum_variants<'w, T>(
         &self,
         old: OldType<'w>,
-    ) -> Result<Vec<(&'w str, Vec<(&'w str, OldType<'w>)>)>, Misfit> {
-        match old.kind() {
-            Kind::Enum(variants) if is_named::<T>(old) => {
-                let parts = |parts: &'w [(String, usize)]| {
-                    parts.iter().map(|(name, ty)| (name.as_str(), old.of(*ty))).collect()
-                };
-                Ok(variants.iter().map(|variant| (variant.name.as_str(), parts(&variant.parts))).collect())
-            }
-            _ => Err(Misfit::retyped::<T>(old)),
+        of: &[VariantNames],
+    ) -> Result<Vec<(usize, FieldTypes<'w>)>, Misfit> {
+        let Kind::Enum(variants) = old.kind() else { return Err(Misfit::retyped::<T>(old)) };
+        if !is_named::<T>(old) {
+            return Err(Misfit::retyped::<T>(old));
         }
+        let mut found = Vec::new();
+        for variant in variants {
+            if let Some(at) = fields::variant_of(&variant.name, of) {
+                let olds: Vec<_> =
+                    variant.parts.iter().map(|(name, ty)| (name.as_str(), old.of(*ty))).collect();
+                let fields = FieldTypes::new(&of[at].fields, &olds);
+                found.push((at, fields.map_err(|misfit| misfit.within(of[at].name))?));
+            }
+        }
+        Ok(found)
     }
 
-    /// Whether a field of an older type can become the field `name`.
+    /// Whether what a field is to take can become its value; or, where it takes nothing, whether it has one of its own.
     pub fn fit_field<F: Resident>(
         &mut self,
-        fields: &[(&str, OldType<'_>)],
-        name: &str,
-        before: &[&str],
+        fields: &FieldTypes<'_>,
+        number: usize,
         has_default: bool,
     ) -> Result<(), Misfit> {
-        match fields.iter().find(|(old, _)| *old == name || before.contains(old)) {
-            Some((_, ty)) => self.check::<F>(*ty).map_err(|misfit| misfit.within(name)),
-            None if has_default => Ok(()),
-            None => Err(no_default::<F>(name)),
+        let name = fields.names[number].name;
+        if let Some(ty) = fields.sources[number] {
+            return self.check::<F>(ty).map_err(|misfit| misfit.within(name));
         }
+        for (gone, ty) in &fields.unexplained {
+            // Without a size there is nothing to lose.
+            let is_like = self.is_same::<F>(*ty) || ty.name() == type_name::<F>();
+            if is_like && size_of::<F>() > 0 {
+                return Err(Misfit::renamed::<F>(gone, name));
+            }
+        }
+        if has_default { Ok(()) } else { Err(no_default::<F>(name)) }
     }
 
     /// The fields of an older struct's value.
-    pub fn open_struct<'w, T>(&self, old: Old<'w>) -> Result<OldFields<'w>, Misfit> {
+    pub fn open_struct<'w, T>(&self, old: Old<'w>, of: &Definition) -> Result<OldFields<'w>, Misfit> {
         match old.ty.kind() {
             Kind::Struct(fields) if is_named::<T>(old.ty) => {
                 // SAFETY: the layout was read with every field inside its struct.
                 let part = |at: usize, ty| old.part(ty, unsafe { old.at.add(at) });
-                Ok(fields.iter().map(|field| (field.name.as_str(), part(field.offset, field.ty))).collect())
+                let olds: Vec<_> =
+                    fields.iter().map(|field| (field.name.as_str(), part(field.offset, field.ty))).collect();
+                OldFields::new(of, &olds, short(old.ty.name()))
             }
             _ => Err(Misfit::retyped::<T>(old.ty)),
         }
     }
 
-    /// The variant that an older enum's value is at, and its fields.
-    pub fn open_enum<'w, T>(&self, old: Old<'w>) -> Result<(&'w str, OldFields<'w>), Misfit> {
+    /// Which of today's variants an older enum's value is at, and its fields.
+    pub fn open_enum<'w, T>(
+        &self,
+        old: Old<'w>,
+        of: &[VariantNames],
+    ) -> Result<(usize, OldFields<'w>), Misfit> {
         let Kind::Enum(variants) = old.ty.kind() else { return Err(Misfit::retyped::<T>(old.ty)) };
         // SAFETY: the glue is that of the value's type.
         let at = unsafe { (old.glue().variant)(old.at.cast()) };
+        let parts = old.children();
         let variant = variants
             .get(at as usize)
-            .filter(|_| is_named::<T>(old.ty))
+            .filter(|variant| is_named::<T>(old.ty) && variant.parts.len() == parts.len())
             .ok_or_else(|| Misfit::retyped::<T>(old.ty))?;
-        let parts = variant.parts.iter().zip(old.children());
-        let fields = parts.map(|((name, ty), at)| (name.as_str(), old.part(*ty, at))).collect();
-        Ok((variant.name.as_str(), fields))
+        let Some(now) = fields::variant_of(&variant.name, of) else {
+            return Err(Misfit::variant_is_gone::<T>(&variant.name));
+        };
+        let olds: Vec<_> = variant
+            .parts
+            .iter()
+            .zip(parts)
+            .map(|((name, ty), at)| (name.as_str(), old.part(*ty, at)))
+            .collect();
+        let owner = format!("{}::{}", short(old.ty.name()), variant.name);
+        Ok((now, OldFields::new(&of[now].fields, &olds, owner)?))
     }
 
-    /// Builds the field `name` from the older value's, or from its default.
+    /// Builds a field from what it takes of the older value, or from its default.
     ///
     /// # Safety
     ///
     /// As [`Resident::rebuild`].
     pub unsafe fn place_field<F: Resident>(
         &mut self,
-        fields: &mut OldFields<'_>,
-        name: &str,
-        before: &[&str],
+        fields: &OldFields<'_>,
+        number: usize,
         default: Option<fn() -> F>,
         into: *mut F,
-    ) -> Result<(), Misfit> {
-        if let Some(at) = fields.iter().position(|(old, _)| *old == name || before.contains(old)) {
-            let (_, old) = fields.swap_remove(at);
-            // SAFETY: this function's contract.
+    ) -> Result<Written, Misfit> {
+        let name = fields.names[number].name;
+        if let Some(old) = fields.sources[number] {
+            // SAFETY: this function's contract. No other field takes the same part.
             return unsafe { self.place(old, into) }.map_err(|misfit| misfit.within(name));
         }
         let mut value = default.ok_or_else(|| no_default::<F>(name))?();
         settle(&mut value, Empties::Nowhere);
         // SAFETY: `into` is writable and stays, by this function's contract.
-        unsafe { self.made(value, into) };
-        Ok(())
+        Ok(unsafe { self.made(value, into) })
     }
 
     /// Writes a value that was made for the upgrade.
@@ -179,10 +296,11 @@ impl Work {
     /// # Safety
     ///
     /// `into` is writable and stays where it is until the work ends.
-    pub(crate) unsafe fn made<F>(&mut self, value: F, into: *mut F) {
+    pub(crate) unsafe fn made<F>(&mut self, value: F, into: *mut F) -> Written {
         // SAFETY: this function's contract.
-        unsafe { into.write(value) };
+        let written = unsafe { Written::by(into, value) };
         self.undo.push(Step::Call(drop_in_place::<F>, into.cast()));
+        written
     }
 
     /// Lets a hook build the value.
@@ -195,8 +313,10 @@ impl Work {
         old: Old<'_>,
         into: *mut T,
         hook: impl FnOnce(&Old<'_>) -> Result<T, E>,
-    ) -> Result<(), Misfit> {
-        let mut value = hook(&old).map_err(|error| {
+    ) -> Result<Written, Misfit> {
+        let shown = Shown::default();
+        let lent = Old { shown: &shown, ..old };
+        let mut value = hook(&lent).map_err(|error| {
             Misfit::new(format!(
                 "the upgrade of `{}` failed: {}",
                 short(type_name::<T>()),
@@ -205,9 +325,10 @@ impl Work {
         })?;
         settle(&mut value, Empties::Nowhere);
         // SAFETY: this function's contract.
-        unsafe { self.made(value, into) };
+        let written = unsafe { self.made(value, into) };
+        self.lose_unasked(lent);
         self.drop_old(old);
-        Ok(())
+        Ok(written)
     }
 
     /// The old value goes, unmoved.
@@ -217,8 +338,27 @@ impl Work {
 
     /// The fields that nobody took go, unmoved.
     pub fn drop_rest(&mut self, fields: OldFields<'_>) {
-        for (_, old) in fields {
+        for (name, old) in fields.rest {
+            self.lost.note(&fields.owner, name, old);
             self.drop_old(old);
+        }
+    }
+
+    /// Says that what a hook has not even looked at is lost.
+    fn lose_unasked(&mut self, old: Old<'_>) {
+        let owner = short(old.ty.name());
+        match old.ty.kind() {
+            Kind::Struct(fields) => {
+                for field in fields {
+                    // SAFETY: the layout was read with every field inside its struct.
+                    let part = old.part(field.ty, unsafe { old.at.add(field.offset) });
+                    if !old.shown.was_asked_for(part.at) {
+                        self.lost.note(&owner, &field.name, part);
+                    }
+                }
+            }
+            // It cannot be looked into.
+            _ => self.lost.note_whole(old),
         }
     }
 
@@ -229,7 +369,12 @@ impl Work {
 
     /// The container at `into` was made for the upgrade; its parts have been put there by other steps.
     pub(crate) fn shell<C: Resident>(&mut self, into: *mut C) {
-        self.undo.push(Step::Call(dissolve::<C>, into.cast()));
+        self.undo_with(dissolve::<C>, into.cast());
+    }
+
+    /// Should the upgrade be undone, `step` is done to what is at `at`.
+    pub(crate) fn undo_with(&mut self, step: unsafe extern "C" fn(*mut std::ffi::c_void), at: *mut u8) {
+        self.undo.push(Step::Call(step, at));
     }
 
     /// An array's length is in its name only, and may not change.
@@ -257,13 +402,13 @@ impl Work {
         block
     }
 
-    /// The older value of something that may be read only where it is. If it is to be taken apart for a `T`, that is
-    /// done to a copy of its bytes: what holds it forgets the value there, as all that was moved.
-    pub(crate) fn apart<'w, T: Resident>(&mut self, old: Old<'w>) -> Old<'w> {
+    /// The older value of something that may be read only where it is: taken apart it is as a copy of its bytes. What holds
+    /// it forgets the value there, as all that was moved.
+    pub(crate) fn apart<'w>(&mut self, old: Old<'w>) -> Old<'w> {
         let ty = &old.ty.layout.types[old.ty.number];
         let of = alloc::Layout::from_size_align(ty.size, ty.align).ok().filter(|of| of.size() > 0);
         match of {
-            Some(of) if !self.is_same::<T>(old.ty) => {
+            Some(of) => {
                 let copy = allocate(of);
                 self.staged.push(Step::Free(copy, of));
                 // SAFETY: as many bytes as its layout says, to a block of as many.
@@ -283,18 +428,44 @@ impl Work {
         block
     }
 
-    /// Works one list off, and forgets the other.
-    pub(super) fn finish(mut self, commit: bool) {
-        let steps = if commit {
-            std::mem::take(&mut self.commit)
-        } else {
-            std::mem::take(&mut self.undo).into_iter().rev().collect()
-        };
+    /// Works the list of what is left to do off. What was made stays.
+    pub(super) fn finish(mut self) {
+        let steps = std::mem::take(&mut self.commit);
+        self.run(steps);
+    }
+
+    /// Undoes what was done. The older value is not touched by that.
+    ///
+    /// What was made may go deep, as what is dropped otherwise, so this is done on a large stack where its type allows that.
+    pub(super) fn undo(mut self) {
+        let steps: Vec<_> = std::mem::take(&mut self.undo).into_iter().rev().collect();
+        if !self.new.layout.is_recursive() {
+            return self.run(steps);
+        }
+        // SAFETY: it leads to parts that were made for a value that is `Send`: the registry takes no data that is not. Nobody
+        // else has seen them.
+        if let Err((undo, _)) = unsafe { on_large_stack(TO_DROP, move |_| self.run(steps)) } {
+            // There is no memory for one. The stack at hand reaches, unless what was made goes deep.
+            undo(Stack::here());
+        }
+    }
+
+    /// Forgets what was done, which somebody else has taken over.
+    pub(super) fn forget(mut self) {
+        self.run(Vec::new());
+    }
+
+    fn run(&mut self, steps: Vec<Step>) {
         for step in steps.into_iter().chain(self.staged.drain(..)) {
             // SAFETY: each step is run once, and what it refers to is still where it was. Of the two
             // copies of what was moved, the list's own side forgets its one.
             unsafe { step.run() };
         }
+    }
+
+    /// Gives a staged room away: whoever asks for this frees it.
+    pub(super) fn keep(&mut self, room: *mut u8) {
+        self.staged.retain(|step| !matches!(step, Step::Free(block, _) if *block == room));
     }
 }
 
