@@ -14,8 +14,7 @@ const NOTHING: &str = "a `Some` that holds nothing, as `Some(None)` or `Some(())
                        own, or a struct with a field, in its place";
 const TWICE: &str = "it has the same key twice, which `#[serde(flatten)]` does not read back; rename the field, or remove the \
                      entry from the flattened map";
-const WIDE: &str =
-    "a number of more than 64 bits beside `#[serde(flatten)]` is not read back; write it as text";
+const WIDE: &str = "a number of 128 bits in a struct with `#[serde(flatten)]` is not read back; make it one of 64 bits, or a text";
 
 /// A value, and where it is.
 pub(super) struct Strictly<'v, T: ?Sized> {
@@ -114,17 +113,17 @@ impl<S: Serializer> Serializer for Strict<S> {
 
     fn serialize_i128(self, value: i128) -> Result<S::Ok, S::Error> {
         match (i64::try_from(value), u64::try_from(value)) {
+            _ if self.at.is_flat => Err(S::Error::custom(WIDE)),
             (Ok(short), _) => self.inner.serialize_i64(short),
             (_, Ok(short)) => self.inner.serialize_u64(short),
-            _ if self.at.is_flat => Err(S::Error::custom(WIDE)),
             _ => self.inner.serialize_i128(value),
         }
     }
 
     fn serialize_u128(self, value: u128) -> Result<S::Ok, S::Error> {
         match u64::try_from(value) {
+            _ if self.at.is_flat => Err(S::Error::custom(WIDE)),
             Ok(short) => self.inner.serialize_u64(short),
-            Err(_) if self.at.is_flat => Err(S::Error::custom(WIDE)),
             Err(_) => self.inner.serialize_u128(value),
         }
     }
