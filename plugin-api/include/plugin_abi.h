@@ -715,7 +715,23 @@ struct OldDataView {
     size_t glue_count;
     /* The value. */
     void *value;
+    /* What the upgrade is at: one of the numbers below, changed atomically by both sides. The plugin goes from
+     * `UPGRADE_READS` to one of the next two before it runs code of an author, and back after it; the host goes from these
+     * to one of the last two when it gives the upgrade up. Where the plugin finds it given up it fails, and does not look at
+     * the value again. Null: the host never gives up. LIFETIME: the call. */
+    const uint32_t *progress;
 };
+
+/* The upgrade looks at the older value: nobody else may use it. */
+#define PLUGIN_UPGRADE_READS 0
+/* It runs code of an author that is shown nothing of the older value. */
+#define PLUGIN_UPGRADE_IN_CODE 1
+/* It runs code of an author that has references to parts of the older value which cannot be changed through them. */
+#define PLUGIN_UPGRADE_IN_HOOK 2
+/* The host gave it up in `UPGRADE_IN_CODE`: the older value may be in use, and be gone. */
+#define PLUGIN_UPGRADE_GIVEN_UP 3
+/* The host gave it up in `UPGRADE_IN_HOOK`: the older value may be in use, and stays until the call returns. */
+#define PLUGIN_UPGRADE_GIVEN_UP_IN_HOOK 4
 
 /* An upgraded value that is not valid yet. OWNERSHIP: the host's, which calls `finish` once. */
 struct UpgradeView {

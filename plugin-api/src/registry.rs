@@ -34,6 +34,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
 
+pub(crate) use self::data::begin_call;
 pub(crate) use self::entry::Wishes;
 pub use self::entry::{Config, Entry};
 pub use self::error::RegistryError;

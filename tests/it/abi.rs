@@ -56,7 +56,7 @@ fn layouts() -> Vec<Layout> {
         DataCell { size, users, value }
         GlueView { size, drop_value, variant, children, dissolve }
         DataTypeView { size, name, layout, glue, glue_count, on_change, upgrade }
-        OldDataView { size, layout, glue, glue_count, value }
+        OldDataView { size, layout, glue, glue_count, value, progress }
         UpgradeView { size, value, data, finish, lost }
         DataTable { size, create, find, prepare, release }
         SafeRangeView { size, start, end, flags, limit }

@@ -30,6 +30,8 @@ mod deadlines;
 mod evolution;
 // What a type is called in memory, tried with definitions by chance.
 mod fingerprint;
+// Code of an edit that does not return gives up the data that it has claimed.
+mod hanging;
 // The harness keeps its promises.
 mod harness;
 // Empty maps in data lead into no code that is gone.

@@ -24,7 +24,7 @@ use super::stage::Image;
 use super::{Shared, descriptor, parting, vetting};
 use crate::hostcall::Caller;
 use crate::pins::{self, Code, DrainOnDrop, Label};
-use crate::registry::Overlay;
+use crate::registry::{Author, Overlay};
 use crate::report::chain;
 use crate::share::Account;
 
@@ -213,8 +213,11 @@ impl Shared {
 
     /// Lets go of a generation that was opened and is not published: what it staged is undone.
     pub(super) fn abandon(&self, generation: Arc<Generation>) {
-        generation.library.caller().safe.cancel_watches();
+        let caller = generation.library.caller();
+        caller.safe.cancel_watches();
         self.parked.add(&generation);
+        let author = Author { plugin: Arc::clone(&caller.plugin), generation: caller.generation };
+        caller.registry.give_up_upgrades(&author);
         let of_thread = Arc::clone(&generation);
         let pin = generation.pin("the drop of what it had made while loading");
         parting::part(parting::PATIENCE, move || {

@@ -278,11 +278,21 @@ impl Registry {
 
     /// Undoes what a generation registered while it was loading, newest first.
     pub fn abandon(&self, overlay: &Overlay) {
-        let overlay::Ended { mut slots, over, upgrades, .. } = overlay.end(false);
+        let overlay::Ended { mut slots, over, mut upgrades, .. } = overlay.end(false);
+        // All values are in use again before code of the generation runs once more, which may hang.
+        upgrades.iter_mut().for_each(upgrade::Staged::reopen);
         // Undone when dropped, without any lock.
         drop(upgrades);
         slots.extend(over);
         close_all(slots);
+    }
+
+    /// Gives up the upgrades that run for a generation which was refused, so that the values are in use again at once.
+    pub fn give_up_upgrades(&self, author: &Author) {
+        let slots: Vec<Arc<Slot>> = self.slots.read().values().cloned().collect();
+        for tenure in slots.iter().filter_map(|slot| slot.data()) {
+            tenure.data().give_up_claim_of(author);
+        }
     }
 
     /// Counts a reload for every value that `plugin` has used; it is at this generation now.

@@ -47,6 +47,13 @@ impl Staged {
         Arc::ptr_eq(&self.slot, slot)
     }
 
+    /// Lets the older value be used again, before this is undone.
+    pub(super) fn reopen(&mut self) {
+        if let Change::Upgrade(upgrade) = &mut self.what {
+            upgrade.reopen();
+        }
+    }
+
     /// Makes it so. What is left of the old value goes when what is returned is dropped.
     pub(super) fn commit(self) -> (Arc<Tenure>, Option<Remains>) {
         match self.what {
@@ -112,7 +119,7 @@ impl Registry {
                             )
                         }));
                     }
-                    let Some(staged) = self.upgrade(author, key, ty, error)? else { continue };
+                    let Some(staged) = self.upgrade(author, key, ty, timeout, error)? else { continue };
                     drop(staged.commit());
                 }
                 Err(error) => return Err(error),
@@ -149,7 +156,7 @@ impl Registry {
                     if overlay.has_staged(&slot) {
                         return Ok(());
                     }
-                    let Some(staged) = self.upgrade(author, key, ty, error)? else { continue };
+                    let Some(staged) = self.upgrade(author, key, ty, timeout, error)? else { continue };
                     return match overlay.stage(staged) {
                         None => Ok(()),
                         // Loading was given up meanwhile: undone by the drop.
@@ -168,6 +175,7 @@ impl Registry {
         author: &Author,
         key: &Key,
         ty: &DataType,
+        timeout: Duration,
         outdated: RegistryError,
     ) -> Result<Option<Staged>, RegistryError> {
         let Some(slot) = self.published(key) else { return Ok(None) };
@@ -194,7 +202,11 @@ impl Registry {
             }));
         }
         let deadline = Instant::now() + UPGRADE_TIMEOUT;
-        let reason = match Upgrade::build(&old, ty, author, deadline) {
+        let built = match old.data().has_given_up(author) {
+            Some(took) => Err(UpgradeFailure::GivenUp(took)),
+            None => Upgrade::build(&old, ty, author, deadline, timeout),
+        };
+        let reason = match built {
             Ok(upgrade) => {
                 tracing::info!(key = %key, from = %owner, to = %author, "data upgraded: {}", found.difference(ty));
                 return Ok(Some(Staged { slot, what: Change::Upgrade(Box::new(upgrade)) }));
@@ -210,6 +222,10 @@ impl Registry {
             }
             Err(UpgradeFailure::Busy(users)) => format!(
                 "waited {UPGRADE_TIMEOUT:?} for {users} uses by earlier code to end; keep a handle for a request, and not in a static"
+            ),
+            Err(UpgradeFailure::GivenUp(took)) => format!(
+                "code of this edit that the upgrade runs (a `Default`, a `default = ...`, an `upgrade = ...`, or `Hash`, `Eq` \
+                 or `Ord` of a key) did not return within {took:?} and was given up; let it return, and save"
             ),
             Err(UpgradeFailure::Refused(words)) => format!("{words}; {ADVICE}"),
         };

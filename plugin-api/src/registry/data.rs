@@ -38,6 +38,12 @@ thread_local! {
     static USES: Cell<u32> = const { Cell::new(0) };
 }
 
+/// A call of the host begins, on a thread that may have begun uses before: those of earlier calls do not count. (One that
+/// was leaked, or ended on another thread, would make this thread pass upgrades by for ever.)
+pub(crate) fn begin_call() {
+    USES.set(0);
+}
+
 impl<T> Used<T> {
     /// Of a cell in which the caller has just been counted.
     fn counted(cell: *const DataCell) -> Used<T> {

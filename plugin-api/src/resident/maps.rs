@@ -167,7 +167,7 @@ macro_rules! maps {
                             (*map).insert(key.cast::<Gone<K>>().read(), value.cast::<Gone<V>>().read());
                             (*map).len()
                         };
-                        if !take_in(key, count, insert) {
+                        if !work.run_code(|| take_in(key, count, insert))? {
                             return Err(work.keys_collide::<Self>());
                         }
                     }
@@ -250,7 +250,7 @@ macro_rules! sets {
                             (*set).insert(key.cast::<Gone<K>>().read());
                             (*set).len()
                         };
-                        if !take_in(key, count, insert) {
+                        if !work.run_code(|| take_in(key, count, insert))? {
                             return Err(work.keys_collide::<Self>());
                         }
                     }

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 
 use super::layout::{Field, Kind, Layout, Type, Variant, same};
 use super::{Empties, TypeInfo, settle, upgrade};
 use crate::Resident;
 use crate::abi::{ErrorSink, ErrorView, OldDataView, Status, StrView, UpgradeView};
 use crate::sync::{Mutex, OnceCell, RwLock};
+
+mod given_up;
 
 /// How many of these there are, so that one dropped twice or never shows.
 #[derive(Resident, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -200,6 +202,11 @@ enum Outcome<Old, New> {
 ///
 /// The modules stand for generations, so the text of one is made to say the name of the other.
 fn build<Old: Resident, New: Resident>(value: Old) -> Outcome<Old, New> {
+    build_with(value, std::ptr::null())
+}
+
+/// As `build`, of an upgrade that may be given up by way of `progress`.
+fn build_with<Old: Resident, New: Resident>(value: Old, progress: *const AtomicU32) -> Outcome<Old, New> {
     unsafe extern "C" fn report(data: *mut std::ffi::c_void, error: *const ErrorView) {
         // SAFETY: `data` is the `String` below, and the error is valid for this call.
         unsafe {
@@ -211,6 +218,7 @@ fn build<Old: Resident, New: Resident>(value: Old) -> Outcome<Old, New> {
     let text = info.layout.to_text().replace("::old::", "::new::");
     let value = Box::into_raw(Box::new(value));
     let old = OldDataView {
+        progress,
         size: size_of::<OldDataView>(),
         layout: StrView::new(&text),
         glue: view.glue,

@@ -13,10 +13,11 @@ use std::ffi::c_void;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use plugin_api::abi::{ErrorSink, ErrorView, OldDataView, Status, StrView, UpgradeView};
 
+use super::claim::ClaimHolder;
 use super::{Claim, Data, DataType, Keeper, Tenure, going_deep, keep_if_several};
 use crate::registry::Author;
 
@@ -28,6 +29,8 @@ pub(in crate::registry) struct Upgrade {
     ty: DataType,
     author: Author,
     view: Option<UpgradeView>,
+    /// Whether the older value is claimed for this.
+    has_claim: bool,
 }
 
 // SAFETY: the view's functions may be called on any thread, by the contract of `UpgradeView`; the values it leads to
@@ -41,6 +44,8 @@ pub(in crate::registry) enum UpgradeFailure {
     Gone,
     /// Another upgrade of the value is under way.
     Taken,
+    /// Code of its author did not return in time.
+    GivenUp(Duration),
     /// It was used all the time.
     Busy(u64),
     /// The new code could not do it; its words.
@@ -54,6 +59,7 @@ impl Upgrade {
         ty: &DataType,
         author: &Author,
         deadline: Instant,
+        allowed: Duration,
     ) -> Result<Upgrade, UpgradeFailure> {
         old.0.claim(deadline).map_err(|claim| match claim {
             Claim::Gone => UpgradeFailure::Gone,
@@ -68,7 +74,10 @@ impl Upgrade {
             ty: ty.clone(),
             author: author.clone(),
             view: None,
+            has_claim: true,
         };
+        let holder = ClaimHolder::new(author, allowed);
+        old.0.note_claim(&holder);
         // A hook sees the old value, locks and all, and may exchange what is in it.
         old.0.touch(author, &ty.keeper);
         let view = OldDataView {
@@ -77,6 +86,7 @@ impl Upgrade {
             glue: before.glue.as_ptr(),
             glue_count: before.glue.len(),
             value: old.0.value(),
+            progress: holder.progress(),
         };
         let mut made = UpgradeView {
             size: size_of::<UpgradeView>(),
@@ -88,13 +98,25 @@ impl Upgrade {
         let mut words = String::new();
         let sink = ErrorSink { data: (&raw mut words).cast(), report: Some(report) };
         // SAFETY: the value is claimed, so nobody uses it; all views live until the call returns.
-        match unsafe { (ty.upgrade)(&view, &mut made, &sink) } {
-            Status::OK => {
-                upgrade.view = Some(made);
-                Ok(upgrade)
-            }
+        let status = unsafe { (ty.upgrade)(&view, &mut made, &sink) };
+        upgrade.has_claim = old.0.note_return(&holder);
+        if status == Status::OK {
+            upgrade.view = Some(made);
+        }
+        match status {
+            _ if !upgrade.has_claim => Err(UpgradeFailure::GivenUp(holder.allowed())),
+            Status::OK => Ok(upgrade),
             _ => Err(UpgradeFailure::Refused(words)),
         }
+    }
+
+    /// Lets users of the older value begin again: what is left of undoing this does not touch it, and may take its time.
+    pub(in crate::registry) fn reopen(&mut self) {
+        // After a commit the value is over, and stays shut until its slot has the new one.
+        if self.has_claim && !self.old.0.is_over.load(Ordering::Acquire) {
+            self.old.0.end_claim();
+        }
+        self.has_claim = false;
     }
 
     /// Whose place the new value takes.
@@ -158,13 +180,10 @@ impl fmt::Debug for Remains {
 
 impl Drop for Upgrade {
     fn drop(&mut self) {
+        self.reopen();
         if let Some(UpgradeView { data, finish: Some(finish), .. }) = self.view.take() {
             // SAFETY: the first and only end of this upgrade; the library is mapped.
             unsafe { finish(data, 0) };
-        }
-        // After a commit the value is over, and stays shut until its slot has the new one.
-        if !self.old.0.is_over.load(Ordering::Acquire) {
-            self.old.0.open();
         }
     }
 }

@@ -33,6 +33,7 @@
 //! # Invariants
 //!
 //! - No code of an author runs on anything that undoing the upgrade relies on.
+//! - While such code runs the host may give the upgrade up, and others use the older value: see [`progress`].
 //! - Nobody uses the old value meanwhile; the host sees to it.
 //! - No value counts as built that was not written: what builds one returns [`Written`], and only writing yields that.
 //! - What is made here and is not below a lock is settled when it is made; what is copied from there was settled before.
@@ -47,6 +48,7 @@ mod fields;
 mod lost;
 mod misfit;
 mod old;
+mod progress;
 mod step;
 mod work;
 
@@ -59,6 +61,7 @@ pub(crate) use self::copy::free_copy;
 pub use self::fields::{Definition, FieldNames, VariantNames};
 pub use self::misfit::Misfit;
 pub use self::old::{Old, OldType};
+use self::progress::Progress;
 use self::step::Step;
 pub use self::work::{Work, Written};
 use super::deep::{TO_BUILD, on_large_stack};
@@ -85,6 +88,8 @@ pub(super) unsafe extern "C" fn run<T: Resident>(
     error: *const ErrorSink,
 ) -> Status {
     let mut work = Work::new(TypeInfo::of::<T>());
+    // SAFETY: the host passes a view that is valid for this call, in which the work ends.
+    work.progress = unsafe { Progress::of(&*old) };
     // SAFETY: the host passes a value that is valid for this call, and that nobody uses.
     let built = guard(|| unsafe { build::<T>(&*old, &mut work) });
     let failed = match built {
@@ -99,6 +104,7 @@ pub(super) unsafe extern "C" fn run<T: Resident>(
         Ok(Err(misfit)) => (Status::OUTDATED, misfit.to_string()),
         Err(panic) => (Status::PANICKED, format!("the upgrade panicked: {panic}")),
     };
+    work.progress.end();
     work.undo();
     // SAFETY: the host passes a sink that is valid for this call.
     unsafe { report(error, failed.0, &failed.1) }

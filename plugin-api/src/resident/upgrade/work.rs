@@ -18,6 +18,7 @@ use std::ptr;
 use super::copy::Shown;
 use super::fields::{self, Definition, FieldTypes, OldFields, VariantNames};
 use super::lost::Lost;
+use super::progress::Progress;
 use super::step::{Step, allocate, block, dissolve, drop_in_place};
 use super::{Misfit, Old, OldType};
 use crate::error::Error;
@@ -28,6 +29,8 @@ use crate::resident::{Empties, Resident, TypeInfo, settle};
 /// An upgrade under way. What it did so far is in its lists.
 pub struct Work {
     pub(super) new: &'static TypeInfo,
+    /// What the host sees of it.
+    pub(super) progress: Progress,
     /// Where the new value is built, if it may go deep.
     pub(super) stack: Option<Stack>,
     /// Whether what is built now is a copy: nothing is moved, also where the layouts are the same.
@@ -75,6 +78,7 @@ impl Work {
     pub(super) fn new(new: &'static TypeInfo) -> Work {
         Work {
             new,
+            progress: Progress::default(),
             stack: None,
             is_copying: false,
             same: HashMap::new(),
@@ -285,10 +289,16 @@ impl Work {
             // SAFETY: this function's contract. No other field takes the same part.
             return unsafe { self.place(old, into) }.map_err(|misfit| misfit.within(name));
         }
-        let mut value = default.ok_or_else(|| no_default::<F>(name))?();
+        let default = default.ok_or_else(|| no_default::<F>(name))?;
+        let mut value = self.run_code(default)?;
         settle(&mut value, Empties::Nowhere);
         // SAFETY: `into` is writable and stays, by this function's contract.
         Ok(unsafe { self.made(value, into) })
+    }
+
+    /// Runs code of an author that is shown nothing of the older value.
+    pub(crate) fn run_code<R>(&self, code: impl FnOnce() -> R) -> Result<R, Misfit> {
+        self.progress.run(code)
     }
 
     /// Writes a value that was made for the upgrade.
@@ -314,15 +324,14 @@ impl Work {
         into: *mut T,
         hook: impl FnOnce(&Old<'_>) -> Result<T, E>,
     ) -> Result<Written, Misfit> {
-        let shown = Shown::default();
+        let progress = self.progress.in_hook();
+        let shown = Shown::new(progress);
         let lent = Old { shown: &shown, ..old };
-        let mut value = hook(&lent).map_err(|error| {
-            Misfit::new(format!(
-                "the upgrade of `{}` failed: {}",
-                short(type_name::<T>()),
-                error.into().chain()
-            ))
-        })?;
+        let failed = |error: E| {
+            let name = short(type_name::<T>());
+            Misfit::new(format!("the upgrade of `{name}` failed: {}", error.into().chain()))
+        };
+        let mut value = progress.run(|| hook(&lent).map_err(failed))??;
         settle(&mut value, Empties::Nowhere);
         // SAFETY: this function's contract.
         let written = unsafe { self.made(value, into) };
