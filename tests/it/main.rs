@@ -60,6 +60,8 @@ mod safe;
 mod safe_backends;
 // Code that outlives its generation, because somebody calls it.
 mod services;
+// Live data of a type that several plugins share.
+mod shared_types;
 // The safe on a full disk.
 mod safe_disk;
 // Writes that the response waits for, waiting for changes, queues, shared safes.

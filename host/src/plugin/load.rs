@@ -24,7 +24,7 @@ use super::stage::Image;
 use super::{Shared, descriptor, parting, vetting};
 use crate::hostcall::Caller;
 use crate::pins::{self, Code, DrainOnDrop, Label};
-use crate::registry::{Author, Overlay};
+use crate::registry::{Author, Overlay, Together};
 use crate::report::chain;
 use crate::share::Account;
 
@@ -93,7 +93,7 @@ impl Shared {
         image: Image,
         steps: &mut Steps,
     ) -> Result<Loaded, Refused> {
-        let generation = match self.prepare(plugin, image, steps)? {
+        let generation = match self.prepare(plugin, image, None, steps)? {
             Prepared::Ready(generation) => generation,
             Prepared::Unchanged { number } => return Ok(Loaded::Unchanged { number }),
         };
@@ -107,11 +107,12 @@ impl Shared {
         }
     }
 
-    /// The pipeline up to `init`: what it stages is seen by nobody else yet.
+    /// The pipeline up to `init`: what it stages is seen by nobody else yet but those it goes live `together` with.
     pub(super) fn prepare(
         self: &Arc<Self>,
         plugin: &Arc<Plugin>,
         image: Image,
+        together: Option<&Arc<Together>>,
         steps: &mut Steps,
     ) -> Result<Prepared, Refused> {
         let Image { staged, bytes, build_id } = image;
@@ -151,11 +152,14 @@ impl Shared {
             state.next_generation += 1;
             number
         };
+        if let Some(together) = together {
+            together.join(&Author { plugin: Arc::clone(&plugin.name), generation: number });
+        }
         let caller = Arc::new(Caller {
             plugin: Arc::clone(&plugin.name),
             generation: number,
             registry: Arc::clone(&self.registry),
-            overlay: Arc::new(Overlay::open()),
+            overlay: Arc::new(Overlay::open_with(together.cloned())),
             handles: Arc::default(),
             data_dir: self.settings.state_dir.join("data"),
             safe: self.safe.for_another(),
@@ -385,6 +389,7 @@ impl Shared {
         }
         for (_, generation) in members {
             generation.library.caller().overlay.announce();
+            self.registry.note_here(&generation.plugin);
         }
         self.router.store(Arc::new(router));
         drop(ordered);

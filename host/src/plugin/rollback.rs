@@ -324,6 +324,7 @@ impl Attempts {
                 return Err(error);
             }
         };
+        self.shared.registry.note_roll_back(&plugin.name, origin);
         // It is older than what its files are now: who edits something shared does not wait for it.
         self.served = None;
         let reason = format!("{reason}, back to the code of generation {origin}");

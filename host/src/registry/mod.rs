@@ -27,11 +27,12 @@ pub mod service;
 mod slot;
 #[cfg(test)]
 mod tests;
+mod together;
 mod upgrade;
 mod value;
 mod wait;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -49,6 +50,7 @@ pub use self::policy::Policy;
 pub use self::replace::Wanted;
 use self::slot::{Slot, Turn};
 pub use self::slot::{SlotInfo, SlotState};
+pub use self::together::Together;
 pub use self::value::{Resource, Value};
 use self::wait::Graph;
 
@@ -136,6 +138,8 @@ pub struct Registry {
     /// How often a value has left its key. Who remembers a value with the number from before looking it up may
     /// use it as long as the number is the same.
     epoch: AtomicU64,
+    /// Plugins that are gone, and of which a thread may still run: what it asks for is nobody's use.
+    gone: RwLock<HashSet<Arc<str>>>,
 }
 
 /// How often a look-up begins anew when what it found has just been removed or replaced.
@@ -183,7 +187,7 @@ impl Registry {
                 }
             };
             self.put_in_place(&slot);
-            note_user(&value, expected, author, overlay);
+            self.note_use(&slot, (&value, expected), author, overlay);
             return Ok(value);
         }
         Err(RegistryError::NotFound { key: key.clone() })
@@ -210,9 +214,9 @@ impl Registry {
                 Fit::Replace => continue,
                 Fit::Refuse(error) => return Err(error),
             }
-            if let Some(found) = slot.peek(author, expected) {
+            if let Some(found) = slot.peek(expected) {
                 let value = found?;
-                note_user(&value, expected, author, overlay);
+                self.note_use(&slot, (&value, expected), author, overlay);
                 return Ok(value);
             }
         }
@@ -246,7 +250,13 @@ impl Registry {
     /// meantime, that value stays; the staged one lives on for the generation that holds it. Upgrades become valid when
     /// what is returned is dropped.
     pub fn commit(&self, overlay: &Overlay) -> Rest {
-        let overlay::Ended { slots: staged, over, upgrades, seen } = overlay.end(true);
+        let overlay::Ended { slots: staged, over, upgrades, seen, used } = overlay.end(true);
+        for (slot, author) in used {
+            slot.note_user(&author);
+        }
+        if let Some(together) = overlay.together() {
+            together.forget(|slot| upgrades.iter().any(|upgrade| upgrade.is_for(slot)));
+        }
         for (tenure, ty, author) in seen {
             tenure.note_user(&ty, &author);
         }
@@ -279,6 +289,9 @@ impl Registry {
     /// Undoes what a generation registered while it was loading, newest first.
     pub fn abandon(&self, overlay: &Overlay) {
         let overlay::Ended { mut slots, over, mut upgrades, .. } = overlay.end(false);
+        if let Some(together) = overlay.together() {
+            together.forget(|slot| upgrades.iter().any(|upgrade| upgrade.is_for(slot)));
+        }
         // All values are in use again before code of the generation runs once more, which may hang.
         upgrades.iter_mut().for_each(upgrade::Staged::reopen);
         // Undone when dropped, without any lock.
@@ -295,6 +308,18 @@ impl Registry {
         }
     }
 
+    /// Says that a plugin serves: also one that was gone, and is back.
+    pub fn note_here(&self, plugin: &str) {
+        self.gone.write().remove(plugin);
+    }
+
+    /// Says that a plugin serves the code again that served as generation `origin`.
+    pub fn note_roll_back(&self, plugin: &str, origin: u64) {
+        for slot in self.slots.read().values() {
+            slot.note_roll_back(plugin, origin);
+        }
+    }
+
     /// Counts a reload for every value that `plugin` has used; it is at this generation now.
     pub fn note_reload(&self, plugin: &str, generation: u64) {
         for slot in self.slots.read().values() {
@@ -304,6 +329,7 @@ impl Registry {
 
     /// Says that there is no such plugin any more: nobody will ask for what it alone has used.
     pub fn note_gone(&self, plugin: &str) {
+        self.gone.write().insert(plugin.into());
         for slot in self.slots.read().values() {
             slot.note_gone(plugin);
         }
@@ -332,6 +358,20 @@ impl Registry {
         let mut infos: Vec<SlotInfo> = slots.iter().map(|slot| slot.info()).collect();
         infos.sort_by(|a, b| (&a.module, &a.key).cmp(&(&b.module, &b.key)));
         infos
+    }
+
+    /// Notes who uses a value: at once, or when the generation is published.
+    fn note_use(
+        &self,
+        slot: &Arc<Slot>,
+        (value, expected): (&Value, Expected<'_>),
+        author: &Author,
+        overlay: &Overlay,
+    ) {
+        note_user(value, expected, author, overlay);
+        if !overlay.uses(slot, author) && !self.gone.read().contains(&author.plugin) {
+            slot.note_user(author);
+        }
     }
 
     /// The slot to use for `key`: the published one if it is in use and suits, else the loading generation's own.

@@ -7,7 +7,8 @@
 //!
 //! # Invariants
 //!
-//! - Only a newer generation of the one plugin that uses a value upgrades it.
+//! - Only a newer generation of the one plugin that uses a value upgrades it; of several plugins, generations that go live
+//!   together.
 //! - An upgrade that does not come about leaves the value as it was, unless the key says `restarts`.
 
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use super::data::{DataType, Remains, Tenure, Upgrade, UpgradeFailure};
 use super::slot::Slot;
-use super::{Author, Expected, InitFailure, Key, Overlay, Policy, Registry, RegistryError, Value, note_user};
+use super::together::SharedTurn;
+use super::{Author, Expected, InitFailure, Key, Overlay, Policy, Registry, RegistryError, Value};
 
 /// How long an upgrade waits for the users of the older value.
 pub(super) const UPGRADE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -119,7 +121,9 @@ impl Registry {
                             )
                         }));
                     }
-                    let Some(staged) = self.upgrade(author, key, ty, timeout, error)? else { continue };
+                    let Some(staged) = self.upgrade((author, overlay), key, ty, timeout, error)? else {
+                        continue;
+                    };
                     drop(staged.commit());
                 }
                 Err(error) => return Err(error),
@@ -146,18 +150,37 @@ impl Registry {
         let expected = Expected::from(ty).with(policy);
         for _ in 0..TRIES {
             match self.get_or_init(author, overlay, key, expected, timeout, &mut *init) {
-                Ok(value) => {
-                    note_user(&value, ty.into(), author, overlay);
-                    return Ok(());
-                }
+                Ok(_) => return Ok(()),
                 Err(error @ RegistryError::Outdated { .. }) => {
                     last = error.clone();
                     let slot = self.slot(overlay, key, author, expected)?;
+                    overlay.uses(&slot, author);
                     if overlay.has_staged(&slot) {
                         return Ok(());
                     }
-                    let Some(staged) = self.upgrade(author, key, ty, timeout, error)? else { continue };
-                    return match overlay.stage(staged) {
+                    let mine = match overlay.together().map(|of| of.turn(&slot, author, ty, timeout)) {
+                        Some(SharedTurn::Done) => return Ok(()),
+                        Some(SharedTurn::Differs(by, becomes)) => {
+                            return Err(with_reason(error, |_| differs(&by, &becomes, ty)));
+                        }
+                        Some(SharedTurn::TimedOut(author)) => {
+                            return Err(RegistryError::TimedOut {
+                                key: key.clone(),
+                                author,
+                                waited: timeout,
+                            });
+                        }
+                        Some(SharedTurn::Mine(mine)) => Some(mine),
+                        None => None,
+                    };
+                    let Some(staged) = self.upgrade((author, overlay), key, ty, timeout, error)? else {
+                        continue;
+                    };
+                    let refused = overlay.stage(staged);
+                    if let Some(mine) = mine.filter(|_| refused.is_none()) {
+                        mine.staged(ty);
+                    }
+                    return match refused {
                         None => Ok(()),
                         // Loading was given up meanwhile: undone by the drop.
                         Some(_) => Err(RegistryError::Abandoned { key: key.clone() }),
@@ -172,7 +195,7 @@ impl Registry {
     /// Builds what is to take the place of an older value. `None`: it is another one by now.
     fn upgrade(
         &self,
-        author: &Author,
+        (author, overlay): (&Author, &Overlay),
         key: &Key,
         ty: &DataType,
         timeout: Duration,
@@ -184,16 +207,20 @@ impl Registry {
         if found.is_same(ty) {
             return Ok(None);
         }
-        let others = slot.other_users(&author.plugin);
-        if !others.is_empty() {
+        if let Some(other) = stands_in_the_way(&slot, author, overlay) {
             return Err(with_reason(outdated, |difference| {
                 format!(
-                    "{difference}; plugin `{}` uses the value, too; give each its own key or module",
-                    others[0]
+                    "{difference}; plugin `{}` uses the value, too, and does not go live together with this one: put the \
+                     type into a package that both depend on by its path, or give each its own key or module",
+                    other.plugin
                 )
             }));
         }
-        if owner.generation >= author.generation {
+        if owner.plugin != author.plugin && overlay.together().is_some_and(|together| together.is_of(&owner))
+        {
+            return Err(with_reason(outdated, |_| differs(&owner, &found, ty)));
+        }
+        if owner.plugin == author.plugin && owner.generation >= author.generation {
             return Err(with_reason(outdated, |_| {
                 format!(
                     "it has been upgraded for newer code; this call runs in generation {}",
@@ -239,6 +266,26 @@ impl Registry {
     fn published(&self, key: &Key) -> Option<Arc<Slot>> {
         self.slots.read().get(key).cloned()
     }
+}
+
+/// A plugin that uses the value and would not know it after an upgrade for `author`.
+fn stands_in_the_way(slot: &Arc<Slot>, author: &Author, overlay: &Overlay) -> Option<Author> {
+    let together = overlay.together();
+    slot.other_users(&author.plugin).into_iter().find(|other| match together {
+        // Its code that serves now makes room for one that loads beside this.
+        Some(together) if overlay.is_open() => !together.counts_on(&other.plugin),
+        Some(together) => !together.is_of(other),
+        None => true,
+    })
+}
+
+/// Two plugins that go live together expect different things under a key.
+fn differs(by: &Author, theirs: &DataType, ours: &DataType) -> String {
+    format!(
+        "{by}, which goes live together with this code, defines the type otherwise: {}; build both with the same features and \
+         versions of what they share",
+        theirs.difference(ours)
+    )
 }
 
 fn with_reason(error: RegistryError, reason: impl FnOnce(&str) -> String) -> RegistryError {
