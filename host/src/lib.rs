@@ -33,6 +33,7 @@
 //! - [`db`]: drivers, connections, pools.
 //! - [`tx`]: the transactions of a request, kept or undone before its answer is sent.
 //! - [`safe`]: each plugin's private durable key-value store.
+//! - `memory`: how the C library keeps memory.
 //! - [`share`]: what each plugin may take of the workers; numbers that serving and plugins both know.
 //! - [`admin`]: the host as JSON, on the admin listener and on the control socket.
 //!
@@ -40,7 +41,8 @@
 //!
 //! - Rooms that hold state ([`registry`], [`db`], [`safe`], [`tx`]) cannot name a generation, a plugin or a request.
 //! - `unsafe` is in the files that `tests/it/tidy.rs` lists; the boundary's pointers are read in
-//!   [`hostcall`] and `plugin` and nowhere else. [`pins`] stands in for seven functions of libc.
+//!   [`hostcall`] and `plugin` and nowhere else. [`pins`] stands in for some functions of libc
+//!   (`host/docs/libc.md`).
 //! - Code is unmapped by the reaper alone, when nothing leads into it any more.
 //! - No panic of a plugin, and none of the host's own code inside a call, leaves the side that raised it.
 //! - The previous generation serves until the next one has been built, probed, opened and initialised.
@@ -53,6 +55,7 @@ pub mod db;
 pub mod host;
 pub mod hostcall;
 pub mod http;
+mod memory;
 mod panic;
 pub mod pins;
 pub mod plugin;

@@ -31,6 +31,7 @@ typedef struct DataTable DataTable;
 typedef struct SafeTable SafeTable;
 typedef struct ServiceTable ServiceTable;
 typedef struct TxTable TxTable;
+typedef struct TxOptionsView TxOptionsView;
 typedef struct PoolTable PoolTable;
 typedef struct StreamTable StreamTable;
 typedef struct ListenTable ListenTable;
@@ -630,6 +631,17 @@ typedef struct DbTable {
     Status (*commit)(HostCtx ctx, HandleId conn, const ErrorSink *error);
     /* Rolls the innermost transaction or savepoint back. */
     Status (*rollback)(HostCtx ctx, HandleId conn, const ErrorSink *error);
+    /* What the database said beside its words of the last `STATUS_DATABASE` failure that the calling thread was told:
+     * a block of one row (format: `plugin-api/src/db/rows.rs`) whose columns are named `schema`, `table`, `column`,
+     * `constraint`, `detail`, `hint` and `position`, those that are known.
+     *
+     * THREAD: the one that was told. BLOCKS: no. UNWINDS: never. RETURNS: `OK`; `NOT_FOUND`: it said no more. */
+    Status (*error_details)(HostCtx ctx, const BytesSink *out, const ErrorSink *error);
+    /* As `begin`, with a say in how. Inside a transaction, `INVALID` unless nothing is said.
+     *
+     * THREAD: any. BLOCKS: yes. UNWINDS: never. RETURNS: as `begin`; `INVALID` for unknown numbers. */
+    Status (*begin_with)(
+        HostCtx ctx, HandleId conn, const TxOptionsView *options, const ErrorSink *error);
 } DbTable;
 
 /* Where a value that is shared in place lives. OWNERSHIP: the host's.
@@ -993,6 +1005,39 @@ typedef struct ServiceTable {
 /* Keep what a request did if its handler answers with a status below 400. */
 #define PLUGIN_TX_KEEP_SUCCESSES 1
 
+/* Isolation as the database has it by default. */
+#define PLUGIN_TX_ISOLATION_DEFAULT 0
+/* Each statement sees what was committed before it. */
+#define PLUGIN_TX_READ_COMMITTED 1
+/* All statements see what was committed before the first one. */
+#define PLUGIN_TX_REPEATABLE_READ 2
+/* As if transactions ran one after the other. */
+#define PLUGIN_TX_SERIALIZABLE 3
+
+/* What the transaction may do, as the database has it by default. */
+#define PLUGIN_TX_ACCESS_DEFAULT 0
+/* It reads; a statement that writes is refused. */
+#define PLUGIN_TX_READ_ONLY 1
+/* It takes the right to write when it begins, where the database has but one. */
+#define PLUGIN_TX_IMMEDIATE 2
+/* It takes the right to write with its first statement that writes. */
+#define PLUGIN_TX_DEFERRED 3
+
+/* A serializable transaction that only reads waits until it cannot fail. */
+#define PLUGIN_TX_DEFERRABLE 1
+
+/* How a transaction begins. OWNERSHIP: the plugin's. LIFETIME: the call. */
+struct TxOptionsView {
+    /* Size of this struct as the plugin knows it, in bytes. */
+    size_t size;
+    /* One of the isolations. */
+    uint32_t isolation;
+    /* One of the kinds of access. */
+    uint32_t access;
+    /* The flags, added up: `PLUGIN_TX_DEFERRABLE`. */
+    uint32_t flags;
+};
+
 /* The functions of request transactions. None of them unwinds.
  *
  * A transaction's handle stands for a connection in the functions of `DbTable`, where `begin`,
@@ -1011,6 +1056,17 @@ typedef struct TxTable {
      *
      * THREAD: the handler's. BLOCKS: no. RETURNS: `OK`; `INVALID`: no request. */
     Status (*doom)(HostCtx ctx, const ErrorSink *error);
+    /* As `join`, with a say in how the transaction begins.
+     *
+     * THREAD: the handler's. BLOCKS: no. RETURNS: as `join`; `INVALID` for unknown numbers, and when it has
+     * begun, or will begin, in another way. */
+    Status (*join_with)(
+        HostCtx ctx,
+        HandleId pool,
+        uint32_t rule,
+        const TxOptionsView *options,
+        HandleId *out,
+        const ErrorSink *error);
 } TxTable;
 
 /* Receives the parts of a stream, one call for each.

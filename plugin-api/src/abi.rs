@@ -661,6 +661,22 @@ pub struct DbTable {
     pub commit: unsafe extern "C" fn(ctx: HostCtx, conn: HandleId, error: *const ErrorSink) -> Status,
     /// Rolls the innermost transaction or savepoint back.
     pub rollback: unsafe extern "C" fn(ctx: HostCtx, conn: HandleId, error: *const ErrorSink) -> Status,
+    /// What the database said beside its words of the last `DATABASE` failure that the calling thread was told: a
+    /// block of one row (format: `plugin-api/src/db/rows.rs`) whose columns are named `schema`, `table`, `column`,
+    /// `constraint`, `detail`, `hint` and `position`, those that are known.
+    ///
+    /// THREAD: the one that was told. BLOCKS: no. UNWINDS: never. RETURNS: `OK`; `NOT_FOUND`: it said no more.
+    pub error_details:
+        unsafe extern "C" fn(ctx: HostCtx, out: *const BytesSink, error: *const ErrorSink) -> Status,
+    /// As `begin`, with a say in how. Inside a transaction, `INVALID` unless nothing is said.
+    ///
+    /// THREAD: any. BLOCKS: yes. UNWINDS: never. RETURNS: as `begin`; `INVALID` for unknown numbers.
+    pub begin_with: unsafe extern "C" fn(
+        ctx: HostCtx,
+        conn: HandleId,
+        options: *const TxOptionsView,
+        error: *const ErrorSink,
+    ) -> Status,
 }
 
 /// Where a value that is shared in place lives. OWNERSHIP: the host's.
@@ -1139,6 +1155,41 @@ pub const TX_KEEP_ANSWERS: u32 = 0;
 /// Keep what a request did if its handler answers with a status below 400.
 pub const TX_KEEP_SUCCESSES: u32 = 1;
 
+/// Isolation as the database has it by default.
+pub const TX_ISOLATION_DEFAULT: u32 = 0;
+/// Each statement sees what was committed before it.
+pub const TX_READ_COMMITTED: u32 = 1;
+/// All statements see what was committed before the first one.
+pub const TX_REPEATABLE_READ: u32 = 2;
+/// As if transactions ran one after the other.
+pub const TX_SERIALIZABLE: u32 = 3;
+
+/// What the transaction may do, as the database has it by default.
+pub const TX_ACCESS_DEFAULT: u32 = 0;
+/// It reads; a statement that writes is refused.
+pub const TX_READ_ONLY: u32 = 1;
+/// It takes the right to write when it begins, where the database has but one.
+pub const TX_IMMEDIATE: u32 = 2;
+/// It takes the right to write with its first statement that writes.
+pub const TX_DEFERRED: u32 = 3;
+
+/// A serializable transaction that only reads waits until it cannot fail.
+pub const TX_DEFERRABLE: u32 = 1;
+
+/// How a transaction begins. OWNERSHIP: the plugin's. LIFETIME: the call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct TxOptionsView {
+    /// Size of this struct as the plugin knows it, in bytes.
+    pub size: usize,
+    /// One of the isolations.
+    pub isolation: u32,
+    /// One of the kinds of access.
+    pub access: u32,
+    /// The flags, added up: `TX_DEFERRABLE`.
+    pub flags: u32,
+}
+
 /// The functions of request transactions. None of them unwinds.
 ///
 /// A transaction's handle stands for a connection in the functions of [`DbTable`], where `begin`,
@@ -1165,6 +1216,18 @@ pub struct TxTable {
     ///
     /// THREAD: the handler's. BLOCKS: no. RETURNS: `OK`; `INVALID`: no request.
     pub doom: unsafe extern "C" fn(ctx: HostCtx, error: *const ErrorSink) -> Status,
+    /// As `join`, with a say in how the transaction begins.
+    ///
+    /// THREAD: the handler's. BLOCKS: no. RETURNS: as `join`; `INVALID` for unknown numbers, and when it has
+    /// begun, or will begin, in another way.
+    pub join_with: unsafe extern "C" fn(
+        ctx: HostCtx,
+        pool: HandleId,
+        rule: u32,
+        options: *const TxOptionsView,
+        out: *mut HandleId,
+        error: *const ErrorSink,
+    ) -> Status,
 }
 
 /// Receives the parts of a stream, one call for each.
@@ -1481,4 +1544,5 @@ const _: () = {
     assert!(size_of::<ServiceTypeView>() == 48);
     assert!(size_of::<ServiceView>() == 32);
     assert!(size_of::<OpenView>() == 168);
+    assert!(size_of::<TxOptionsView>() == 24);
 };

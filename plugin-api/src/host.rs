@@ -14,6 +14,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::abi::{BytesSink, BytesView, ErrorSink, ErrorView, HandleId, HostTable, Status};
+use crate::db::ErrorDetails;
 
 /// Written by [`attach`], read by [`table`].
 static TABLE: AtomicPtr<HostTable> = AtomicPtr::new(ptr::null_mut());
@@ -52,11 +53,13 @@ pub(crate) struct CallError {
     pub(crate) status: Status,
     pub(crate) message: String,
     pub(crate) sqlstate: String,
+    /// What a database says beside its words.
+    pub(crate) details: Option<Box<ErrorDetails>>,
 }
 
 impl CallError {
     pub(crate) fn new(status: Status, message: impl Into<String>) -> CallError {
-        CallError { status, message: message.into(), sqlstate: String::new() }
+        CallError { status, message: message.into(), sqlstate: String::new(), details: None }
     }
 }
 
@@ -82,14 +85,22 @@ pub(crate) fn call(body: impl FnOnce(*const ErrorSink) -> Status) -> Result<(), 
             status,
             message: String::from_utf8_lossy(message).into_owned(),
             sqlstate: String::from_utf8_lossy(sqlstate).into_owned(),
+            details: None,
         });
     }
     let mut reported: Option<CallError> = None;
     let sink = ErrorSink { data: (&raw mut reported).cast(), report: Some(report) };
     match body(&sink) {
         Status::OK => Ok(()),
-        status => Err(reported
-            .unwrap_or_else(|| CallError::new(status, format!("the host said {} and no more", status.0)))),
+        status => {
+            let mut error = reported
+                .unwrap_or_else(|| CallError::new(status, format!("the host said {} and no more", status.0)));
+            if status == Status::DATABASE {
+                // At once: the host knows them until this thread's next failure.
+                error.details = crate::db::last_details();
+            }
+            Err(error)
+        }
     }
 }
 

@@ -22,7 +22,9 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use host::db::{ConnectError, Connection, Driver, Pool, PoolConfig, QueryError, Reset, Value};
+use host::db::{
+    ConnectError, Connection, Driver, Pool, PoolConfig, QueryError, Reset, TransactionOptions, Value,
+};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use tests::pairs::{Cost, Pairs, Quartiles};
 
@@ -68,7 +70,7 @@ impl Connection for Nothing {
         Ok(())
     }
 
-    fn begin(&mut self) -> Result<(), QueryError> {
+    fn begin_with(&mut self, _: &TransactionOptions) -> Result<(), QueryError> {
         Ok(())
     }
 

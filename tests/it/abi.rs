@@ -52,7 +52,8 @@ fn layouts() -> Vec<Layout> {
         PoolConfigView { size, url, max_size, checkout_timeout_ns }
         StatementView { size, sql, params, param_count, flags }
         ValueView { tag, bits, bytes }
-        DbTable { size, pool_open, checkout, query, execute, batch_execute, begin, commit, rollback }
+        DbTable { size, pool_open, checkout, query, execute, batch_execute, begin, commit, rollback,
+                  error_details, begin_with }
         DataCell { size, users, value }
         GlueView { size, drop_value, variant, children, dissolve }
         DataTypeView { size, name, layout, glue, glue_count, on_change, upgrade }
@@ -67,7 +68,8 @@ fn layouts() -> Vec<Layout> {
         ServiceTypeView { size, name, methods, on_change }
         ServiceView { size, value, call, drop_value }
         ServiceTable { size, create, find, replace, call }
-        TxTable { size, join, doom }
+        TxOptionsView { size, isolation, access, flags }
+        TxTable { size, join, doom, join_with }
         PartSink { data, take }
         PartSource { data, give }
         StreamTable { size, query_each, copy_in, copy_out, rows_open, rows_next }

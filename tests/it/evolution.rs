@@ -84,7 +84,34 @@ const CASES: &[Case] = &[
             ("    name: Mutex<String>,\n", "    title: Mutex<String>,\n"),
             ("name: Mutex::new", "title: Mutex::new"),
         ],
+        outcome: Refused(&[
+            "`name: Mutex<String>` is gone",
+            "`title: Mutex<String>` is new",
+            "rename = \"name\"",
+            "dropped = \"name\"",
+        ]),
+    },
+    Case {
+        name: "field dropped beside a new one of its type, said so",
+        edits: &[
+            (
+                "    name: Mutex<String>,\n",
+                "    #[resident(dropped = \"name\")]\n    title: Mutex<String>,\n",
+            ),
+            ("name: Mutex::new", "title: Mutex::new"),
+        ],
         outcome: Becomes(&["title: Mutex { data: \"\""]),
+    },
+    Case {
+        name: "field renamed, said so at an earlier edit, beside a new one of the old name",
+        edits: &[
+            (
+                "    pub label: String,\n",
+                "    #[resident(rename = \"other\")]\n    pub label: String,\n    pub other: u8,\n",
+            ),
+            ("count: count.into() }", "count: count.into(), other: 1 }"),
+        ],
+        outcome: Becomes(&["{ label: \"plain\", other: 0, count: 1 }"]),
     },
     Case {
         name: "fields reordered",
@@ -257,6 +284,56 @@ const CASES: &[Case] = &[
             ("hits: 7.into()", "hits: 1000.into()"),
         ],
         outcome: Becomes(&["hits: 1000"]),
+    },
+    Case {
+        name: "types renamed and moved to a module, said so",
+        edits: &[
+            (
+                "#[derive(Resident, Debug)]\npub struct Item {\n    pub label: String,\n    pub count: u32,\n}\n",
+                "pub mod things {\n    use plugin_api::prelude::*;\n\n    #[derive(Resident, Debug)]\n    \
+                     #[resident(rename = \"Item\")]\n    pub struct Item {\n        pub label: String,\n        pub count: u32,\n    }\n}\nuse things::Item;\n",
+            ),
+            (
+                "#[derive(Resident, Debug)]\npub struct Pair<T> {",
+                "#[derive(Resident, Debug)]\n#[resident(rename = \"Pair\")]\npub struct Couple<T> {",
+            ),
+            ("pair: Pair<u32>,", "pair: Couple<u32>,"),
+            ("pair: Pair {", "pair: Couple {"),
+            (
+                "#[derive(Resident, Debug)]\npub struct State {",
+                "#[derive(Resident, Debug)]\n#[resident(rename = \"State\")]\npub struct State {",
+            ),
+        ],
+        outcome: Becomes(&[
+            "hits: 7",
+            "pair: Couple { left: 5, right: \"pear\" }",
+            "boxed: Item { label: \"boxed\", count: 8 }",
+        ]),
+    },
+    Case {
+        name: "the kept type renamed, said so",
+        edits: &[(
+            "#[derive(Resident, Debug)]\npub struct State {",
+            "type State = Tally;\n#[derive(Resident, Debug)]\n#[resident(rename = \"crate::State\")]\npub struct Tally {",
+        )],
+        outcome: Becomes(&["Tally { hits: 7"]),
+    },
+    Case {
+        name: "the kept type renamed, not said",
+        edits: &[(
+            "#[derive(Resident, Debug)]\npub struct State {",
+            "type State = Tally;\n#[derive(Resident, Debug)]\npub struct Tally {",
+        )],
+        outcome: Refused(&["`State`", "`Tally`", "say `#[resident(rename = \"probe::State\")]`"]),
+    },
+    Case {
+        name: "a nested type renamed, not said",
+        edits: &[
+            ("pub struct Pair<T> {", "pub struct Couple<T> {"),
+            ("pair: Pair<u32>,", "pair: Couple<u32>,"),
+            ("pair: Pair {", "pair: Couple {"),
+        ],
+        outcome: Refused(&["field `pair`", "`Pair<u32>`", "`Couple<u32>`", "Pair\")]` on `Couple`"]),
     },
     Case {
         name: "visibility",

@@ -44,6 +44,10 @@ mod parting;
 mod pgbouncer;
 // Keys that keep their value, restart it, or follow a configuration.
 mod policies;
+// Children that a handler forks off are not the host.
+mod forks;
+// What plugins do with signals takes nothing from the host.
+mod signals;
 // One init per key, whatever happens in it.
 mod registry;
 // New code goes live, bad code changes nothing.
@@ -80,6 +84,8 @@ mod survives;
 mod supervisor;
 // What a request changes is kept before its answer is sent, or not at all.
 mod transactions;
+// Upgrades whose author's code lies, panics, keeps and takes.
+mod upgrades;
 // What code leaves on the threads that it runs on.
 mod threads;
 // Old code leaves the process, and only when nothing leads into it.

@@ -2,10 +2,11 @@
 //! there again, and goes when it cannot.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use tests::host::{Launch, TestHost};
-use tests::http::Response;
+use tests::http::{Client, Response};
 use tests::load::Load;
 use tests::stress::run_services;
 use tests::wait::{SOON, eventually};
@@ -179,6 +180,85 @@ fn thread_of_a_plugin_keeps_what_a_service_left_on_it() {
     });
     fs::write(&shop.gate, "").unwrap();
     shop.wait_parked("shop", &[]);
+}
+
+/// How its thread is, told by the fixture `changes_thread`: its number, and the rest.
+#[track_caller]
+fn thread_of(host: &TestHost, path: &str) -> (String, String) {
+    let response = host.get(path);
+    assert_eq!(response.status, 200, "{path}: {}", response.text());
+    let text = response.text();
+    let (number, state) = text.split_once(' ').unwrap_or((&text, ""));
+    let mut words: Vec<&str> = state.split(' ').collect();
+    if !is_root() {
+        // Who is not root may make a thread nicer and not take that back: the host says so.
+        let nice = words.iter().position(|word| *word == "nice").expect("it is told");
+        words.drain(nice..nice + 2);
+    }
+    (number.to_owned(), words.join(" "))
+}
+
+/// Whether this process may do everything.
+fn is_root() -> bool {
+    fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+/// Whatever code changes of its thread, in a handler or in the destructor of a thread-local, is put back when its
+/// generation is retired; and a fault on that thread is recorded, though the library's signal stack is gone.
+#[test]
+fn what_code_changes_of_a_thread_is_put_back() {
+    for (kind, way) in [("", "local"), ("", "handler"), ("/inline", "local"), ("/inline", "handler")] {
+        let launch = Launch::new().supervised();
+        launch.plugins().install("shop", "changes_thread");
+        // One thread of each kind, so that the one that was changed is asked.
+        fs::write(launch.scratch().join("host.toml"), "[limits]\nmax_workers = 1\nio_threads = 1\n").unwrap();
+        let host = launch.start();
+        let state = format!("/shop{kind}/state");
+        let (thread, healthy) = thread_of(&host, &state);
+        assert!(healthy.contains("stack true"), "{healthy}");
+        assert_eq!(host.get(&format!("/shop{kind}/{way}")).text(), thread, "the same thread");
+        if way == "handler" {
+            let (_, changed) = thread_of(&host, &state);
+            assert!(changed.contains("name changed") && changed.contains("policy 3"), "{changed}");
+            let tenth =
+                |text: &str| text.split(' ').skip_while(|word| *word != "tenth").nth(1).map(str::to_owned);
+            assert_eq!(tenth(&changed), tenth(&healthy), "how it rounds is put back at once: {changed}");
+        }
+        host.reload("shop", |plugins| plugins.rebuild("shop", "changes_thread", 2));
+        host.wait_unloaded("shop", 1);
+        eventually(SOON, "the thread to be as it was", || match thread_of(&host, &state) {
+            now if now == (thread.clone(), healthy.clone()) => Ok(()),
+            now => Err(format!("{kind} {way}: {now:?}\nit was {healthy}")),
+        });
+
+        let is_told =
+            host.log().contains("changed this thread's niceness, and the system does not let it be put back");
+        assert_eq!(is_told, !is_root(), "{}", host.log());
+
+        let before = host.serving_pid();
+        let answer = Client::new(host.listen()).get(&format!("/shop{kind}/segfault"));
+        assert!(answer.is_err(), "{answer:?}");
+        host.wait_restarted(before);
+        let said = "the serving process ended: SIGSEGV at address 0x10 in shop generation 2, ";
+        assert!(host.log().contains(said), "{kind} {way}: {}", host.log());
+    }
+}
+
+/// What all threads share is not put back, for others may rely on it by now; it is told, with who served meanwhile.
+#[test]
+fn what_code_changes_of_the_process_is_told() {
+    let host = TestHost::start([("shop", "changes_thread")]);
+    assert_eq!(host.get("/shop/process").text(), "changed");
+    host.reload("shop", |plugins| plugins.replace("shop", "version_a"));
+    host.wait_unloaded("shop", 1);
+    let log = host.log();
+    for said in ["shop g1 the working directory is /, it was ", "shop g1 the file mode mask is 0007, it was "]
+    {
+        assert!(log.contains(said), "{said}: {log}");
+    }
+    host.reload("shop", |plugins| plugins.replace("shop", "version_b"));
+    host.wait_unloaded("shop", 2);
+    assert_eq!(host.log().matches("the working directory is ").count(), 1, "once");
 }
 
 /// The stress command with services in a short form: a runtime, thread-locals and a client, from eight threads.

@@ -120,7 +120,7 @@ fn library_that_cannot_go_is_parked_with_the_reason() {
     let host = TestHost::start([("shop", "c_plugin_nodelete")]);
     host.reload("shop", |plugins| plugins.replace("shop", "c_plugin_signal"));
     host.reload("shop", |plugins| plugins.replace("shop", "version_a"));
-    let reasons = [(1, "`-z nodelete`"), (2, "the handler it set for signal 8")];
+    let reasons = [(1, "`-z nodelete`"), (2, "signal handler for SIGFPE")];
     eventually(SOON, "both to be parked", || {
         let parked = host.plugin("shop").parked();
         let is_named = |&(generation, reason): &(u64, &str)| {

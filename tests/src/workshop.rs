@@ -35,10 +35,25 @@ impl Workshop {
     /// When the target directory is not writable.
     #[must_use]
     pub fn depend(&self, text: &str) -> Workshop {
+        self.depend_on(text, "")
+    }
+
+    /// As [`depend`](Workshop::depend), on a crate of procedural macros.
+    ///
+    /// # Panics
+    ///
+    /// When the target directory is not writable.
+    #[must_use]
+    pub fn depend_on_macros(&self, text: &str) -> Workshop {
+        self.depend_on(text, "[lib]\nproc-macro = true\n")
+    }
+
+    fn depend_on(&self, text: &str, more: &str) -> Workshop {
         let dir = profile_dir().join("workshop");
         let of = format!("{}-dependency", self.name);
         fs::create_dir_all(dir.join(&of).join("src")).expect("the target directory is writable");
-        let manifest = "[package]\nname = \"dependency\"\nversion = \"0.1.0\"\nedition = \"2024\"\n";
+        let manifest =
+            "[package]\nname = \"dependency\"\nversion = \"0.1.0\"\nedition = \"2024\"\n".to_owned() + more;
         fs::write(dir.join(&of).join("Cargo.toml"), manifest).expect("the target directory is writable");
         fs::write(dir.join(&of).join("src/lib.rs"), text).expect("the target directory is writable");
         let workshop = Workshop::open(&self.name);

@@ -139,6 +139,9 @@ fn troubles(plugin: &Value) -> String {
             let _ = writeln!(text, "    {}", harmless(line));
         }
     }
+    for dropped in list(&plugin["last_outcome"]["dropped"]).iter().map(word) {
+        let _ = writeln!(text, "\n{name}: the edit has dropped data: {}", harmless(&dropped));
+    }
     if let Some(reason) = plugin["degraded"].as_str() {
         let _ = writeln!(text, "\n{name}: degraded: {}", harmless(reason));
     }

@@ -24,7 +24,6 @@ mod db;
 mod itself;
 mod log;
 mod logs;
-mod memory;
 mod new;
 mod order;
 mod ready;
@@ -125,6 +124,8 @@ impl CliError {
 
 /// Does what the command line says.
 pub fn main() -> ExitCode {
+    // Where it fails, the limits end the process as they end any other.
+    let _ = crate::pins::outlive_limits();
     let outcome = match Cli::parse().command {
         Command::Probe(args) => crate::plugin::probe::child(&args.file, &args.token)
             .map(|()| ExitCode::SUCCESS)

@@ -21,9 +21,11 @@ use super::ready::{Outcome, ReadyFile};
 use super::screen::Screen;
 use super::settings::RunSettings;
 use super::text::program_name;
-use super::{CliError, memory, print};
+use super::{CliError, print};
 use crate::config::FileConfig;
 use crate::host::{Host, HostConfig, Sockets};
+use crate::http::raise_descriptors;
+use crate::memory;
 use crate::pins::{Recorder, record_crashes, survive_ends};
 use crate::plugin::CRASH_FILE;
 use crate::supervisor::{Handover, Line, Order, Supervisor, notify};
@@ -35,6 +37,7 @@ const POLL: Duration = Duration::from_millis(25);
 /// Runs a host until a signal ends it: supervises the process that serves, or is that process.
 pub(super) fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
     memory::bound_heaps();
+    raise_descriptors();
     match &args.supervised {
         Some(text) => {
             memory::forget_bounds();

@@ -139,6 +139,7 @@ fn event(kind: EventKind) -> Event {
         failed_step: None,
         reason: None,
         details: None,
+        dropped: Vec::new(),
         steps: vec![
             plugin::Step { step: "build", ms: 280.4 },
             plugin::Step { step: "stage", ms: 0.1 },

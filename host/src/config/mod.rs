@@ -209,6 +209,9 @@ impl FileConfig {
     fn limits(&mut self, section: &Section<'_>) -> Result<(), ConfigError> {
         section.only(&[
             "max_body",
+            "max_buffered",
+            "min_write_rate",
+            "max_connections_per_address",
             "max_head",
             "io_threads",
             "max_connections",
@@ -225,8 +228,12 @@ impl FileConfig {
         ])?;
         let limits = &mut self.limits;
         set(&mut limits.max_body, section.size("max_body", 0)?);
+        set(&mut limits.max_buffered, section.size("max_buffered", 1 << 20)?);
+        set(&mut limits.min_write_rate, section.size("min_write_rate", 0)?);
         set(&mut limits.max_head, section.size("max_head", 8192)?);
         limits.io_threads = section.count("io_threads", 1)?.and_then(NonZeroUsize::new);
+        limits.max_connections_per_address =
+            section.count("max_connections_per_address", 1)?.and_then(NonZeroUsize::new);
         limits.max_connections = section.count("max_connections", 1)?.and_then(NonZeroUsize::new);
         limits.max_workers = section.count("max_workers", 1)?.and_then(NonZeroUsize::new);
         set(&mut limits.queue, section.count("queue", 0)?);

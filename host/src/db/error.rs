@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::ErrorDetails;
 use super::interrupt::Reason;
 
 /// Why a URL or a setting was refused. Nothing was opened.
@@ -201,6 +202,8 @@ pub enum QueryError {
         message: String,
         /// SQLSTATE, or empty where the database has none.
         sqlstate: String,
+        /// What else the database says.
+        details: Option<Box<ErrorDetails>>,
     },
     /// The connection broke. Whether the statement took effect is unknown.
     #[error("the connection to the database broke: {reason}")]
@@ -227,6 +230,13 @@ pub enum QueryError {
     /// The connection of the transaction broke earlier. The database has rolled the transaction back.
     #[error("the transaction is over: its connection broke earlier, and nothing of it was stored")]
     TransactionLost,
+    /// The database ended the transaction while its connection works on. Nothing runs in its place until it is
+    /// rolled back, which is all that is left to do.
+    #[error("the transaction is over: {reason}")]
+    TransactionEnded {
+        /// How it ended, and what became of what it did.
+        reason: String,
+    },
     /// A connection broke while nobody used it, and settings or temporary tables went with it.
     #[error("the connection broke, and with it settings, locks or temporary tables of its session")]
     SessionLost,
@@ -239,6 +249,9 @@ pub enum QueryError {
     /// A commit ended as a rollback: nothing was stored.
     #[error("nothing was committed, the transaction was rolled back: a statement in it had failed")]
     RolledBack,
+    /// A say in how a transaction begins, where one is open already.
+    #[error("a transaction is open already: a savepoint inside it has no options of its own")]
+    SavepointOptions,
     /// There is nothing to commit or roll back.
     #[error("there is no transaction to end")]
     NoTransaction,
@@ -320,6 +333,21 @@ pub enum QueryError {
         "this connection is in use, by another thread or by a stream of rows: check out another one for this"
     )]
     Busy,
+}
+
+impl QueryError {
+    /// What a database says, of which nothing more is known.
+    pub fn database(message: impl Into<String>, sqlstate: &str) -> QueryError {
+        QueryError::Database { message: message.into(), sqlstate: sqlstate.to_owned(), details: None }
+    }
+
+    /// SQLSTATE, if it was the database that refused and it has one.
+    pub fn sqlstate(&self) -> &str {
+        match self {
+            QueryError::Database { sqlstate, .. } => sqlstate,
+            _ => "",
+        }
+    }
 }
 
 impl From<ConnectError> for QueryError {

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{ConnectError, Connection, Driver, Outcome, QueryError, Reset, ThreadSafety, Value};
+use super::{
+    ConnectError, Connection, Driver, Outcome, QueryError, Reset, ThreadSafety, TransactionOptions, Value,
+};
 
 /// How the connections of a script behave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -164,7 +166,7 @@ impl Fake {
             ("set", _) => self.is_dirty = true,
             ("panic", _) => panic!("the driver panicked"),
             ("refuse", code) => {
-                return Err(QueryError::Database { message: "no".to_owned(), sqlstate: code.to_owned() });
+                return Err(QueryError::database("no", code));
             }
             _ => {}
         }
@@ -191,7 +193,7 @@ impl Connection for Fake {
         self.run(sql)
     }
 
-    fn begin(&mut self) -> Result<(), QueryError> {
+    fn begin_with(&mut self, _: &TransactionOptions) -> Result<(), QueryError> {
         if self.is_broken {
             return Err(self.lost());
         }

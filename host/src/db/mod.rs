@@ -12,6 +12,7 @@
 //! - Nothing is re-sent, and no connection replaced, where something could be lost.
 //! - A password is in no error, no log and no status.
 
+mod begin;
 pub mod blocking;
 mod clock;
 mod config;
@@ -34,9 +35,10 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
-pub use plugin_api::db::Value;
 pub use plugin_api::db::rows::Block;
+pub use plugin_api::db::{ErrorDetails, Value};
 
+pub use self::begin::{Access, Isolation, TransactionOptions};
 pub use self::config::{
     DEFAULT_CHECKOUT_TIMEOUT, DEFAULT_IDLE_TIMEOUT, DEFAULT_LEAK_AFTER, DEFAULT_MAX_LIFETIME,
     DEFAULT_MAX_SIZE, DEFAULT_PING_TIMEOUT, Order, Ping, PoolConfig, ResetPolicy, STALE_AFTER, SteadyConfig,
@@ -163,7 +165,16 @@ pub trait Connection: Send {
     /// # Errors
     ///
     /// When the database refuses; nothing has begun then.
-    fn begin(&mut self) -> Result<(), QueryError>;
+    fn begin(&mut self) -> Result<(), QueryError> {
+        self.begin_with(&TransactionOptions::default())
+    }
+
+    /// As [`begin`](Connection::begin), with a say in how.
+    ///
+    /// # Errors
+    ///
+    /// As `begin`; and inside a transaction, where a savepoint begins, unless nothing is said.
+    fn begin_with(&mut self, options: &TransactionOptions) -> Result<(), QueryError>;
 
     /// Commits the innermost transaction or savepoint. Whatever the outcome, it is over.
     ///

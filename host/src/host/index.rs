@@ -13,8 +13,8 @@ h2{font-size:1.1rem;margin:.2rem 0}small{opacity:.7}pre{overflow:auto;background
 ul{margin:.3rem 0;padding-left:1.2rem}code{font:13px ui-monospace,monospace}.bad{color:#c33}\
 </style><h1>Plugins</h1>";
 
-/// The page. Reasons for refusals are shown in development only.
-pub(super) fn page(plugins: &[PluginStatus], is_development: bool) -> String {
+/// The page. It is for development: it shows why code was refused.
+pub(super) fn page(plugins: &[PluginStatus]) -> String {
     let mut page = HEAD.to_owned();
     if plugins.is_empty() {
         page.push_str(
@@ -23,12 +23,12 @@ pub(super) fn page(plugins: &[PluginStatus], is_development: bool) -> String {
         );
     }
     for plugin in plugins {
-        article(&mut page, plugin, is_development);
+        article(&mut page, plugin);
     }
     page
 }
 
-fn article(page: &mut String, plugin: &PluginStatus, is_development: bool) {
+fn article(page: &mut String, plugin: &PluginStatus) {
     let state = match (plugin.state, plugin.generation) {
         (PluginState::Building, _) => "being built".to_owned(),
         (PluginState::Refused, _) => "refused".to_owned(),
@@ -42,8 +42,7 @@ fn article(page: &mut String, plugin: &PluginStatus, is_development: bool) {
         escape(&plugin.name)
     );
     if let Some(reason) = &plugin.refused {
-        let reason = if is_development { escape(reason) } else { "its newest code was refused".to_owned() };
-        let _ = write!(page, "<p class=bad>{reason}");
+        let _ = write!(page, "<p class=bad>{}", escape(reason));
     }
     page.push_str("<ul>");
     for route in &plugin.routes {

@@ -19,6 +19,7 @@ mod sockets;
 use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +31,7 @@ use crate::admin::{self, Admin, RecentLog};
 use crate::hostcall::OwnSafe;
 use crate::http::side::{self, SideError, SideServer};
 use crate::http::{Limits, ListenError, Listener, Server};
+use crate::pins;
 use crate::plugin::{self, Observer, Plugins, Settings, parting};
 use crate::registry::Registry;
 use crate::safe::{SafeSettings, Safes};
@@ -149,6 +151,9 @@ impl Host {
         let Sockets { state_dir, lock, listener, admin: admin_listener, control } = sockets;
         let control_socket = state_dir.join(admin::CONTROL_SOCKET);
         config.plugins.state_dir.clone_from(&state_dir);
+        let listening = [Some(&listener), admin_listener.as_ref()].into_iter().flatten();
+        let listening = listening.map(Listener::number).chain([control.as_raw_fd()]);
+        pins::keep_from_children(&state_dir, &listening.collect::<Vec<_>>());
 
         let is_development = config.limits.development;
         let registry = Arc::new(Registry::new());

@@ -54,8 +54,8 @@ impl Service for PluginService {
                     building: true,
                 },
             },
-            router::Found::Nothing if path == "/" => {
-                Found::Index { html: index::page(&self.plugins.status(), self.is_development) }
+            router::Found::Nothing if path == "/" && self.is_development => {
+                Found::Index { html: index::page(&self.plugins.status()) }
             }
             router::Found::Nothing => Found::NotFound,
         }
@@ -152,6 +152,9 @@ impl PluginRoute {
                 return reply;
             };
             if !scope.was_serialisation_failure() {
+                if scope.was_passing() {
+                    return Reply::Unavailable { message: std::mem::take(message) };
+                }
                 return reply;
             }
             let is_late = request.deadline.is_some_and(|deadline| deadline <= Instant::now());

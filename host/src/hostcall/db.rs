@@ -20,8 +20,8 @@ use self::open::open;
 pub(super) use self::pool::{Debtor, pool_of};
 use self::pool::{checkout, checkout_shared, close, pool_open};
 pub(super) use self::statement::read;
-use self::statement::{batch_execute, execute, query};
-use self::transaction::{begin, commit, rollback};
+use self::statement::{batch_execute, error_details, execute, query};
+use self::transaction::{begin, begin_with, commit, rollback};
 use super::Failure;
 use crate::db;
 
@@ -36,6 +36,8 @@ pub(super) static DB_TABLE: DbTable = DbTable {
     begin,
     commit,
     rollback,
+    error_details,
+    begin_with,
 };
 
 /// The functions of the host's table for pools with all their settings.

@@ -26,6 +26,7 @@ mod table;
 mod tx;
 pub(crate) mod view;
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -34,7 +35,8 @@ use plugin_api::abi::{BytesSink, BytesView, ErrorSink, ErrorView, HandleId, Host
 pub use self::handles::{Handles, Held};
 pub use self::safe::OwnSafe;
 pub use self::table::HostApi;
-use crate::pins::{Code, Pin};
+use crate::db::ErrorDetails;
+use crate::pins::{Code, Pin, is_forked};
 use crate::registry::{Overlay, Registry};
 
 /// Who calls: one generation of one plugin. The boundary's `ctx` points to it.
@@ -83,12 +85,24 @@ pub struct Failure {
     pub message: String,
     /// SQLSTATE of a database error, or empty.
     pub sqlstate: String,
+    /// What else the database said.
+    pub details: Option<Box<ErrorDetails>>,
+}
+
+thread_local! {
+    /// What else the database said of the last failure that this thread was told.
+    static LAST_DETAILS: RefCell<Option<Box<ErrorDetails>>> = const { RefCell::new(None) };
+}
+
+/// What else the database said of the last failure that this thread was told. Asked once.
+fn last_details() -> Option<Box<ErrorDetails>> {
+    LAST_DETAILS.try_with(RefCell::take).ok().flatten()
 }
 
 impl Failure {
     /// A failure without SQLSTATE.
     pub fn new(status: Status, message: impl Into<String>) -> Failure {
-        Failure { status, message: message.into(), sqlstate: String::new() }
+        Failure { status, message: message.into(), sqlstate: String::new(), details: None }
     }
 
     /// An argument that breaks the contract.
@@ -102,6 +116,7 @@ impl Failure {
     ///
     /// `sink` is null or points to a sink that is valid for this call.
     pub(crate) unsafe fn report(&self, sink: *const ErrorSink) -> Status {
+        let _ = LAST_DETAILS.try_with(|last| *last.borrow_mut() = self.details.clone());
         if sink.is_null() {
             return self.status;
         }
@@ -135,6 +150,16 @@ pub(crate) unsafe fn guard(
     // SAFETY: a host table's `ctx` points to the `Caller` of its generation, which outlives the
     // library's mapping (see `table::HostApi`); by this function's contract the library is mapped.
     let caller = unsafe { &*ctx.cast::<Caller>() };
+    if is_forked() {
+        // The host's threads, its locks and its connections are not this process's.
+        let failure = Failure::new(
+            Status::FAILED,
+            "this process was forked off the host, which cannot be called from here; \
+             start a program with `std::process::Command` instead",
+        );
+        // SAFETY: `sink` by this function's contract.
+        return unsafe { failure.report(sink) };
+    }
     let failure = match crate::panic::catch(|| body(caller)) {
         Ok(Ok(())) => return Status::OK,
         Ok(Err(failure)) => failure,

@@ -6,16 +6,21 @@
 
 use std::sync::Arc;
 
-use plugin_api::abi::{ErrorSink, HandleId, HostCtx, Status, TX_KEEP_ANSWERS, TX_KEEP_SUCCESSES, TxTable};
+use plugin_api::abi::{
+    ErrorSink, HandleId, HostCtx, Status, TX_ACCESS_DEFAULT, TX_DEFERRABLE, TX_DEFERRED, TX_IMMEDIATE,
+    TX_ISOLATION_DEFAULT, TX_KEEP_ANSWERS, TX_KEEP_SUCCESSES, TX_READ_COMMITTED, TX_READ_ONLY,
+    TX_REPEATABLE_READ, TX_SERIALIZABLE, TxOptionsView, TxTable,
+};
 
 use super::db::{Debtor, may_block, pool_of};
+use super::view::sized;
 use super::{Caller, Failure, Held, give, guard};
 use crate::db::label::{self, Label};
-use crate::db::{Lease, QueryError};
+use crate::db::{Access, Isolation, Lease, QueryError, TransactionOptions};
 use crate::tx::{self, Joined, Rule, TxError};
 
 /// The functions of the host's table.
-pub(super) static TX_TABLE: TxTable = TxTable { size: size_of::<TxTable>(), join, doom };
+pub(super) static TX_TABLE: TxTable = TxTable { size: size_of::<TxTable>(), join, doom, join_with };
 
 /// What statements run on, on behalf of the calling generation.
 pub(super) struct Target {
@@ -50,9 +55,12 @@ impl Target {
     }
 
     /// Begins a transaction, or a savepoint inside one.
-    pub(super) fn begin(self) -> Result<(), Failure> {
+    pub(super) fn begin(self, options: &TransactionOptions) -> Result<(), Failure> {
         label::enter(self.label, || match &self.on {
-            On::Connection(lease) => Ok(lease.begin()?),
+            On::Connection(lease) => Ok(lease.begin_with(options)?),
+            On::Transaction(_) if *options != TransactionOptions::default() => {
+                Err(QueryError::SavepointOptions.into())
+            }
             On::Transaction(joined) => Ok(joined.begin()?),
         })
     }
@@ -81,6 +89,18 @@ unsafe extern "C" fn join(
     out: *mut HandleId,
     error: *const ErrorSink,
 ) -> Status {
+    // SAFETY: the contract is that of `join_with`, for which no options are null.
+    unsafe { join_with(ctx, pool, rule, std::ptr::null(), out, error) }
+}
+
+unsafe extern "C" fn join_with(
+    ctx: HostCtx,
+    pool: HandleId,
+    rule: u32,
+    options: *const TxOptionsView,
+    out: *mut HandleId,
+    error: *const ErrorSink,
+) -> Status {
     let body = |caller: &Caller| {
         may_block()?;
         let rule = match rule {
@@ -92,7 +112,9 @@ unsafe extern "C" fn join(
         let Some(scope) = tx::current() else {
             return Err(Failure::invalid("there is no request here: use the pool's own `transaction`"));
         };
-        let joined = scope.join_for(Debtor::of(caller), &pool.0, rule)?;
+        // SAFETY: by the table's contract `options` is null or valid for this call.
+        let options = unsafe { options_of(options) }?;
+        let joined = scope.join_for(Debtor::of(caller), &pool.0, rule, options)?;
         // SAFETY: by the table's contract `out` is null or writable during this call.
         unsafe { give(caller, Held::Transaction(joined), out) }
     };
@@ -110,6 +132,40 @@ unsafe extern "C" fn doom(ctx: HostCtx, error: *const ErrorSink) -> Status {
     unsafe { guard(ctx, error, body) }
 }
 
+/// What a plugin says of how a transaction begins.
+///
+/// # Safety
+///
+/// `view` is null, which says nothing, or valid for this call.
+pub(super) unsafe fn options_of(view: *const TxOptionsView) -> Result<TransactionOptions, Failure> {
+    let none =
+        TxOptionsView { size: 0, isolation: TX_ISOLATION_DEFAULT, access: TX_ACCESS_DEFAULT, flags: 0 };
+    // SAFETY: null or options as long as they say, by this function's contract.
+    let view = unsafe { sized(view, none) }.unwrap_or(none);
+    let unknown = |number: u32| Failure::invalid(format!("{number} is no option of a transaction"));
+    Ok(TransactionOptions {
+        isolation: match view.isolation {
+            TX_ISOLATION_DEFAULT => None,
+            TX_READ_COMMITTED => Some(Isolation::ReadCommitted),
+            TX_REPEATABLE_READ => Some(Isolation::RepeatableRead),
+            TX_SERIALIZABLE => Some(Isolation::Serializable),
+            other => return Err(unknown(other)),
+        },
+        access: match view.access {
+            TX_ACCESS_DEFAULT => None,
+            TX_READ_ONLY => Some(Access::ReadOnly),
+            TX_IMMEDIATE => Some(Access::Immediate),
+            TX_DEFERRED => Some(Access::Deferred),
+            other => return Err(unknown(other)),
+        },
+        is_deferrable: match view.flags {
+            0 => false,
+            TX_DEFERRABLE => true,
+            other => return Err(unknown(other)),
+        },
+    })
+}
+
 impl From<TxError> for Failure {
     fn from(error: TxError) -> Failure {
         let message = error.to_string();
@@ -118,9 +174,11 @@ impl From<TxError> for Failure {
             TxError::Query(error) => error.into(),
             // As a statement that was cancelled.
             TxError::Abandoned { .. } => {
-                Failure { status: Status::DATABASE, message, sqlstate: "57014".to_owned() }
+                Failure { sqlstate: "57014".to_owned(), ..Failure::new(Status::DATABASE, message) }
             }
-            TxError::Ended | TxError::NotYours | TxError::Overlapping => Failure::invalid(message),
+            TxError::Ended | TxError::NotYours | TxError::Overlapping | TxError::OtherOptions => {
+                Failure::invalid(message)
+            }
         }
     }
 }

@@ -20,8 +20,10 @@ use tracing::Level;
 
 use super::access::AccessLine;
 use super::body::{self, BodyError, Outgoing};
+use super::budget::{BodyReservation, BufferBudget, book_response};
 use super::connection::{Departure, Flight};
 use super::crowd::Crowd;
+use super::head;
 use super::headers::{complete, own_the_connection, sign};
 use super::limits::{Limits, size};
 use super::pending::{PendingJob, WakeUp};
@@ -44,7 +46,8 @@ pub(super) struct Front<S> {
     pub(super) service: Arc<S>,
     pub(super) limits: Limits,
     pub(super) workers: Workers,
-    pub(super) crowd: Crowd,
+    pub(super) crowd: Arc<Crowd>,
+    pub(super) budget: Arc<BufferBudget>,
 }
 
 /// Who was to answer; outlives the route.
@@ -110,12 +113,12 @@ pub(super) async fn answer<S: Service>(
     if let Some(origin) = origin.as_ref().filter(|_| front.limits.development) {
         sign(headers, origin);
     }
-    if version != Version::HTTP_2
-        && (flight.connection.thread.is_draining() || flight.connection.must_linger())
-    {
+    let has_left = outcome.is_cancelled || flight.connection.departure() == Departure::Gone;
+    let is_last = has_left || flight.connection.thread.is_draining() || flight.connection.must_linger();
+    if version != Version::HTTP_2 && is_last {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    if outcome.is_cancelled || flight.connection.departure() == Departure::Gone {
+    if has_left {
         flight.connection.thread.counters.cancelled();
     } else {
         flight.connection.thread.counters.responded(response.status());
@@ -123,7 +126,10 @@ pub(super) async fn answer<S: Service>(
             log.answered(response.status(), origin.as_ref());
         }
     }
-    Ok(response.map(|bytes| Outgoing::new(bytes, flight)))
+    Ok(response.map(|bytes| {
+        let bytes = book_response(bytes, &front.budget, &flight.connection);
+        Outgoing::new(bytes, flight)
+    }))
 }
 
 impl<S: Service> Front<S> {
@@ -132,13 +138,17 @@ impl<S: Service> Front<S> {
         &self,
         flight: &Flight,
         id: &RequestId,
-        parts: Parts,
+        mut parts: Parts,
         body: hyper::body::Incoming,
         is_traced: bool,
     ) -> Outcome {
-        if flight.connection.is_surplus {
+        if let Some(surplus) = flight.connection.surplus {
             flight.connection.linger();
-            return Outcome::new(Err(self.crowd.trouble()), None);
+            return Outcome::new(Err(self.crowd.trouble(surplus)), None);
+        }
+        if let Err(trouble) = head::settle(&mut parts) {
+            flight.connection.linger();
+            return Outcome::new(Err(trouble), None);
         }
         let found = match parts.uri.path() {
             "*" if parts.method == Method::OPTIONS => {
@@ -158,7 +168,13 @@ impl<S: Service> Front<S> {
                 return Outcome::new(without_route(nobody, &parts), None);
             }
         };
-        let body = match body::collect(body, self.limits.max_body, self.limits.body_timeout).await {
+        if self.budget.is_exhausted() {
+            flight.connection.linger();
+            return Outcome::new(Err(self.no_memory()), Some(Origin::of(&route)));
+        }
+        let mut reservation = BodyReservation::new(&self.budget, &flight.connection);
+        let reserve = |bytes| reservation.grow_to(bytes);
+        let body = match body::collect(body, self.limits.max_body, self.limits.body_timeout, reserve).await {
             Ok(body) => body,
             Err(error) => {
                 flight.connection.linger();
@@ -188,8 +204,8 @@ impl<S: Service> Front<S> {
         }
         let began = Instant::now();
         incoming.deadline = began.checked_add(self.limits.handler_timeout);
-        let waiting = Waiting::begin(&flight.connection, version, &incoming.headers);
-        self.hand_off(route, incoming, waiting, began).await
+        let waiting = Waiting::begin(&flight.connection, version, &incoming.method, &incoming.headers);
+        self.hand_off(route, incoming, reservation, waiting, began).await
     }
 
     /// Runs a blocking handler on a worker.
@@ -197,6 +213,7 @@ impl<S: Service> Front<S> {
         &self,
         mut route: S::Route,
         mut incoming: Incoming,
+        reservation: BodyReservation,
         mut waiting: Waiting<'_>,
         began: Instant,
     ) -> Outcome {
@@ -216,7 +233,7 @@ impl<S: Service> Front<S> {
                 send(answers.take(), Reply::Lost { message });
             };
             let reply = pins::losable(&on_lost, || run(&route, &incoming));
-            drop((route, incoming));
+            drop((route, incoming, reservation));
             drop(lease.take());
             afterwards(Box::new(move || send(answers.take(), reply)));
         });
@@ -305,6 +322,15 @@ impl<S: Service> Front<S> {
         timed_out("answer passed its deadline", summary, reason, id, origin)
     }
 
+    /// The answer where bodies take as much memory as they may.
+    fn no_memory(&self) -> Trouble {
+        let words = "the server has no memory for further requests; try again in a second";
+        let reason =
+            format!("{} of bodies are kept, of {}", size(self.budget.used()), size(self.limits.max_buffered));
+        let trouble = Trouble::new(StatusCode::SERVICE_UNAVAILABLE, words);
+        Trouble { retry_after: Some(1), reason: Some(reason), ..trouble }
+    }
+
     fn unread(&self, error: &BodyError) -> Trouble {
         match error {
             BodyError::TooLarge => Trouble::new(
@@ -321,6 +347,7 @@ impl<S: Service> Front<S> {
                     self.limits.body_timeout
                 ),
             ),
+            BodyError::NoRoom => self.no_memory(),
             BodyError::Broken(source) => {
                 let mut trouble = Trouble::new(StatusCode::BAD_REQUEST, "the body could not be read");
                 trouble.reason = Some(source.to_string());
@@ -388,15 +415,24 @@ async fn settled(reply: Reply, deadline: Option<Instant>) -> Option<Reply> {
     }
 }
 
+/// Whether a handler may answer with it. (`http` takes any number of three digits.)
+fn is_answer(status: StatusCode) -> bool {
+    (200..600).contains(&status.as_u16())
+}
+
 /// Turns a reply into a response, and writes the reason of a failure to the log.
 fn conclude(reply: Reply, method: &Method, id: &str, origin: Option<Origin>) -> Outcome {
     let (what, message) = match reply {
-        Reply::Response(response) | Reply::HttpError(response) if response.status().is_informational() => (
+        Reply::Response(response) | Reply::HttpError(response) if !is_answer(response.status()) => (
             "handler failed",
             format!("it answered with status {}, which is not an answer", response.status()),
         ),
         Reply::Response(mut response) | Reply::HttpError(mut response) => {
             own_the_connection(response.headers_mut(), method);
+            if response.status() == StatusCode::RESET_CONTENT {
+                // It says that there is no body (RFC 9110, section 15.3.6).
+                response.body_mut().clear();
+            }
             return Outcome::new(Ok(response), origin);
         }
         Reply::Failed { message } => ("handler failed", message),
@@ -450,6 +486,9 @@ fn without_route<R>(found: Found<R>, parts: &Parts) -> Result<Response<Bytes>, T
             StatusCode::NOT_FOUND,
             format!("nothing answers {} {}", parts.method, parts.uri.path()),
         )),
+        Found::Index { .. } if parts.method != Method::GET && parts.method != Method::HEAD => {
+            without_route::<R>(Found::WrongMethod { allow: "GET".to_owned() }, parts)
+        }
         Found::Index { html } => {
             let mut response = Response::new(Bytes::from(html));
             let kind = HeaderValue::from_static("text/html; charset=utf-8");

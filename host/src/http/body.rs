@@ -19,17 +19,21 @@ pub(super) enum BodyError {
     TooLarge,
     #[error("the body did not arrive in time")]
     Late,
+    #[error("there is no memory for the body")]
+    NoRoom,
     #[error("the body could not be read")]
     Broken(#[source] hyper::Error),
 }
 
-/// Reads a body whole, at most `limit` bytes within `timeout`.
+/// Reads a body whole, at most `limit` bytes within `timeout`. `reserve` is asked whether there is room for so many
+/// bytes in all, before more are kept.
 ///
 /// A body that has arrived already costs neither a copy nor a timer.
 pub(super) async fn collect(
     body: hyper::body::Incoming,
     limit: usize,
     timeout: Duration,
+    reserve: impl FnMut(usize) -> bool,
 ) -> Result<Bytes, BodyError> {
     if body.is_end_stream() {
         return Ok(Bytes::new());
@@ -37,7 +41,7 @@ pub(super) async fn collect(
     if body.size_hint().lower() > limit as u64 {
         return Err(BodyError::TooLarge);
     }
-    let mut whole = pin!(read(body, limit));
+    let mut whole = pin!(read(body, limit, reserve));
     let first = std::future::poll_fn(|cx| Poll::Ready(whole.as_mut().poll(cx))).await;
     match first {
         Poll::Ready(outcome) => outcome,
@@ -46,7 +50,11 @@ pub(super) async fn collect(
     }
 }
 
-async fn read(mut body: hyper::body::Incoming, limit: usize) -> Result<Bytes, BodyError> {
+async fn read(
+    mut body: hyper::body::Incoming,
+    limit: usize,
+    mut reserve: impl FnMut(usize) -> bool,
+) -> Result<Bytes, BodyError> {
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -55,6 +63,9 @@ async fn read(mut body: hyper::body::Incoming, limit: usize) -> Result<Bytes, Bo
         let length = first.len().max(rest.len()) + data.len();
         if length > limit {
             return Err(BodyError::TooLarge);
+        }
+        if !reserve(length) {
+            return Err(BodyError::NoRoom);
         }
         if first.is_empty() && rest.is_empty() {
             first = data;
@@ -74,13 +85,17 @@ async fn read(mut body: hyper::body::Incoming, limit: usize) -> Result<Bytes, Bo
 #[derive(Debug)]
 pub(super) struct Outgoing {
     bytes: Bytes,
-    _flight: Flight,
+    flight: Flight,
 }
+
+/// How much of a body hyper gets at a time, in bytes: with each piece that it asks for over HTTP/2, the client has
+/// taken an earlier one. As large as a frame may be, where the client has not said more.
+const PIECE: usize = 16 * 1024;
 
 impl Outgoing {
     pub(super) fn new(bytes: Bytes, mut flight: Flight) -> Self {
         flight.answered();
-        Self { bytes, _flight: flight }
+        Self { bytes, flight }
     }
 }
 
@@ -92,8 +107,14 @@ impl Body for Outgoing {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let bytes = std::mem::take(&mut self.bytes);
-        Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+        if self.bytes.is_empty() {
+            return Poll::Ready(None);
+        }
+        let is_http2 = self.flight.connection.is_http2();
+        let length = if is_http2 { self.bytes.len().min(PIECE) } else { self.bytes.len() };
+        let piece = self.bytes.split_to(length);
+        self.flight.connection.handed_out(length);
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {

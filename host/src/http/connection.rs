@@ -12,19 +12,26 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::crowd::{AddressPlace, Surplus};
 use super::limits::Limits;
 use super::numbers::Counters;
 use crate::tx::{Reason, Scope};
 
 /// How long a client gets to read the last response while it is still sending.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// Where memory is short, a client that has not taken its responses after so long may be cut off.
+const SLOW: Duration = Duration::from_secs(5);
+
+/// Where connections are short, one whose head has not come after so long makes room.
+const SLOW_HEAD: Duration = Duration::from_secs(1);
 
 /// A thread that has connections and did not look at its clock for so long hangs: it does so every second.
 const STUCK: Duration = Duration::from_secs(3);
@@ -77,8 +84,10 @@ pub(super) struct Connection {
     /// The client's address, written once for all its requests.
     pub(super) remote: Arc<str>,
     pub(super) thread: Arc<Thread>,
-    /// Whether it is one too many, and is to be told so.
-    pub(super) is_surplus: bool,
+    /// Why it is one too many, and is to be told so.
+    pub(super) surplus: Option<Surplus>,
+    /// Counts it among those of its address.
+    _place: Option<AddressPlace>,
     number: u64,
     phase: AtomicU8,
     /// Milliseconds of the thread's clock at the last change of phase or progress in writing.
@@ -90,6 +99,18 @@ pub(super) struct Connection {
     /// Whether the client may still be sending when the last response leaves.
     must_linger: AtomicBool,
     closing: AtomicBool,
+    /// Whether it is closed whatever its client does next: it did not take its responses in time.
+    is_cut_off: AtomicBool,
+    /// When the client began to owe us room for a response, in milliseconds of the thread's clock, or when the
+    /// last write time-out began after that; 0: it owes nothing.
+    owes_since: AtomicU64,
+    /// Bytes of responses that it has taken since then.
+    taken: AtomicU64,
+    /// Bytes of its requests' bodies that are kept. Written by any thread.
+    pub(super) body_bytes: AtomicUsize,
+    /// Bytes of its responses that are kept, and since when there are any. Written by any thread.
+    response_bytes: AtomicUsize,
+    keeps_since: AtomicU64,
     /// A [`Departure`]. Written by the wire, read by the request that is answered.
     departure: AtomicU8,
     /// Whether a further request waits unread, behind which the end of the stream cannot be seen by reading.
@@ -137,17 +158,65 @@ impl Connection {
         matches!(self.phase(), Phase::Fresh | Phase::Head | Phase::Idle)
     }
 
-    /// Whether every response is ready and the client is yet to take one.
+    /// Whether there is a response that the client is yet to take.
     pub(super) fn is_writing(&self) -> bool {
         match self.phase() {
             Phase::Writing => true,
-            Phase::Busy => self.unanswered.load(Relaxed) == 0,
+            Phase::Busy => self.in_flight.load(Relaxed) > self.unanswered.load(Relaxed),
             _ => false,
         }
     }
 
     pub(super) fn is_closing(&self) -> bool {
-        self.closing.load(Relaxed)
+        self.closing.load(Relaxed) || self.is_cut_off.load(Relaxed)
+    }
+
+    /// The socket has taken so many bytes. What goes over HTTP/2 is more than responses; see
+    /// [`handed_out`](Connection::handed_out).
+    pub(super) fn wrote(&self, bytes: usize) {
+        if !self.is_http2() {
+            self.taken.fetch_add(bytes as u64, Relaxed);
+        }
+    }
+
+    /// hyper has asked for so many bytes of a response.
+    pub(super) fn handed_out(&self, bytes: usize) {
+        if self.is_http2() {
+            self.taken.fetch_add(bytes as u64, Relaxed);
+        }
+    }
+
+    /// The write time-out begins, or goes on if it has begun, or ends if no response is left.
+    fn settle_debt(&self) {
+        if !self.is_writing() {
+            self.owes_since.store(0, Relaxed);
+        } else if self.owes_since.load(Relaxed) == 0 {
+            self.begin_debt(self.thread.clock.load(Relaxed));
+        }
+    }
+
+    fn begin_debt(&self, now: u64) {
+        self.taken.store(0, Relaxed);
+        // Zero means that nothing is owed.
+        self.owes_since.store(now.max(1), Relaxed);
+    }
+
+    /// Every response has left.
+    pub(super) fn rest(&self) {
+        self.enter(Phase::Idle);
+        self.settle_debt();
+    }
+
+    /// So many more bytes of responses are kept for the client.
+    pub(super) fn keep_response(&self, bytes: usize) {
+        if self.response_bytes.fetch_add(bytes, Relaxed) == 0 {
+            self.keeps_since.store(self.thread.clock.load(Relaxed), Relaxed);
+        }
+    }
+
+    /// So many bytes of responses are kept no more.
+    pub(super) fn drop_response(&self, bytes: usize) {
+        self.response_bytes.fetch_sub(bytes, Relaxed);
     }
 
     pub(super) fn is_http2(&self) -> bool {
@@ -232,6 +301,12 @@ impl Connection {
         self.closing.store(true, Relaxed);
         self.wake();
     }
+
+    /// Closes it whatever its client does next.
+    fn cut_off(&self) {
+        self.is_cut_off.store(true, Relaxed);
+        self.wake();
+    }
 }
 
 /// A request from its head to the last byte handed to hyper; kept in the response's body.
@@ -259,7 +334,7 @@ impl Flight {
     pub(super) fn answered(&mut self) {
         if !std::mem::replace(&mut self.is_answered, true) {
             self.connection.unanswered.fetch_sub(1, Relaxed);
-            self.connection.progressed();
+            self.connection.settle_debt();
         }
     }
 }
@@ -280,6 +355,7 @@ impl Drop for Flight {
         if connection.in_flight.fetch_sub(1, Relaxed) == 1 {
             connection.enter(Phase::Writing);
         }
+        connection.settle_debt();
     }
 }
 
@@ -322,12 +398,17 @@ impl Thread {
     }
 
     /// Lists a new connection until the guard is dropped.
-    pub(super) fn admit(self: &Arc<Self>, remote: SocketAddr, is_surplus: bool) -> Admitted {
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        remote: SocketAddr,
+        place: Result<Option<AddressPlace>, Surplus>,
+    ) -> Admitted {
         let now = self.read_clock();
         let connection = Arc::new(Connection {
             remote: remote.to_string().into(),
             thread: Arc::clone(self),
-            is_surplus,
+            surplus: place.as_ref().err().copied(),
+            _place: place.ok().flatten(),
             number: self.next.fetch_add(1, Relaxed),
             phase: AtomicU8::new(Phase::Fresh as u8),
             since: AtomicU64::new(now),
@@ -336,6 +417,12 @@ impl Thread {
             is_http2: AtomicBool::new(false),
             must_linger: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            is_cut_off: AtomicBool::new(false),
+            owes_since: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+            body_bytes: AtomicUsize::new(0),
+            response_bytes: AtomicUsize::new(0),
+            keeps_since: AtomicU64::new(0),
             departure: AtomicU8::new(Departure::Present as u8),
             has_more_input: AtomicBool::new(false),
             streams: AtomicU32::new(0),
@@ -373,12 +460,24 @@ impl Thread {
         now
     }
 
-    /// Gives up every connection that has stayed in its phase for too long.
+    /// Gives up every connection that has stayed in its phase for too long, or takes its responses too slowly.
     pub(super) fn sweep(&self, limits: &Limits, tick: Duration) {
         let now = self.read_clock();
+        let least = limits.least_written();
         for connection in self.connections.lock().values() {
+            let is_over = |since: u64, limit: Duration| {
+                now.saturating_sub(since) >= millis(limit).saturating_add(millis(tick))
+            };
+            let owes_since = connection.owes_since.load(Relaxed);
+            if owes_since > 0 && is_over(owes_since, limits.write_timeout) {
+                if connection.taken.load(Relaxed) < least {
+                    connection.cut_off();
+                } else {
+                    connection.begin_debt(now);
+                }
+            }
             let limit = match connection.phase() {
-                Phase::Busy if !connection.is_writing() => {
+                Phase::Busy | Phase::Writing => {
                     if connection.has_more_input.load(Relaxed) {
                         // Nothing else makes it look whether its client is still there.
                         connection.wake();
@@ -386,15 +485,59 @@ impl Thread {
                     continue;
                 }
                 Phase::Fresh | Phase::Head => limits.header_timeout,
-                Phase::Busy | Phase::Writing => limits.write_timeout,
                 Phase::Idle => limits.idle_timeout,
                 Phase::Lingering => LINGER,
             };
-            let age = now.saturating_sub(connection.since.load(Relaxed));
-            if age >= millis(limit).saturating_add(millis(tick)) {
+            if is_over(connection.since.load(Relaxed), limit) {
                 connection.close();
             }
         }
+    }
+
+    /// Closes the connections that have kept responses for longest, until `excess` bytes are free.
+    pub(super) fn relieve_memory(&self, excess: usize) {
+        let now = self.read_clock();
+        let connections = self.connections.lock();
+        let mut keeping: Vec<_> = connections
+            .values()
+            .map(|connection| {
+                let age = now.saturating_sub(connection.keeps_since.load(Relaxed));
+                (age, connection.response_bytes.load(Relaxed), connection)
+            })
+            .filter(|(age, bytes, connection)| {
+                *bytes > 0 && *age >= millis(SLOW) && connection.is_writing() && !connection.is_closing()
+            })
+            .collect();
+        keeping.sort_unstable_by_key(|(age, bytes, _)| std::cmp::Reverse((*age, *bytes)));
+        let mut freed = 0;
+        for (_, bytes, connection) in keeping {
+            if freed >= excess {
+                return;
+            }
+            freed += bytes;
+            connection.cut_off();
+        }
+    }
+
+    /// Closes up to `most` connections that have no request, to make room: first those that have rested or been silent
+    /// for longest, then those whose heads come slowly. Returns how many.
+    pub(super) fn make_room(&self, most: usize) -> usize {
+        let connections = self.connections.lock();
+        // Not noted: another thread may be asking, and whether this one hangs shows by its clock.
+        let now = millis(self.started.elapsed());
+        let mut quiet: Vec<_> = connections
+            .values()
+            .filter(|connection| connection.is_quiet() && !connection.is_closing())
+            .map(|connection| {
+                let since = connection.since.load(Relaxed);
+                (connection.phase() == Phase::Head, since, connection)
+            })
+            .filter(|(is_head, since, _)| !is_head || now.saturating_sub(*since) >= millis(SLOW_HEAD))
+            .collect();
+        quiet.sort_unstable_by_key(|(is_head, since, _)| (*is_head, *since));
+        quiet.truncate(most);
+        quiet.iter().for_each(|(_, _, connection)| connection.close());
+        quiet.len()
     }
 
     /// Announces the drain: the next response of each connection is its last.

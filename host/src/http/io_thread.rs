@@ -14,7 +14,7 @@
 
 use std::future::{Future as _, poll_fn};
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,13 +24,15 @@ use std::time::{Duration, Instant};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::answer::{Front, answer};
 use super::connection::{Admitted, Flight, Thread};
-use super::crowd::FULL_REST;
+use super::crowd::{AddressPlace, FULL_REST, Surplus};
 use super::limits::Limits;
 use super::lookout::Lookout;
 use super::service::Service;
@@ -39,6 +41,12 @@ use crate::pins;
 
 /// How often a draining thread looks whether it is done.
 const DRAIN_TICK: Duration = Duration::from_millis(10);
+
+/// From so many bytes on that the system has not sent yet, it takes no more of a response.
+const UNSENT: u32 = 128 * 1024;
+
+/// How long the log is silent about accepting that fails.
+const ACCEPT_TOLD: Duration = Duration::from_secs(60);
 
 /// How long accepting rests when the system has no descriptors or memory left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -97,8 +105,12 @@ impl<S: Service> IoThread<S> {
     async fn serve(&mut self, listener: TcpListener) -> Instant {
         let tick = tick(&self.front.limits);
         let mut ticks = interval(tick);
+        let mut last_told: Option<Instant> = None;
         let until = loop {
             let event = if self.front.crowd.is_full(self.open()) {
+                if has_waiting(&listener) {
+                    self.make_room(1);
+                }
                 match tokio::time::timeout(FULL_REST, self.next_event(None, &mut ticks)).await {
                     Ok(event) => event,
                     Err(_) => continue,
@@ -115,11 +127,22 @@ impl<S: Service> IoThread<S> {
                 Event::Accepted(Ok((stream, remote))) => self.place(stream, remote),
                 Event::Accepted(Err(error)) if is_passing(&error) => {}
                 Event::Accepted(Err(error)) => {
-                    tracing::warn!(%error, "cannot accept connections for the moment");
+                    // Said now and then: a server that is short of descriptors fails at every try.
+                    let is_news = last_told.is_none_or(|told| told.elapsed() >= ACCEPT_TOLD);
+                    if is_news {
+                        last_told = Some(Instant::now());
+                        tracing::warn!(
+                            %error,
+                            "cannot accept connections for the moment; if files are too many, raise the number that the \
+                             process may have (`ulimit -n`, `LimitNOFILE=`)"
+                        );
+                    }
+                    self.make_room(1);
                     tokio::time::sleep(ACCEPT_REST).await;
                 }
                 Event::Tick => {
                     self.state().sweep(&self.front.limits, tick);
+                    self.relieve_memory();
                     self.front.workers.end_spare(Instant::now());
                     self.relieve();
                 }
@@ -191,6 +214,17 @@ impl<S: Service> IoThread<S> {
         }
     }
 
+    /// Cuts off who keeps memory for too long, where it is short.
+    fn relieve_memory(&self) {
+        let excess = self.front.budget.excess();
+        if excess > 0 {
+            self.state().relieve_memory(excess.div_ceil(self.peers.len()));
+        }
+        if self.front.budget.has_relaxed() {
+            crate::memory::give_back();
+        }
+    }
+
     /// Takes over what was given to threads that hang, before they could take it up.
     fn relieve(&mut self) {
         for index in (0..self.peers.len()).filter(|index| *index != self.index) {
@@ -226,9 +260,34 @@ impl<S: Service> IoThread<S> {
     fn serve_connection(&self, stream: TcpStream, remote: SocketAddr) {
         // Without it the last part of a response may wait for the client's delayed acknowledgement.
         let _ = stream.set_nodelay(true);
-        let is_surplus = self.front.crowd.is_surplus(self.open());
-        let admitted = self.state().admit(remote, is_surplus);
+        // Without it the system takes megabytes of a response at once, and whether a slow client takes any shows
+        // only minutes later.
+        let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
+        let admitted = self.state().admit(remote, self.enter(remote.ip()));
         tokio::spawn(converse(Arc::clone(&self.front), admitted, stream));
+    }
+
+    /// Finds a place for a connection from `address`: at the limit, one that another connection makes room for.
+    fn enter(&self, address: IpAddr) -> Result<Option<AddressPlace>, Surplus> {
+        let crowd = &self.front.crowd;
+        let place = crowd.enter(address)?;
+        let open = self.open();
+        crowd.note(open);
+        let wanted = crowd.wanted_room(open);
+        if wanted > 0 {
+            let made = self.make_room(wanted);
+            if made == 0 {
+                crowd.tell();
+                return Err(Surplus::Connections);
+            }
+            crowd.makes_room(made);
+        }
+        Ok(place)
+    }
+
+    /// Closes up to `most` connections of each thread that have no request. Returns how many.
+    fn make_room(&self, most: usize) -> usize {
+        self.peers.iter().map(|(thread, _)| thread.make_room(most)).sum()
     }
 
     /// Empties the kernel's queue of connections, so that closing the listener resets none of them.
@@ -293,7 +352,7 @@ async fn converse<S: Service>(front: Arc<Front<S>>, admitted: Admitted, stream: 
     let outcome = poll_fn(|cx| {
         connection.remember(cx.waker());
         // HTTP/1 is told by `connection: close` on its next response, HTTP/2 by a GOAWAY frame.
-        let is_last = connection.is_surplus || connection.thread.is_draining();
+        let is_last = connection.surplus.is_some() || connection.thread.is_draining();
         if !is_told && connection.is_http2() && is_last {
             is_told = true;
             serving.as_mut().graceful_shutdown();
@@ -308,6 +367,12 @@ async fn converse<S: Service>(front: Arc<Front<S>>, admitted: Admitted, stream: 
     if let Err(error) = outcome {
         tracing::trace!(error, remote = %connection.remote, "a connection ended early");
     }
+}
+
+/// Whether clients wait to be accepted.
+fn has_waiting(listener: &TcpListener) -> bool {
+    let mut fds = [PollFd::new(listener, PollFlags::IN)];
+    rustix::event::poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
 /// How often connections are looked at: often enough for the shortest time-out.

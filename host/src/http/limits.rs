@@ -3,6 +3,8 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use super::workers::WorkerLimits;
 
 /// Limits of the public listener. A `Duration::MAX` switches a time-out off.
@@ -10,9 +12,13 @@ use super::workers::WorkerLimits;
 pub struct Limits {
     /// I/O threads; `None` takes one per core.
     pub io_threads: Option<NonZeroUsize>,
-    /// Most connections. Whoever connects beyond that is answered with 503, and beyond a few of those waits.
+    /// Most connections. Beyond that the connection that has had no request for longest is closed for a new one.
+    /// Where all have requests, a new client is answered with 503, and beyond a few of those waits.
     /// `None` takes three quarters of the descriptors that this process may have.
     pub max_connections: Option<NonZeroUsize>,
+    /// Most connections of one client address; one more is answered with 503. `None`: no limit, as behind a proxy,
+    /// where all clients have its address.
+    pub max_connections_per_address: Option<NonZeroUsize>,
     /// Most worker threads for blocking handlers, started on demand; `None` takes four per core, at least 16.
     pub max_workers: Option<NonZeroUsize>,
     /// Starts all workers at once instead of on demand.
@@ -25,6 +31,10 @@ pub struct Limits {
     pub max_late: Option<NonZeroUsize>,
     /// Largest request body, in bytes; a larger one is answered with 413.
     pub max_body: usize,
+    /// Most bytes of request and response bodies that are kept in memory; beyond that, requests are answered with
+    /// 503, and clients that take their responses slowly are cut off. One connection may have a quarter of it for
+    /// bodies that it sends.
+    pub max_buffered: usize,
     /// Largest request line plus headers, in bytes, at least 8192; more is answered with 431.
     pub max_head: usize,
     /// How long a client may take to send the head of a request.
@@ -34,8 +44,11 @@ pub struct Limits {
     /// How long a blocking handler may take, waiting for a worker included; then 504, or 503 if it was
     /// still waiting.
     pub handler_timeout: Duration,
-    /// How long a client may go without taking any byte of a response.
+    /// How long a client may go without taking so much of a response as `min_write_rate` demands.
     pub write_timeout: Duration,
+    /// How many bytes of a response a client has to take per second, as a mean over `write_timeout`; counted in steps
+    /// of 16 KiB over HTTP/2.
+    pub min_write_rate: usize,
     /// How long a keep-alive connection may stay without a request.
     pub idle_timeout: Duration,
     /// While draining: how long an idle connection still gets its next request answered.
@@ -52,16 +65,20 @@ impl Default for Limits {
         Self {
             io_threads: None,
             max_connections: None,
+            max_connections_per_address: None,
             max_workers: None,
             fixed_workers: false,
             queue: 1024,
             max_late: None,
             max_body: 2 * 1024 * 1024,
+            max_buffered: 256 * 1024 * 1024,
             max_head: 64 * 1024,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             handler_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
+            // As Kestrel has it.
+            min_write_rate: 240,
             idle_timeout: Duration::from_secs(75),
             drain_grace: Duration::from_millis(250),
             development: false,
@@ -80,6 +97,13 @@ impl Limits {
         self.max_connections.map_or_else(|| (descriptors() / 4 * 3).max(1), NonZeroUsize::get)
     }
 
+    /// How many bytes of a response a client has to take within the write time-out.
+    pub(super) fn least_written(&self) -> u64 {
+        let whole = self.write_timeout.as_secs_f64() * self.min_write_rate as f64;
+        // At least one byte; a float beyond the greatest number becomes that number.
+        (whole as u64).max(1)
+    }
+
     /// What these limits mean for the workers on this machine.
     pub(super) fn workers(&self) -> WorkerLimits {
         let threads = self.max_workers.map_or_else(|| (4 * cores()).max(16), NonZeroUsize::get);
@@ -88,9 +112,23 @@ impl Limits {
     }
 }
 
+/// Most descriptors that a host asks the system for. More would let a flood of clients take gigabytes.
+const MOST_DESCRIPTORS: u64 = 1 << 16;
+
+/// Has the system grant this process as many files and sockets as it may have, within reason: the customary limit
+/// of 1,024 is for programs that wait with `select`.
+pub fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(MOST_DESCRIPTORS).min(MOST_DESCRIPTORS);
+    if limit.current.is_some_and(|current| current < most) {
+        // Where it fails the limit stays, and `max_connections` follows from it.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(most), ..limit });
+    }
+}
+
 /// How many files and sockets this process may have open.
 fn descriptors() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = getrlimit(Resource::Nofile).current;
     limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 

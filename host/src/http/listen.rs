@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
+use std::os::fd::{AsRawFd as _, RawFd};
 
 use tokio::net::TcpSocket;
 
@@ -96,6 +97,11 @@ impl Listener {
     /// The socket itself.
     pub fn into_socket(self) -> TcpListener {
         self.socket
+    }
+
+    /// The number of the socket's descriptor.
+    pub fn number(&self) -> RawFd {
+        self.socket.as_raw_fd()
     }
 
     /// Another descriptor of the same socket.

@@ -8,8 +8,8 @@
 //! Code map, in reading order: `service` (what this room asks of the plugins), `limits`, `listen`,
 //! `server` (start and shutdown), `io_thread` (accept loop and drain), `connection` (phases and
 //! their time-outs), `crowd` (how many of them), `wire` and `reject` (bytes that never became a
-//! request), `answer` (one request), `pending` (its job), `waiting` (its client), `access` (its line in the log),
-//! `body`, `headers`, `trouble` (error pages), `request_id`, `numbers`, `workers`, `side`.
+//! request), `head` (what HTTP demands of one), `answer` (one request), `pending` (its job), `waiting` (its client), `access` (its line in the log),
+//! `body`, `budget` (its memory), `headers`, `trouble` (error pages), `request_id`, `numbers`, `workers`, `side`.
 //!
 //! It does not own plugins, generations or routes, and reads no configuration file.
 //!
@@ -22,8 +22,10 @@
 mod access;
 mod answer;
 mod body;
+mod budget;
 mod connection;
 mod crowd;
+mod head;
 mod headers;
 mod io_thread;
 mod limits;
@@ -41,7 +43,7 @@ mod waiting;
 mod wire;
 pub mod workers;
 
-pub use self::limits::Limits;
+pub use self::limits::{Limits, raise_descriptors};
 pub use self::listen::{ListenError, Listener};
 pub use self::numbers::Numbers;
 pub use self::server::{Server, StartError};

@@ -3,8 +3,11 @@
 //! hyper answers a head it cannot parse by itself, with the right status and no body. Whoever typed
 //! that request deserves a sentence, so the wire exchanges such an answer for one made here.
 
+use std::time::SystemTime;
+
 use bytes::Bytes;
 use http::StatusCode;
+use httpdate::HttpDate;
 
 use super::limits::size;
 use super::request_id::{RequestId, X_REQUEST_ID};
@@ -19,8 +22,12 @@ pub(super) struct Rejection {
     pub(super) bytes: Bytes,
 }
 
-/// The answer instead of hyper's own `head`; `None` if that is not an error without a body.
-pub(super) fn instead_of(head: &[u8], max_head: usize) -> Option<Rejection> {
+/// A hundred headers and one more take at least so many bytes.
+const LEAST_FOR_TOO_MANY: usize = 101 * "a:\r\n".len();
+
+/// The answer instead of hyper's own `head`; `None` if that is not an error without a body. `received`: how many bytes
+/// of the request have come.
+pub(super) fn instead_of(head: &[u8], max_head: usize, received: usize) -> Option<Rejection> {
     let text = std::str::from_utf8(head).ok()?;
     let text = text.strip_suffix("\r\n\r\n")?;
     let status = text.strip_prefix("HTTP/1.1 4").or_else(|| text.strip_prefix("HTTP/1.0 4"))?;
@@ -42,6 +49,11 @@ pub(super) fn instead_of(head: &[u8], max_head: usize) -> Option<Rejection> {
     }
     if !is_empty {
         return None;
+    }
+    if status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE && received < LEAST_FOR_TOO_MANY {
+        // hyper says the same of a body whose length it cannot count.
+        let words = "the Content-Length is more than a server can count".to_owned();
+        return Some(respond(StatusCode::BAD_REQUEST, &kept, words));
     }
     Some(respond(status, &kept, words(status, max_head)))
 }
@@ -78,11 +90,21 @@ fn words(status: StatusCode, max_head: usize) -> String {
     }
 }
 
+/// Whether hyper has said when; every answer of a server with a clock says so (RFC 9110, section 6.6.1).
+fn has_date(headers: &str) -> bool {
+    headers.lines().any(|line| line.len() >= 5 && line.as_bytes()[..5].eq_ignore_ascii_case(b"date:"))
+}
+
 fn respond(status: StatusCode, headers: &str, reason: String) -> Rejection {
     let id = RequestId::fresh();
     let text = format!(
-        "HTTP/1.1 {status}\r\n{headers}content-type: text/plain; charset=utf-8\r\ncontent-length: {length}\r\n\
+        "HTTP/1.1 {status}\r\n{headers}{date}content-type: text/plain; charset=utf-8\r\ncontent-length: {length}\r\n\
          {X_REQUEST_ID}: {id}\r\nconnection: close\r\n\r\n{code}: {reason}\n",
+        date = if has_date(headers) {
+            String::new()
+        } else {
+            format!("date: {}\r\n", HttpDate::from(SystemTime::now()))
+        },
         length = reason.len() + "400: \n".len(),
         id = id.text,
         code = status.as_str(),
@@ -96,7 +118,7 @@ mod tests {
 
     #[test]
     fn only_an_empty_client_error_is_replaced() {
-        let replaced = |head: &str| instead_of(head.as_bytes(), 8192).is_some();
+        let replaced = |head: &str| instead_of(head.as_bytes(), 8192, 10).is_some();
         assert!(replaced("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n"));
         assert!(!replaced("HTTP/1.1 400 Bad Request\r\ncontent-length: 3\r\n\r\n"));
         assert!(!replaced("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\nbody"));

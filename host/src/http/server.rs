@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::answer::Front;
+use super::budget::BufferBudget;
 use super::connection::Thread;
 use super::crowd::Crowd;
 use super::io_thread::{Command, IoThread};
@@ -68,8 +70,10 @@ impl Server {
         } else {
             Workers::new(limits.workers())
         };
-        let crowd = Crowd::new(limits.connections());
-        let front = Arc::new(Front { service, limits, workers: workers.clone(), crowd });
+        let crowd =
+            Crowd::new(limits.connections(), limits.max_connections_per_address.map(NonZeroUsize::get));
+        let budget = BufferBudget::new(limits.max_buffered);
+        let front = Arc::new(Front { service, limits, workers: workers.clone(), crowd, budget });
         let (senders, inboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| unbounded_channel()).unzip();
         let peers: Arc<[_]> = senders.into_iter().map(|sender| (Arc::new(Thread::new()), sender)).collect();
         let accepting = Arc::new(AtomicUsize::new(count));

@@ -215,7 +215,7 @@ async fn respond(
     handler: Handler,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (parts, body) = request.into_parts();
-    let body = match body::collect(body, MAX_BODY, PATIENCE).await {
+    let body = match body::collect(body, MAX_BODY, PATIENCE, |_| true).await {
         Ok(body) => body,
         Err(error) => {
             let (status, text) = match error {
@@ -223,7 +223,9 @@ async fn respond(
                     (StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than the limit of 1 MiB\n")
                 }
                 BodyError::Late => (StatusCode::REQUEST_TIMEOUT, "the body did not arrive within 10 s\n"),
-                BodyError::Broken(_) => (StatusCode::BAD_REQUEST, "the body could not be read\n"),
+                BodyError::NoRoom | BodyError::Broken(_) => {
+                    (StatusCode::BAD_REQUEST, "the body could not be read\n")
+                }
             };
             return Ok(line(status, text).map(Full::new));
         }

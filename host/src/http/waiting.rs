@@ -12,10 +12,11 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::header::CONNECTION;
-use http::{HeaderMap, Version};
+use http::{HeaderMap, Method, Version};
 use tokio::sync::oneshot;
 
 use super::connection::{Connection, Departure, Thread};
+use crate::db::Access;
 use crate::tx::{Reason, Scope};
 
 /// How long beyond its deadline a request waits for the commit that is under way.
@@ -46,8 +47,16 @@ impl<'a> Waiting<'a> {
     /// A client that closes its side of a connection which it wanted to keep is taken to have gone. One
     /// that never meant to send more has only said so, and waits. (HTTP/2 says what it means, and hyper
     /// drops the request.)
-    pub(super) fn begin(connection: &'a Connection, version: Version, headers: &HeaderMap) -> Waiting<'a> {
-        let scope = Arc::new(Scope::default());
+    ///
+    /// What a method promises not to change is read: its transactions take the right to write only when they do.
+    pub(super) fn begin(
+        connection: &'a Connection,
+        version: Version,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> Waiting<'a> {
+        let access = if method.is_safe() { Access::Deferred } else { Access::Immediate };
+        let scope = Arc::new(Scope::with_access(access));
         if version != Version::HTTP_2 {
             let says_close = headers
                 .get_all(CONNECTION)

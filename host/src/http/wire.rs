@@ -28,11 +28,13 @@ pub(super) struct Wire {
     /// What replaces hyper's own error and is not written yet.
     replacement: Bytes,
     max_head: usize,
+    /// Bytes that have come since the head began that comes now.
+    received: usize,
 }
 
 impl Wire {
     pub(super) fn new(stream: TcpStream, connection: Arc<Connection>, max_head: usize) -> Self {
-        Self { stream, connection, replacement: Bytes::new(), max_head }
+        Self { stream, connection, replacement: Bytes::new(), max_head, received: 0 }
     }
 
     /// Records a rejection in log and counters.
@@ -108,7 +110,7 @@ impl Wire {
     fn wrote(&self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if self.connection.is_writing() {
             match outcome {
-                Poll::Ready(Ok(_)) => self.connection.progressed(),
+                Poll::Ready(Ok(written)) => self.connection.wrote(written),
                 Poll::Pending if self.connection.is_closing() => {
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }
@@ -129,7 +131,9 @@ impl AsyncRead for Wire {
             Poll::Ready(Ok(())) if buf.filled().len() > before => {
                 if phase == Phase::Fresh || (phase == Phase::Idle && !this.connection.is_http2()) {
                     this.connection.begin_head();
+                    this.received = 0;
                 }
+                this.received += buf.filled().len() - before;
                 outcome
             }
             Poll::Ready(Ok(())) => {
@@ -161,7 +165,7 @@ impl AsyncWrite for Wire {
         let this = self.get_mut();
         ready!(this.poll_replacement(cx))?;
         if this.connection.is_quiet()
-            && let Some(rejection) = reject::instead_of(buf, this.max_head)
+            && let Some(rejection) = reject::instead_of(buf, this.max_head, this.received)
         {
             this.rejected(&rejection);
             this.connection.linger();
@@ -200,7 +204,7 @@ impl AsyncWrite for Wire {
         this.watch_client(cx);
         // hyper flushes the socket only after its own buffer is empty: the response has left.
         if this.connection.phase() == Phase::Writing {
-            this.connection.enter(Phase::Idle);
+            this.connection.rest();
         }
         Pin::new(&mut this.stream).poll_flush(cx)
     }

@@ -23,7 +23,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
 use super::crash::{Running, while_running};
 use super::real::{self, Destructor};
-use super::thread;
+use super::thread_state::FloatGuard;
+use super::{forked, thread};
 
 /// A mapped library: where it is, and what holds it.
 pub struct Code {
@@ -118,7 +119,7 @@ impl Code {
     }
 
     /// What it is called, if that has been said.
-    pub(super) fn label(&self) -> Option<&Label> {
+    pub fn label(&self) -> Option<&Label> {
         self.label.get()
     }
 
@@ -131,14 +132,18 @@ impl Code {
     pub fn while_loading<R>(self: &Arc<Self>, body: impl FnOnce() -> R) -> R {
         let _restore = Restore::set(&LOADING, Arc::as_ptr(self));
         let outcome = body();
+        forked::end_if_forked(self);
         self.locate();
         outcome
     }
 
-    /// Runs `body`, which calls into the library.
+    /// Runs `body`, which calls into the library. How the thread computes is put back after it.
     pub fn inside<R>(self: &Arc<Self>, body: impl FnOnce() -> R) -> R {
+        let _float = FloatGuard::new();
         let _restore = Restore::set(&INSIDE, Arc::as_ptr(self));
-        body()
+        let outcome = body();
+        forked::end_if_forked(self);
+        outcome
     }
 
     /// As [`Code::inside`], for a request or hook that the record of a crash is to name.
@@ -174,9 +179,11 @@ impl Code {
         self.total.load(Ordering::SeqCst)
     }
 
-    /// Says that the code is to go, as soon as nothing leads into it any more.
+    /// Says that the code is to go, as soon as nothing leads into it any more. Threads that attend put back what it may
+    /// have changed of them.
     pub fn retire(self: &Arc<Self>) {
         self.is_retired.store(true, Ordering::SeqCst);
+        thread::ask_to_put_back();
         self.drain_unless_used();
     }
 
@@ -341,7 +348,7 @@ impl Drop for Restore {
 
 /// The code that an address lies in; `None` for the executable, libc and everything else.
 pub(super) fn owner_of(address: usize) -> Option<Arc<Code>> {
-    if COUNT.load(Ordering::SeqCst) == 0 || address == 0 || is_executable(address) {
+    if is_empty() || address == 0 || is_executable(address) {
         return None;
     }
     // A constructor of the library that this thread is opening: its range is not known yet.
@@ -354,6 +361,18 @@ pub(super) fn owner_of(address: usize) -> Option<Arc<Code>> {
     };
     loading.locate();
     loading.contains(address).then_some(loading)
+}
+
+/// Whether no library is mapped or being mapped.
+#[inline]
+pub(super) fn is_empty() -> bool {
+    COUNT.load(Ordering::SeqCst) == 0
+}
+
+/// The code that calls from an address: that which lies there, or, where another library's does, that whose call
+/// this thread is in.
+pub(super) fn owner_of_caller(caller: usize) -> Option<Arc<Code>> {
+    owner_of(caller).or_else(|| if is_executable(caller) { None } else { inside() })
 }
 
 /// The code that a key belongs to.
@@ -410,7 +429,7 @@ fn without_waiting<R>(body: impl FnOnce(&[Arc<Code>]) -> R) -> Option<R> {
 
 /// Tells `body` whose code this thread runs; where the host has not said so, whose `address` is. For signal
 /// handlers.
-pub(super) fn with_label(address: usize, body: impl FnOnce(&Label)) {
+pub(super) fn with_label(address: usize, body: impl FnOnce(&Label)) -> Option<()> {
     let (inside, loading) = (INSIDE.get(), LOADING.get());
     without_waiting(|codes| {
         let is = |wanted: *const Code| move |code: &&Arc<Code>| ptr::eq(Arc::as_ptr(code), wanted);
@@ -418,7 +437,7 @@ pub(super) fn with_label(address: usize, body: impl FnOnce(&Label)) {
         let found = each.clone().find(is(loading)).or_else(|| each.clone().find(is(inside)));
         let found = found.or_else(|| each.find(|code| code.contains(address)));
         found.and_then(|code| code.label.get()).map(body)
-    });
+    })?
 }
 
 /// Tells `body` whose code an address lies in, and how far into it. For signal handlers.

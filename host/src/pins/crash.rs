@@ -20,7 +20,9 @@ use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
-use super::code;
+use super::code::Label;
+use super::fault_handlers::{self, SIGNALS};
+use super::{code, handlers, real, tombstone};
 
 /// What runs on a thread beyond the code it runs in.
 #[derive(Debug, Clone, Copy)]
@@ -58,17 +60,14 @@ pub enum Recorder {
     Words,
 }
 
-/// The signals that code which is wrong ends its process with.
-const SIGNALS: [c_int; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT];
-
 /// Where the handler writes.
 static TO: AtomicI32 = AtomicI32::new(-1);
 /// The process whose crashes are recorded.
 static PROCESS: AtomicI32 = AtomicI32::new(0);
 /// Whether it writes lines for a program.
 static IS_LINE: AtomicBool = AtomicBool::new(false);
-/// Whether a thread is writing its record already.
-static IS_CRASHING: AtomicBool = AtomicBool::new(false);
+/// The thread that is writing its record; 0: none is.
+static CRASHING: AtomicI32 = AtomicI32::new(0);
 
 /// Whether the process is ended because code of a plugin called `exit`.
 static IS_EXIT: AtomicBool = AtomicBool::new(false);
@@ -103,6 +102,7 @@ pub fn record_crashes(recorder: Recorder) -> io::Result<()> {
     for signal in SIGNALS {
         handle(signal, on_crash as *const () as usize, libc::SA_SIGINFO | libc::SA_ONSTACK)?;
     }
+    handlers::guard();
     Ok(())
 }
 
@@ -115,13 +115,29 @@ fn handle(signal: c_int, handler: usize, flags: c_int) -> io::Result<()> {
     // the process at once where it is a crash of the handler, and waits where it is not.
     unsafe { libc::sigfillset(&mut action.sa_mask) };
     // SAFETY: the handler is `SIG_DFL`, or `on_crash` with the flags that it needs.
-    match unsafe { libc::sigaction(signal, &action, ptr::null_mut()) } {
+    match unsafe { real::sigaction(signal, &action, ptr::null_mut()) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
 unsafe extern "C" fn on_crash(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: the system passes the context of a handler with `SA_SIGINFO`.
+    let (pc, _) = unsafe { registers(context) };
+    // SAFETY: this is such a handler, and passes on what it was given.
+    if !unsafe { fault_handlers::call(signal, info, context, pc) } {
+        // SAFETY: as above.
+        unsafe { on_unhandled(signal, info, context) };
+    }
+}
+
+/// Records a crash that no handler of a library has dealt with, and has the process end. Libraries are given this
+/// as the handler before their own.
+pub(super) unsafe extern "C" fn on_unhandled(
+    signal: c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut c_void,
+) {
     // SAFETY: the system passes a valid description.
     let info = unsafe { &*info };
     // SAFETY: it has no preconditions.
@@ -130,14 +146,19 @@ unsafe extern "C" fn on_crash(signal: c_int, info: *mut libc::siginfo_t, context
         die(signal, info.si_code > 0);
         return;
     }
-    if IS_CRASHING.swap(true, Ordering::SeqCst) {
-        // Another thread is at it, and ends the process.
-        loop {
-            // SAFETY: it waits for a signal, and all are blocked here.
-            unsafe { libc::pause() };
-        }
-    }
     let is_fault = info.si_code > 0;
+    // SAFETY: it has no preconditions.
+    let this = unsafe { libc::gettid() };
+    match CRASHING.compare_exchange(0, this, Ordering::SeqCst, Ordering::SeqCst) {
+        Ok(_) => {}
+        // A library's handler has had the record written, and has returned.
+        Err(other) if other == this => return die(signal, is_fault),
+        // Another thread is at it, and ends the process.
+        Err(_) => loop {
+            // SAFETY: it waits for a signal, and has no preconditions.
+            unsafe { libc::pause() };
+        },
+    }
     // SAFETY: a signal that is no fault was sent, so it has a sender; `getpid` has no preconditions.
     let is_foreign = !is_fault && unsafe { info.si_pid() != libc::getpid() };
     // SAFETY: the system passes the context of a handler with `SA_SIGINFO`.
@@ -190,11 +211,7 @@ impl Record {
         if self.is_foreign {
             return;
         }
-        code::with_label(self.pc, |label| {
-            say(format_args!("plugin={}", label.plugin));
-            say(format_args!("generation={}", label.generation));
-            say(format_args!("build={}", label.build));
-        });
+        let mut is_named = self.with_label(say_label).is_some();
         if let Some(running) = running() {
             say(format_args!("route={}", running.route));
             say(format_args!("request={}", running.request));
@@ -205,8 +222,18 @@ impl Record {
         let first = frames.iter().position(|&frame| frame as usize == self.pc);
         frame(self.pc);
         for &at in frames.iter().skip(first.map_or(frames.len(), |first| first + 1)) {
+            if !is_named {
+                // Called by code of a plugin that the host does not know to run, as a signal handler is.
+                is_named = code::with_owner(at as usize, |label, _| say_label(label)).is_some();
+            }
             frame(at as usize);
         }
+    }
+
+    /// Tells `body` whose code crashed, or had been where the thread went.
+    fn with_label(&self, body: fn(&Label)) -> Option<()> {
+        let former = || tombstone::with_former_owner(self.pc, |label, _| body(label));
+        code::with_label(self.pc, body).or_else(former)
     }
 
     /// For people, where there is no supervisor.
@@ -216,7 +243,7 @@ impl Record {
         if self.is_foreign {
             return;
         }
-        code::with_label(self.pc, |label| {
+        self.with_label(|label| {
             say(format_args!("    in {} generation {}", label.plugin, label.generation));
         });
         if let Some(running) = running() {
@@ -232,11 +259,22 @@ fn running<'a>() -> Option<Running<'a>> {
     (!running.is_null()).then(|| unsafe { *running })
 }
 
+fn say_label(label: &Label) {
+    say(format_args!("plugin={}", label.plugin));
+    say(format_args!("generation={}", label.generation));
+    say(format_args!("build={}", label.build));
+}
+
 fn frame(at: usize) {
     let known = code::with_owner(at, |label, offset| {
         say(format_args!("frame={} g{} +{offset:#x}", label.plugin, label.generation));
     });
-    if known.is_none() {
+    let former = || {
+        tombstone::with_former_owner(at, |label, offset| {
+            say(format_args!("frame={} g{} +{offset:#x}, unmapped", label.plugin, label.generation));
+        })
+    };
+    if known.or_else(former).is_none() {
         match code::offset_in_executable(at) {
             Some(offset) => say(format_args!("frame=host +{offset:#x}")),
             None => say(format_args!("frame={at:#x}")),

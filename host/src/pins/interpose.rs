@@ -11,7 +11,35 @@
 //!   before `main` and while a thread ends.
 #![expect(unsafe_code, reason = "defines functions that libraries call in place of libc's")]
 
-use super::real;
+#[cfg(all(target_os = "linux", target_env = "gnu", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod ends;
+#[cfg(all(target_os = "linux", target_env = "gnu", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod planted;
+#[cfg(all(target_os = "linux", target_env = "gnu", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod signals;
+
+use super::{forked, real};
+
+/// Defines a function of libc's name that goes on to another with one argument more: the address that it was
+/// called from. `$x86` and `$arm` are the registers of that argument.
+macro_rules! with_caller {
+    ($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*) -> $returned:ty = $to:ident, $x86:literal, $arm:literal) => {
+        $(#[$doc])*
+        ///
+        /// # Safety
+        ///
+        /// As for libc's function.
+        #[unsafe(no_mangle)]
+        #[unsafe(naked)]
+        pub(crate) unsafe extern "C" fn $name($($argument: $type),*) -> $returned {
+            #[cfg(target_arch = "x86_64")]
+            std::arch::naked_asm!(concat!("mov ", $x86, ", [rsp]"), "jmp {}", sym $to);
+            #[cfg(target_arch = "aarch64")]
+            std::arch::naked_asm!(concat!("mov ", $arm, ", x30"), "b {}", sym $to);
+        }
+    };
+}
+use with_caller;
 
 /// Why libraries cannot be tracked in this process. They stay mapped, all of them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +69,7 @@ pub enum Unsupported {
 /// [`Unsupported`]; then no library may be unmapped.
 pub fn self_test() -> Result<(), Unsupported> {
     let text = |name: &std::ffi::CStr| name.to_string_lossy().into_owned();
+    forked::watch_forks();
     real::resolve().map_err(|name| Unsupported::Missing { name: text(name) })?;
     let ours = exported().ok_or(Unsupported::Platform)?;
     compare(ours, |name| {
@@ -54,7 +83,7 @@ pub(super) fn compare(
     ours: [usize; real::COUNT],
     found: impl Fn(&std::ffi::CStr) -> usize,
 ) -> Result<(), Unsupported> {
-    match real::NAMES.into_iter().zip(ours).find(|(name, ours)| found(name) != *ours) {
+    match real::NAMES.iter().zip(ours).find(|(name, ours)| found(name) != *ours) {
         Some((name, _)) => Err(Unsupported::NotExported { name: name.to_string_lossy().into_owned() }),
         None => Ok(()),
     }
@@ -81,21 +110,50 @@ pub(super) mod glibc {
     use std::ffi::{c_int, c_void};
     use std::sync::Arc;
 
-    use super::super::code::{self, Code, inside, is_executable, owner_of, owner_of_key};
-    use super::super::lost::{Ender, ender};
+    use super::super::code::{self, Code, is_executable, owner_of, owner_of_caller, owner_of_key};
     use super::super::real::{self, Destructor, Start};
-    use super::super::{crash, lost, thread};
+    use super::super::{forked, thread};
+    use super::{ends, planted, signals};
 
     /// Where the definitions are, in the order of [`real::NAMES`].
     pub(super) fn addresses() -> [usize; real::COUNT] {
         [
             __cxa_thread_atexit_impl as *const () as usize,
             pthread_key_create as *const () as usize,
+            __pthread_key_create as *const () as usize,
             pthread_key_delete as *const () as usize,
             pthread_setspecific as *const () as usize,
             pthread_create as *const () as usize,
-            exit as *const () as usize,
-            abort as *const () as usize,
+            ends::exit as *const () as usize,
+            ends::abort as *const () as usize,
+            ends::_exit as *const () as usize,
+            ends::_Exit as *const () as usize,
+            ends::quick_exit as *const () as usize,
+            ends::daemon as *const () as usize,
+            signals::sigaction as *const () as usize,
+            signals::__sigaction as *const () as usize,
+            signals::signal as *const () as usize,
+            signals::bsd_signal as *const () as usize,
+            signals::ssignal as *const () as usize,
+            signals::sysv_signal as *const () as usize,
+            signals::__sysv_signal as *const () as usize,
+            signals::sigset as *const () as usize,
+            signals::sigignore as *const () as usize,
+            signals::pthread_sigmask as *const () as usize,
+            signals::sigprocmask as *const () as usize,
+            signals::sigwait as *const () as usize,
+            signals::sigwaitinfo as *const () as usize,
+            signals::sigtimedwait as *const () as usize,
+            signals::signalfd as *const () as usize,
+            planted::on_exit as *const () as usize,
+            planted::__cxa_atexit as *const () as usize,
+            planted::timer_create as *const () as usize,
+            planted::mq_notify as *const () as usize,
+            planted::setvbuf as *const () as usize,
+            planted::setbuf as *const () as usize,
+            planted::setbuffer as *const () as usize,
+            planted::_IO_setvbuf as *const () as usize,
+            planted::_IO_setbuffer as *const () as usize,
         ]
     }
 
@@ -122,69 +180,16 @@ pub(super) mod glibc {
         unsafe { real::thread_atexit(destructor, object, dso) }
     }
 
-    /// Ends the process, or the thread of a plugin that asks for that.
-    ///
-    /// # Safety
-    ///
-    /// As for libc's function.
-    #[unsafe(no_mangle)]
-    #[unsafe(naked)]
-    pub(crate) unsafe extern "C" fn exit(code: c_int) -> ! {
-        #[cfg(target_arch = "x86_64")]
-        std::arch::naked_asm!("mov rsi, [rsp]", "jmp {}", sym exit_from);
-        #[cfg(target_arch = "aarch64")]
-        std::arch::naked_asm!("mov x1, x30", "b {}", sym exit_from);
+    with_caller! {
+        /// Makes a key. One without a destructor is attributed by who calls, hence the detour.
+        pthread_key_create(key: *mut libc::pthread_key_t, destructor: Option<Destructor>) -> c_int
+            = key_create_from, "rdx", "x2"
     }
 
-    unsafe extern "C" fn exit_from(code: c_int, caller: usize) -> ! {
-        match ender(caller) {
-            // SAFETY: the caller's contract.
-            Ender::Host => unsafe { real::exit(code) },
-            Ender::Plugin(label) => {
-                lost::keep(label, &format!("`exit({code})`"));
-                // Not on this thread: libc's own would run destructors under the feet of all others.
-                crash::by_exit();
-                real::abort()
-            }
-        }
-    }
-
-    /// Ends the process by SIGABRT, or the thread of a plugin that asks for that.
-    ///
-    /// # Safety
-    ///
-    /// As for libc's function.
-    #[unsafe(no_mangle)]
-    #[unsafe(naked)]
-    pub(crate) unsafe extern "C" fn abort() -> ! {
-        #[cfg(target_arch = "x86_64")]
-        std::arch::naked_asm!("mov rdi, [rsp]", "jmp {}", sym abort_from);
-        #[cfg(target_arch = "aarch64")]
-        std::arch::naked_asm!("mov x0, x30", "b {}", sym abort_from);
-    }
-
-    unsafe extern "C" fn abort_from(caller: usize) -> ! {
-        if let Ender::Plugin(label) = ender(caller) {
-            lost::keep(label, "`abort`");
-        }
-        real::abort()
-    }
-
-    /// Makes a key. One without a destructor is attributed by who calls, hence the detour.
-    ///
-    /// # Safety
-    ///
-    /// As for libc's function.
-    #[unsafe(no_mangle)]
-    #[unsafe(naked)]
-    pub(crate) unsafe extern "C" fn pthread_key_create(
-        key: *mut libc::pthread_key_t,
-        destructor: Option<Destructor>,
-    ) -> c_int {
-        #[cfg(target_arch = "x86_64")]
-        std::arch::naked_asm!("mov rdx, [rsp]", "jmp {}", sym key_create_from);
-        #[cfg(target_arch = "aarch64")]
-        std::arch::naked_asm!("mov x2, x30", "b {}", sym key_create_from);
+    with_caller! {
+        /// As [`pthread_key_create`]: the name by which C++ calls it.
+        __pthread_key_create(key: *mut libc::pthread_key_t, destructor: Option<Destructor>) -> c_int
+            = key_create_from, "rdx", "x2"
     }
 
     unsafe extern "C" fn key_create_from(
@@ -244,23 +249,14 @@ pub(super) mod glibc {
         outcome
     }
 
-    /// Starts a thread.
-    ///
-    /// # Safety
-    ///
-    /// As for libc's function.
-    #[unsafe(no_mangle)]
-    #[unsafe(naked)]
-    pub(crate) unsafe extern "C" fn pthread_create(
-        thread: *mut libc::pthread_t,
-        attributes: *const libc::pthread_attr_t,
-        start: Start,
-        argument: *mut c_void,
-    ) -> c_int {
-        #[cfg(target_arch = "x86_64")]
-        std::arch::naked_asm!("mov r8, [rsp]", "jmp {}", sym create_from);
-        #[cfg(target_arch = "aarch64")]
-        std::arch::naked_asm!("mov x4, x30", "b {}", sym create_from);
+    with_caller! {
+        /// Starts a thread.
+        pthread_create(
+            thread: *mut libc::pthread_t,
+            attributes: *const libc::pthread_attr_t,
+            start: Start,
+            argument: *mut c_void
+        ) -> c_int = create_from, "r8", "x4"
     }
 
     /// What a thread of a library starts with.
@@ -303,18 +299,19 @@ pub(super) mod glibc {
         if is_executable(start) {
             return None;
         }
-        owner_of(start)
-            .or_else(|| owner_of(caller))
-            .or_else(|| if is_executable(caller) { None } else { inside() })
+        owner_of(start).or_else(|| owner_of_caller(caller))
     }
 
     unsafe extern "C" fn begin(data: *mut c_void) -> *mut c_void {
         // SAFETY: `create_from` passes the box, to this thread alone.
         let Beginning { start, argument, code } = *unsafe { Box::from_raw(data.cast::<Beginning>()) };
         code::enter_for_good(&code);
-        thread::begin(code);
+        thread::begin(Arc::clone(&code));
         // SAFETY: what the library asked for.
         let outcome = unsafe { start(argument) };
+        forked::end_if_forked(&code);
+        // What keeps the code from here on is what `begin` has booked.
+        drop(code);
         thread::drain_all();
         outcome
     }

@@ -67,8 +67,8 @@ impl Crash {
             (true, ..) => "stack overflow".to_owned(),
             _ if self.is_exit => "call of `exit`".to_owned(),
             (_, 0, _) => format!("exit code {} without a word", self.code.unwrap_or_default()),
-            (_, signal, Some(address)) => format!("{} at address {address:#x}", name_of(signal)),
-            (_, signal, None) => name_of(signal),
+            (_, signal, Some(address)) => format!("{} at address {address:#x}", signal_name(signal)),
+            (_, signal, None) => signal_name(signal),
         }
     }
 
@@ -92,16 +92,16 @@ impl Crash {
     }
 }
 
-fn name_of(signal: i32) -> String {
-    let name = match signal {
-        libc::SIGSEGV => "SIGSEGV",
-        libc::SIGBUS => "SIGBUS",
-        libc::SIGILL => "SIGILL",
-        libc::SIGFPE => "SIGFPE",
-        libc::SIGABRT => "SIGABRT",
-        libc::SIGKILL => "SIGKILL",
-        libc::SIGTERM => "SIGTERM",
-        other => return format!("signal {other}"),
-    };
-    name.to_owned()
+/// What a signal is called.
+pub fn signal_name(signal: i32) -> String {
+    const NAMES: [&str; 31] = [
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+        "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+        "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+    ];
+    let known = usize::try_from(signal).ok().and_then(|number| NAMES.get(number.checked_sub(1)?));
+    match known {
+        Some(name) if cfg!(target_os = "linux") => format!("SIG{name}"),
+        _ => format!("signal {signal}"),
+    }
 }

@@ -5,8 +5,9 @@
 use std::ffi::c_void;
 use std::ptr;
 
-/// Room for a handler that reads the stack, and below it what catches its own overflow.
-const SIZE: usize = 64 * 1024;
+/// Room for a handler that reads the stack, and below it what catches its own overflow. As much as wasm runtimes want:
+/// where a thread has less they set a stack of their own, and free it with a thread-local while the system still has it.
+const SIZE: usize = 256 * 1024;
 const GUARD: usize = 16 * 1024;
 
 /// The signal stack of a thread. To be dropped on that thread.
@@ -35,9 +36,25 @@ impl SignalStack {
         if unsafe { libc::mprotect(start, SIZE, libc::PROT_READ | libc::PROT_WRITE) } != 0 {
             return None;
         }
-        let words = libc::stack_t { ss_sp: start, ss_flags: 0, ss_size: SIZE };
+        stack.set().then_some(stack)
+    }
+
+    /// Makes it the thread's signal stack again, if it is not; tells whether another one was.
+    pub(super) fn put_back(&self) -> bool {
+        let mut now = libc::stack_t { ss_sp: ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+        // SAFETY: a null new stack changes nothing; the old one is written.
+        unsafe { libc::sigaltstack(ptr::null(), &mut now) };
+        (now.ss_flags, now.ss_sp) != (0, self.start()) && self.set()
+    }
+
+    fn start(&self) -> *mut c_void {
+        self.base.wrapping_byte_add(GUARD)
+    }
+
+    fn set(&self) -> bool {
+        let words = libc::stack_t { ss_sp: self.start(), ss_flags: 0, ss_size: SIZE };
         // SAFETY: the memory stays mapped until the drop, which takes it back from the system first.
-        (unsafe { libc::sigaltstack(&words, ptr::null_mut()) } == 0).then_some(stack)
+        unsafe { libc::sigaltstack(&words, ptr::null_mut()) == 0 }
     }
 }
 

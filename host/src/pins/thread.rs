@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use super::code::{Code, lock, owner_of_key};
 use super::real::{self, Destructor};
 use super::stack::SignalStack;
+use super::thread_state::{Scheduling, ThreadState};
 
 /// A thread that keeps something of a library, or that attends.
 pub(super) struct Record {
@@ -31,6 +32,8 @@ pub(super) struct Record {
     is_due: AtomicBool,
     /// What signal handlers run on. Written and taken by the thread itself.
     stack: Mutex<Option<SignalStack>>,
+    /// How the thread was when it began to attend. Written and read by the thread itself.
+    state: OnceLock<ThreadState>,
     /// Makes the thread come to a drain point soon.
     wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
@@ -100,6 +103,7 @@ fn record() -> Option<Arc<Record>> {
             kept: Mutex::default(),
             is_due: AtomicBool::new(false),
             stack: Mutex::default(),
+            state: OnceLock::new(),
             wake: OnceLock::new(),
         });
         lock(&THREADS).push(Arc::clone(&record));
@@ -123,6 +127,7 @@ pub fn attend(wake: impl Fn() + Send + Sync + 'static) {
         // A second declaration by the same thread would say the same.
         let _ = record.wake.set(Box::new(wake));
         record.take_signals();
+        let _ = record.state.set(ThreadState::now());
     }
 }
 
@@ -137,14 +142,31 @@ pub fn is_due() -> bool {
     unsafe { &*known }.is_due.load(Ordering::Acquire)
 }
 
-/// A drain point: runs the destructors that this thread keeps of code that is draining. Cheap when there are none.
+/// A drain point: runs the destructors that this thread keeps of code that is draining, and puts back what code of
+/// libraries has changed of the thread. Cheap when nothing is due.
 #[inline]
 pub fn drain_if_due() {
     if is_due()
         && let Some(record) = record()
     {
         record.is_due.store(false, Ordering::SeqCst);
+        // A thread that does not attend is left as it is now.
+        let found = record.state.get().is_none().then(|| (ThreadState::now(), Scheduling::now()));
         record.drain(Code::is_draining);
+        match &found {
+            Some((state, scheduling)) => record.put_back(state, scheduling),
+            None => record.put_back_own(),
+        }
+    }
+}
+
+/// Asks every thread that attends to come to a drain point, where it puts back what code of libraries has changed of it.
+pub(super) fn ask_to_put_back() {
+    for record in records() {
+        if let Some(wake) = record.wake.get() {
+            record.is_due.store(true, Ordering::SeqCst);
+            wake();
+        }
     }
 }
 
@@ -315,6 +337,39 @@ impl Record {
         }
     }
 
+    /// Puts back how this record's own thread was when it began to attend.
+    fn put_back_own(&self) {
+        if let Some(state) = self.state.get() {
+            self.put_back(state, &Scheduling::of_process());
+        }
+    }
+
+    fn put_back(&self, state: &ThreadState, scheduling: &Scheduling) {
+        let mut changed = state.put_back();
+        if self.keep_stack() {
+            changed.push("signal stack");
+        }
+        let (rescheduled, refused) = scheduling.put_back();
+        changed.extend(rescheduled);
+        if !changed.is_empty() {
+            tracing::debug!(
+                changed = changed.join(", "),
+                "put back what code of plugins had changed of this thread"
+            );
+        }
+        if !refused.is_empty() {
+            let refused = refused.join(", ");
+            tracing::warn!(
+                "code of a plugin has changed this thread's {refused}, and the system does not let it be put back"
+            );
+        }
+    }
+
+    /// Makes the signal stack the thread's own again; tells whether it was not.
+    fn keep_stack(&self) -> bool {
+        lock(&self.stack).as_ref().is_some_and(SignalStack::put_back)
+    }
+
     /// Runs the destructors of the code that `of` names, on this record's own thread.
     fn drain(&self, of: impl Fn(&Code) -> bool) {
         for _ in 0..KEY_ROUNDS {
@@ -334,6 +389,8 @@ impl Record {
             // SAFETY: the library registered the two as belonging together, on this thread; it is mapped,
             // for the pin of this entry is released below.
             code.inside(|| unsafe { destructor(object.0) });
+            // It may have unmapped the one that was set: without one the next destructor's fault would go undiagnosed.
+            self.keep_stack();
             code.release();
         }
         has_run
@@ -369,6 +426,7 @@ impl Record {
             {
                 // SAFETY: the library gave this destructor to the key, and set the value on this thread.
                 code.inside(|| unsafe { destructor(value) });
+                self.keep_stack();
             }
             code.release();
         }

@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::ptr;
 use std::sync::Mutex;
 
-use super::code::lock;
+use super::code::{Label, lock};
 
 /// How many of the newest are kept.
 const KEPT: usize = 32;
@@ -26,6 +26,8 @@ static BURIED: Mutex<VecDeque<Tombstone>> = Mutex::new(VecDeque::new());
 struct Tombstone {
     start: usize,
     len: usize,
+    /// What lay there; `None` for a page that holds a place.
+    label: Option<Label>,
 }
 
 impl Tombstone {
@@ -36,16 +38,18 @@ impl Tombstone {
         let flags = flags | libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a fresh anonymous mapping that replaces nothing: no caller passes `MAP_FIXED`.
         let found = unsafe { libc::mmap(wanted, len, libc::PROT_NONE, flags, -1, 0) };
-        (found != libc::MAP_FAILED).then_some(Tombstone { start: found as usize, len })
+        (found != libc::MAP_FAILED).then_some(Tombstone { start: found as usize, len, label: None })
     }
 }
 
-/// Makes a range that has just been unmapped inaccessible. Does nothing where another mapping was faster.
-pub fn bury(range: &Range<usize>) {
+/// Makes a range that has just been unmapped inaccessible; `label` is whose it was. Does nothing where another
+/// mapping was faster.
+pub fn bury(range: &Range<usize>, label: Option<Label>) {
     let start = range.start / PAGE * PAGE;
     let len = range.end.next_multiple_of(PAGE) - start;
     let wanted = ptr::without_provenance_mut::<c_void>(start);
-    let Some(tombstone) = Tombstone::map(wanted, len, libc::MAP_FIXED_NOREPLACE) else { return };
+    let Some(mut tombstone) = Tombstone::map(wanted, len, libc::MAP_FIXED_NOREPLACE) else { return };
+    tombstone.label = label;
     let mut buried = lock(&BURIED);
     if buried.is_empty() {
         // Single pages hold the places of those to come, so that the first reloads do not look like a leak.
@@ -58,4 +62,15 @@ pub fn bury(range: &Range<usize>) {
         // SAFETY: a mapping of this file's own, removed once; nobody can have a reference into it.
         unsafe { libc::munmap(ptr::without_provenance_mut(oldest.start), oldest.len) };
     }
+}
+
+/// Tells `body` whose code an address lay in that is unmapped now, and how far into it. For signal handlers.
+pub(super) fn with_former_owner(address: usize, body: impl FnOnce(&Label, usize)) -> Option<()> {
+    // Held for a moment by the thread that unmaps; a record without these words is better than none.
+    let buried = BURIED.try_lock().ok()?;
+    let is_it =
+        |tombstone: &&Tombstone| (tombstone.start..tombstone.start + tombstone.len).contains(&address);
+    let tombstone = buried.iter().rev().find(is_it)?;
+    body(tombstone.label.as_ref()?, address - tombstone.start);
+    Some(())
 }

@@ -70,6 +70,9 @@ pub struct Event {
     pub reason: Option<String>,
     /// The compiler's words or other details, without colours.
     pub details: Option<String>,
+    /// What upgrades of data that came with the code have dropped, by key, field and type.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<String>,
     /// The steps taken.
     pub steps: Vec<Step>,
     /// Milliseconds of all steps together.

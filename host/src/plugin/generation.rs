@@ -56,6 +56,9 @@ pub struct Generation {
     pub account: Arc<Account>,
     /// Why it is being unloaded. Written once, when it stops being current.
     pub(super) unload_reason: Mutex<Option<u32>>,
+    /// What the upgrades that came with it have dropped of data, such as "`page`: Page.text: String". Written once, when it
+    /// is published; read for its event.
+    pub(super) dropped: Mutex<Vec<String>>,
 }
 
 impl Generation {

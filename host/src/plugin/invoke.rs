@@ -209,7 +209,7 @@ unsafe extern "C" fn fail(data: *mut c_void, error: *const ErrorView) {
 unsafe fn copy_response(response: *const ResponseView) -> Option<Response<Bytes>> {
     // SAFETY: this function's contract.
     let response = unsafe { response.as_ref() }?;
-    let status = StatusCode::from_u16(response.status).ok().filter(|s| !s.is_informational())?;
+    let status = StatusCode::from_u16(response.status).ok().filter(|s| (200..600).contains(&s.as_u16()))?;
     // SAFETY: this function's contract.
     let (headers, body) =
         unsafe { (view::slice(response.headers, response.header_count), view::bytes(response.body)) };

@@ -253,7 +253,7 @@ impl Mapped {
             return Err(StillMapped);
         }
         code.forget();
-        pins::bury(&range);
+        pins::bury(&range, code.label().cloned());
         // SAFETY: dropped once, as above. The one that had pointers to it is gone.
         unsafe { ManuallyDrop::drop(&mut self.api) };
         Ok(())

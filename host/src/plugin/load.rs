@@ -201,6 +201,7 @@ impl Shared {
             panics: Default::default(),
             account: Account::of(Arc::clone(&plugin.share)),
             unload_reason: Mutex::new(None),
+            dropped: Mutex::default(),
         });
         let outcome = mount
             .and_then(|_| router::index(&generation.library.routes))
@@ -397,6 +398,7 @@ impl Shared {
         // made and is over, and the lock is not held for that.
         for (_, generation) in members {
             let caller = generation.library.caller();
+            *generation.dropped.lock() = caller.overlay.lost();
             let rest = caller.registry.commit(&caller.overlay);
             if !rest.is_empty() && !parting::part(parting::PATIENCE, move || drop(rest)) {
                 tracing::warn!(plugin = %generation.plugin, generation = generation.number, "what it took the place of is still being dropped");
@@ -471,6 +473,7 @@ impl Shared {
             failed_step: None,
             reason: None,
             details: None,
+            dropped: Vec::new(),
             ms: steps.total(),
             steps: steps.0,
         };

@@ -357,9 +357,15 @@ impl Shared {
     }
 
     /// As `record`, for what became of a plugin's code: who sees the event sees it as the plugin's outcome.
-    fn record_outcome(&self, plugin: &Plugin, event: Event, rendered: Option<&str>) -> Event {
+    fn record_outcome(&self, plugin: &Plugin, mut event: Event, rendered: Option<&str>) -> Event {
         let event = {
             let mut state = plugin.state.lock();
+            // Once, with the event that says the generation serves.
+            if let Some(lease) = &state.current
+                && event.generation == Some(lease.generation().number)
+            {
+                event.dropped = std::mem::take(&mut *lease.generation().dropped.lock());
+            }
             let event = self.events.record(event);
             state.last_outcome = Some(event.clone());
             event

@@ -12,6 +12,7 @@
 #![expect(unsafe_code, reason = "unmaps libraries")]
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
@@ -25,7 +26,7 @@ use super::invoke::HookError;
 use super::library::Mapped;
 use super::stage::Staged;
 use super::{Generation, Shared, invoke, parting};
-use crate::pins::{self, Code, DrainOnDrop};
+use crate::pins::{self, Code, DrainOnDrop, ProcessState};
 
 /// How long `on_unload` may take.
 const UNLOAD_DEADLINE: Duration = Duration::from_secs(10);
@@ -51,7 +52,8 @@ pub(super) enum Task {
 
 /// Starts the thread that retires generations.
 pub(super) fn start(shared: Arc<Shared>, tasks: Receiver<Task>) -> io::Result<JoinHandle<()>> {
-    let mut reaper = Reaper { shared, unloading: Vec::new(), waiting: Vec::new() };
+    let process = ProcessState::now();
+    let mut reaper = Reaper { shared, unloading: Vec::new(), waiting: Vec::new(), process };
     std::thread::Builder::new().name("reaper".to_owned()).spawn(move || reaper.run(&tasks))
 }
 
@@ -61,6 +63,8 @@ struct Reaper {
     unloading: Vec<Unloading>,
     /// What is to be unmapped and still held.
     waiting: Vec<Waiting>,
+    /// What any code can change of the whole process, as it was last seen.
+    process: ProcessState,
 }
 
 /// A generation whose `on_unload` is running.
@@ -228,14 +232,13 @@ impl Reaper {
             code: Arc::clone(&code),
             body,
         };
+        pins::settle_handlers(&code);
         code.drain_unless_used();
         if code.pins() > 0 {
             return Attempt::Held(again(body));
         }
-        let signals = code.range().map(pins::handlers_in).unwrap_or_default();
-        if !signals.is_empty() {
-            let notes =
-                signals.iter().map(|signal| format!("the handler it set for signal {signal}")).collect();
+        let notes = code.range().map(leads).unwrap_or_default();
+        if !notes.is_empty() {
             self.shared.parked.note(&code, notes);
             return Attempt::Held(again(body));
         }
@@ -290,10 +293,23 @@ impl Reaper {
         } else {
             release(&generation, way);
         }
+        self.tell_process_changes(&generation);
         let steps = vec![Step { step: "unload", ms: ms(begun.elapsed()) }];
         self.record(EventKind::Retired, &generation.plugin, generation.number, problem, steps, begun);
         self.shared.notify_progress();
         self.add(generation);
+    }
+
+    /// Says what has changed of the whole process while a generation lived.
+    fn tell_process_changes(&mut self, generation: &Generation) {
+        let now = ProcessState::now();
+        for change in now.changes_since(&self.process) {
+            tracing::warn!(
+                plugin = %generation.plugin, generation = generation.number,
+                "{change}: code of a plugin has changed it for the whole process, and it stays so"
+            );
+        }
+        self.process = now;
     }
 
     fn record(
@@ -315,11 +331,19 @@ impl Reaper {
             failed_step: None,
             reason,
             details: None,
+            dropped: Vec::new(),
             steps,
             ms: ms(since.elapsed()),
         };
         self.shared.record(event, None);
     }
+}
+
+/// What leads into code beside what is counted.
+fn leads(range: &Range<usize>) -> Vec<String> {
+    let signals = pins::handlers_in(range).into_iter();
+    let handlers = signals.map(|signal| format!("signal handler for {}", pins::signal_name(signal)));
+    handlers.chain(pins::leads_into(range)).collect()
 }
 
 /// Takes back what a generation holds, on a thread of its own: the last holder of a value drops it. The reaper does not end

@@ -210,6 +210,7 @@ impl Plugin {
             failed_step: None,
             reason: None,
             details: None,
+            dropped: Vec::new(),
             ms: steps.total(),
             steps: steps.0,
         }

@@ -95,6 +95,9 @@ pub struct Outcome {
     pub reason: Option<String>,
     /// The compiler's words.
     pub details: Option<String>,
+    /// What upgrades of data that came with the code have dropped, by key, field and type.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<String>,
     /// The steps taken, and how long each took.
     pub steps: Vec<Step>,
     /// Milliseconds of all steps together.
@@ -168,6 +171,7 @@ impl From<&Event> for Outcome {
             failed_step: event.failed_step,
             reason: event.reason.clone(),
             details: event.details.clone(),
+            dropped: event.dropped.clone(),
             steps: event.steps.clone(),
             ms: event.ms,
         }

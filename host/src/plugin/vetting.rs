@@ -53,6 +53,14 @@ pub enum Oddity {
         /// The symbol.
         symbol: String,
     },
+    /// It uses a function of libc that keeps a pointer to what it is given, where nobody can see it.
+    #[error(
+        "the function `{function}` of libc, which it uses and which may keep a pointer into it for ever; to have it unmapped, do without"
+    )]
+    Keeps {
+        /// The function.
+        function: String,
+    },
     /// It takes thread-local memory from a reserve that each of its generations makes smaller.
     #[error("its thread-locals are of the initial-exec model, for which a process has room a few times only")]
     StaticTls,
@@ -61,7 +69,7 @@ pub enum Oddity {
 impl Oddity {
     /// Whether the loader will keep it mapped for ever.
     pub fn stays_mapped(&self) -> bool {
-        matches!(self, Oddity::NoDelete | Oddity::Unique { .. })
+        matches!(self, Oddity::NoDelete | Oddity::Unique { .. } | Oddity::Keeps { .. })
     }
 }
 
@@ -123,8 +131,39 @@ pub fn vet(file: &[u8], is_available: impl Fn(&str) -> bool) -> Result<Vetted, V
         let name = unique.name(endian, symbols.strings()).map_err(malformed)?;
         oddities.push(Oddity::Unique { symbol: String::from_utf8_lossy(name).into_owned() });
     }
+    for symbol in symbols.iter().filter(|symbol| symbol.is_undefined(endian)) {
+        let function = String::from_utf8_lossy(symbol.name(endian, symbols.strings()).map_err(malformed)?);
+        if KEEPERS.contains(&&*function) {
+            oddities.push(Oddity::Keeps { function: function.into_owned() });
+        }
+    }
     Ok(Vetted { oddities, needs })
 }
+
+/// The functions of libc that may keep a pointer to code or memory of their caller beyond the call, in memory of
+/// their own that is not looked at when a library leaves, and that so few programs use that standing in for each
+/// is not worth it. `host/docs/libc.md` tells of each what it keeps.
+pub const KEEPERS: [&str; 19] = [
+    "addseverity",
+    "aio_fsync",
+    "aio_fsync64",
+    "aio_read",
+    "aio_read64",
+    "aio_write",
+    "aio_write64",
+    "clone",
+    "fopencookie",
+    "getaddrinfo_a",
+    "hsearch",
+    "lio_listio",
+    "lio_listio64",
+    "register_printf_function",
+    "register_printf_modifier",
+    "register_printf_specifier",
+    "register_printf_type",
+    "thrd_create",
+    "tss_create",
+];
 
 /// Whether the loader would find a library: it is mapped already, it is in the loader's cache, or in a
 /// directory that the environment names. Where there is no cache to look at, the loader has the last word.

@@ -114,6 +114,11 @@ impl Overlay {
         matches!(*self.stage.lock(), Stage::Open(_))
     }
 
+    /// Whether its generation was refused.
+    pub(super) fn is_abandoned(&self) -> bool {
+        matches!(*self.0.lock(), Stage::Abandoned)
+    }
+
     /// Where `key` is to be registered. A staged slot is made if there is none: to take the place of `old`, if
     /// that is something.
     pub(super) fn place(&self, key: &Key, old: Option<&Arc<Slot>>) -> Place {
@@ -203,6 +208,14 @@ impl Overlay {
                 None
             }
             Stage::Committed | Stage::Abandoned => Some(upgrade),
+        }
+    }
+
+    /// What the upgrades that are staged drop of the values whose place they take, each with its key.
+    pub fn lost(&self) -> Vec<String> {
+        match &*self.0.lock() {
+            Stage::Open(open) => open.upgrades.iter().flat_map(Staged::lost).collect(),
+            Stage::Committed | Stage::Abandoned => Vec::new(),
         }
     }
 

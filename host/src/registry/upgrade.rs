@@ -29,6 +29,10 @@ const TRIES: u32 = 16;
 const ADVICE: &str = "say `#[resident(rename = \"...\")]`, `#[resident(default = ...)]` or `#[resident(upgrade = ...)]`, \
                       make it start afresh with `or_restart()`, or remove the key";
 
+/// The same, for a value of another compiler or version of plugin-api: no word in the source helps.
+const FOR_COMPILERS: &str = "values are not taken over from other compilers or versions of plugin-api: build with the same one, \
+                             make the value start afresh with `or_restart()`, or remove the key";
+
 /// What becomes of a slot when its generation is published.
 #[derive(Debug)]
 pub(super) struct Staged {
@@ -56,11 +60,25 @@ impl Staged {
         }
     }
 
+    /// What it drops of the old value, each with the key before it.
+    pub(super) fn lost(&self) -> Vec<String> {
+        let key = self.slot.key();
+        match &self.what {
+            Change::Upgrade(upgrade) => {
+                upgrade.lost().iter().map(|what| format!("`{key}`: {what}")).collect()
+            }
+            Change::Restart(old) => vec![format!("`{key}`: {}, which starts afresh", old.type_name())],
+        }
+    }
+
     /// Makes it so. What is left of the old value goes when what is returned is dropped.
     pub(super) fn commit(self) -> (Arc<Tenure>, Option<Remains>) {
         match self.what {
             Change::Upgrade(upgrade) => {
                 let old = Arc::clone(upgrade.old());
+                if !upgrade.lost().is_empty() {
+                    tracing::warn!(key = %self.slot.key(), "the upgrade has dropped {}", upgrade.lost().join(", "));
+                }
                 // Where the key was removed meanwhile the new value goes as the old one would have.
                 let (new, remains) = upgrade.commit();
                 self.slot.replace(&old, Some(new));
@@ -112,6 +130,10 @@ impl Registry {
                         // Published a moment ago, and the upgrade becomes valid in a moment.
                         old.data().begin_and_leave(Instant::now() + UPGRADE_TIMEOUT);
                         continue;
+                    }
+                    // What code of a refused generation still does, such as a drop, upgrades nothing.
+                    if overlay.is_abandoned() {
+                        return Err(RegistryError::Abandoned { key: key.clone() });
                     }
                     if overlay.is_open() {
                         return Err(with_reason(error, |difference| {
@@ -254,6 +276,9 @@ impl Registry {
                 "code of this edit that the upgrade runs (a `Default`, a `default = ...`, an `upgrade = ...`, or `Hash`, `Eq` \
                  or `Ord` of a key) did not return within {took:?} and was given up; let it return, and save"
             ),
+            Err(UpgradeFailure::Refused(words)) if found.is_of_other_compiler(ty) => {
+                format!("{words}; {FOR_COMPILERS}")
+            }
             Err(UpgradeFailure::Refused(words)) => format!("{words}; {ADVICE}"),
         };
         if ty.restarts {

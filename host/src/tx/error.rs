@@ -26,6 +26,9 @@ pub enum TxError {
     /// A request transaction is committed by the host.
     #[error("a request's transaction is committed or rolled back when the handler has returned; see `doom`")]
     NotYours,
+    /// Two holders of the transaction say differently how it begins.
+    #[error("the request's transaction begins, or has begun, with other options: say the same in all places")]
+    OtherOptions,
     /// Savepoints end in the reverse order of their beginning.
     #[error("a savepoint that was begun later is still open")]
     Overlapping,
@@ -106,7 +109,7 @@ pub(super) fn is_serialisation_failure(error: &QueryError) -> bool {
 }
 
 /// As [`is_serialisation_failure`], or it lacks a resource, or somebody holds a lock.
-fn is_passing(error: &QueryError) -> bool {
+pub(super) fn is_passing(error: &QueryError) -> bool {
     let QueryError::Database { sqlstate, .. } = error else { return false };
     is_serialisation_failure(error) || sqlstate.starts_with("53") || sqlstate == "55P03"
 }

@@ -10,7 +10,7 @@ use super::Reason;
 use super::error::{CommitError, TxError};
 use super::transaction::{Joined, Rule, Transaction};
 use crate::db::interrupt::Interrupt;
-use crate::db::{Borrower, Pool};
+use crate::db::{Access, Borrower, Pool, TransactionOptions};
 
 /// How a handler ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,15 @@ struct Books {
     members: Vec<(Arc<Transaction>, Rule)>,
     /// Counts holders.
     holders: u64,
+    /// When transactions take the right to write, if nobody says; `None`: when they first write.
+    access: Option<Access>,
     is_concluded: bool,
+}
+
+impl Books {
+    fn access(&self) -> Access {
+        self.access.unwrap_or(Access::Deferred)
+    }
 }
 
 thread_local! {
@@ -53,6 +61,11 @@ pub fn current() -> Option<Arc<Scope>> {
 }
 
 impl Scope {
+    /// A scope whose transactions take the right to write at `access`, if nobody says otherwise.
+    pub fn with_access(access: Access) -> Scope {
+        Scope { books: Mutex::new(Books { access: Some(access), ..Books::default() }), ..Scope::default() }
+    }
+
     /// Runs `body` in this scope: what it does in databases is given up with the scope.
     pub fn run<R>(self: &Arc<Scope>, body: impl FnOnce() -> R) -> R {
         /// Restores the outer scope, also when `body` unwinds.
@@ -73,19 +86,21 @@ impl Scope {
     ///
     /// When the scope has been concluded.
     pub fn join(&self, pool: &Pool, rule: Rule) -> Result<Joined, TxError> {
-        self.join_for(None, pool, rule)
+        self.join_for(None, pool, rule, TransactionOptions::default())
     }
 
-    /// As [`join`](Scope::join), on behalf of somebody whom the report of a forgotten connection is to name.
+    /// As [`join`](Scope::join), on behalf of somebody whom the report of a forgotten connection is to name, and
+    /// with a say in how the transaction begins.
     ///
     /// # Errors
     ///
-    /// As `join`.
+    /// As `join`, and when it begins, or has begun, in another way.
     pub fn join_for(
         &self,
         borrower: Option<Arc<dyn Borrower>>,
         pool: &Pool,
         rule: Rule,
+        options: TransactionOptions,
     ) -> Result<Joined, TxError> {
         let mut books = self.books.lock();
         if books.is_concluded {
@@ -96,11 +111,13 @@ impl Scope {
         let known = books.members.iter_mut().find(|(transaction, _)| transaction.is_of(pool));
         let transaction = match known {
             Some((transaction, strictest)) => {
+                transaction.agree(options)?;
                 *strictest = rule.max(*strictest);
                 Arc::clone(transaction)
             }
             None => {
-                let transaction = Arc::new(Transaction::new(pool.clone(), borrower));
+                let transaction = Arc::new(Transaction::new(pool.clone(), borrower, books.access()));
+                transaction.agree(options)?;
                 books.members.push((Arc::clone(&transaction), rule));
                 transaction
             }
@@ -154,14 +171,20 @@ impl Scope {
         self.books.lock().members.iter().any(|(transaction, _)| transaction.was_serialisation_failure())
     }
 
-    /// Forgets the concluded transactions, for another run of the handler.
+    /// Whether a statement failed for want of a lock or of room.
+    pub fn was_passing(&self) -> bool {
+        self.books.lock().members.iter().any(|(transaction, _)| transaction.was_passing())
+    }
+
+    /// Forgets the concluded transactions, for another run of the handler. The new ones take the right to write
+    /// when they begin, so that they do not meet the same fate.
     ///
     /// # Errors
     ///
     /// When somebody has given up waiting meanwhile.
     pub fn begin_again(&self) -> Result<(), Reason> {
         self.interrupt.reopen()?;
-        *self.books.lock() = Books::default();
+        *self.books.lock() = Books { access: Some(Access::Immediate), ..Books::default() };
         self.is_doomed.store(false, Ordering::Relaxed);
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use super::{CommitError, Ending, Joined, Reason, Rule, Scope, TxError};
-use crate::db::{Block, Pool, PoolConfig, QueryError, Value};
+use crate::db::{Access, Block, Pool, PoolConfig, QueryError, TransactionOptions, Value};
 
 const OK: Ending = Ending::Answered { status: 200 };
 const NOT_FOUND: Ending = Ending::Answered { status: 404 };
@@ -202,4 +202,111 @@ fn another_run_begins_from_nothing() {
     insert(&scope.join(&pool, Rule::Answers).unwrap(), 3).unwrap();
     scope.conclude(NOT_FOUND).unwrap();
     assert_eq!(kept(&pool), [3]);
+}
+
+/// Whoever swallows the error of a statement that took the transaction along is told at the latest by the commit.
+#[test]
+fn a_transaction_that_the_database_ended_keeps_nothing_and_is_no_success() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(&dir, "a");
+    for in_savepoint in [false, true] {
+        let scope = scope();
+        let joined = scope.join(&pool, Rule::Answers).unwrap();
+        insert(&joined, 1).unwrap();
+        if in_savepoint {
+            joined.begin().unwrap();
+        }
+        joined.run(|lease| lease.execute("INSERT OR ROLLBACK INTO t VALUES (1)", &[])).unwrap_err();
+        for later in [insert(&joined, 2).map(drop), joined.begin()] {
+            assert!(matches!(later, Err(TxError::Query(QueryError::TransactionEnded { .. }))), "{later:?}");
+        }
+        if in_savepoint {
+            joined.rollback().unwrap();
+            insert(&joined, 3).unwrap_err();
+        }
+        let error = scope.conclude(OK).unwrap_err();
+        assert!(matches!(error, CommitError::Refused { committed: 0, .. }), "{error}");
+        assert!(error.is_nothing_kept());
+        assert!(kept(&pool).is_empty());
+    }
+}
+
+#[test]
+fn readers_of_several_requests_run_side_by_side() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(&dir, "a");
+    let scopes = [scope(), scope(), scope()];
+    let joined = scopes.each_ref().map(|scope| scope.join(&pool, Rule::Answers).unwrap());
+    for joined in &joined {
+        joined.run(|lease| lease.query("SELECT x FROM t", &[])).unwrap();
+    }
+    // And none is in the way of who writes.
+    insert(&joined[0], 1).unwrap();
+    for scope in &scopes {
+        scope.conclude(OK).unwrap();
+    }
+    assert_eq!(kept(&pool), [1]);
+}
+
+/// Who has read what is old by now runs again, and then nobody comes between.
+#[test]
+fn a_reader_that_was_overtaken_is_told_so_and_its_second_run_is_safe_from_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(&dir, "a");
+    let scope = scope();
+    let read = |joined: &Joined| joined.run(|lease| lease.query("SELECT x FROM t", &[])).unwrap();
+    let joined = scope.join(&pool, Rule::Answers).unwrap();
+    read(&joined);
+    pool.checkout().unwrap().execute("INSERT INTO t VALUES (1)", &[]).unwrap();
+    insert(&joined, 2).unwrap_err();
+    assert!(scope.was_serialisation_failure());
+    scope.conclude(Ending::Failed).unwrap();
+    scope.begin_again().unwrap();
+    let joined = scope.join(&pool, Rule::Answers).unwrap();
+    read(&joined);
+    let other = rusqlite::Connection::open(dir.path().join("a.db")).unwrap();
+    other.busy_timeout(std::time::Duration::ZERO).unwrap();
+    assert!(other.execute("INSERT INTO t VALUES (3)", []).is_err(), "the right to write is the second run's");
+    insert(&joined, 2).unwrap();
+    scope.conclude(OK).unwrap();
+    assert_eq!(kept(&pool), [1, 2]);
+}
+
+#[test]
+fn holders_of_a_transaction_agree_on_how_it_begins() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(&dir, "a");
+    let scope = scope();
+    let with = |access| TransactionOptions { access: Some(access), ..TransactionOptions::default() };
+    let join = |options| scope.join_for(None, &pool, Rule::Answers, options);
+    let first = scope.join(&pool, Rule::Answers).unwrap();
+    let reader = join(with(Access::ReadOnly)).unwrap();
+    assert!(matches!(join(with(Access::Immediate)), Err(TxError::OtherOptions)));
+    join(with(Access::ReadOnly)).unwrap();
+    let refused = insert(&first, 1).unwrap_err();
+    assert!(matches!(&refused, TxError::Query(error) if error.sqlstate() == "25006"), "{refused}");
+    reader.run(|lease| lease.query("SELECT x FROM t", &[])).unwrap();
+    join(TransactionOptions::default()).unwrap();
+    scope.conclude(OK).unwrap();
+}
+
+/// A lock that somebody else holds for the whole time-out is no fault of the request's.
+#[test]
+fn a_lock_that_is_held_by_another_is_passing() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(&dir, "a");
+    let other = rusqlite::Connection::open(dir.path().join("a.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for access in [Access::Deferred, Access::Immediate] {
+        let scope = Arc::new(Scope::with_access(access));
+        let joined = scope.join(&pool, Rule::Answers).unwrap();
+        let lock = joined.run(|lease| {
+            lease.batch_execute("PRAGMA busy_timeout = 1")?;
+            lease.execute("INSERT INTO t VALUES (1)", &[])
+        });
+        let TxError::Query(error) = lock.unwrap_err() else { panic!("no lock") };
+        assert_eq!(error.sqlstate(), "55P03");
+        assert!(scope.was_passing() && !scope.was_serialisation_failure());
+        scope.conclude(Ending::Failed).unwrap();
+    }
 }

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::error::{TxError, is_serialisation_failure};
+use super::error::{TxError, is_passing, is_serialisation_failure};
 use super::{CommitError, Reason};
-use crate::db::{Borrower, Lease, Pool, QueryError};
+use crate::db::{Access, Borrower, Lease, Pool, QueryError, TransactionOptions};
 
 /// Which endings of a handler keep what it did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +32,12 @@ pub(super) struct Transaction {
     is_busy: AtomicBool,
     /// A statement failed in a way that may well not happen again.
     was_serialisation_failure: AtomicBool,
+    /// A statement failed for want of a lock or of room.
+    was_passing: AtomicBool,
+    /// How it begins, as far as somebody has said.
+    options: Mutex<TransactionOptions>,
+    /// When it takes the right to write, if nobody has said.
+    default_access: Access,
 }
 
 #[derive(Debug)]
@@ -58,8 +64,15 @@ enum Why {
 }
 
 impl Transaction {
-    pub(super) fn new(pool: Pool, borrower: Option<Arc<dyn Borrower>>) -> Transaction {
+    pub(super) fn new(
+        pool: Pool,
+        borrower: Option<Arc<dyn Borrower>>,
+        default_access: Access,
+    ) -> Transaction {
         Transaction {
+            options: Mutex::default(),
+            default_access,
+            was_passing: AtomicBool::new(false),
             pool,
             borrower,
             state: Mutex::new(State::Fresh),
@@ -80,6 +93,29 @@ impl Transaction {
 
     pub(super) fn was_serialisation_failure(&self) -> bool {
         self.was_serialisation_failure.load(Ordering::Relaxed)
+    }
+
+    /// Whether a statement failed for want of a lock or of room, so that the same may well succeed later.
+    pub(super) fn was_passing(&self) -> bool {
+        self.was_passing.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of how a holder wants it to begin.
+    ///
+    /// # Errors
+    ///
+    /// When another one has said otherwise, or it has begun otherwise.
+    pub(super) fn agree(&self, options: TransactionOptions) -> Result<(), TxError> {
+        let nothing = TransactionOptions::default();
+        let mut agreed = self.options.lock();
+        if options == nothing || options == *agreed {
+            return Ok(());
+        }
+        if *agreed != nothing || self.begun().is_some() {
+            return Err(TxError::OtherOptions);
+        }
+        *agreed = options;
+        Ok(())
     }
 
     /// Runs `body` in the transaction, which begins now if it has not.
@@ -103,7 +139,9 @@ impl Transaction {
         let _over = Over(&self.is_busy);
         if let State::Fresh = *state {
             let lease = self.pool.checkout_for(self.borrower.clone(), None)?;
-            lease.begin()?;
+            let mut options = *self.options.lock();
+            options.access.get_or_insert(self.default_access);
+            self.noted(lease.begin_with(&options).map_err(TxError::from))?;
             self.begun.store(counter.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Release);
             *state = State::Open(Open { lease, savepoints: Vec::new(), is_lost: false });
         }
@@ -112,12 +150,18 @@ impl Transaction {
             State::Ended(Why::Abandoned(reason)) => return Err(TxError::Abandoned { reason: *reason }),
             State::Ended(Why::Concluded) | State::Fresh => return Err(TxError::Ended),
         };
-        let outcome = body(open);
+        let outcome = self.noted(body(open));
         if let Err(TxError::Query(error)) = &outcome {
             open.is_lost |= matches!(error, QueryError::Lost { .. } | QueryError::TransactionLost);
-            if is_serialisation_failure(error) {
-                self.was_serialisation_failure.store(true, Ordering::Relaxed);
-            }
+        }
+        outcome
+    }
+
+    /// Takes note of a failure after which the same request may well succeed.
+    fn noted<T>(&self, outcome: Result<T, TxError>) -> Result<T, TxError> {
+        if let Err(TxError::Query(error)) = &outcome {
+            self.was_serialisation_failure.fetch_or(is_serialisation_failure(error), Ordering::Relaxed);
+            self.was_passing.fetch_or(is_passing(error), Ordering::Relaxed);
         }
         outcome
     }

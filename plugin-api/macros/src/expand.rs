@@ -50,7 +50,7 @@ pub(crate) fn resident(input: &DeriveInput) -> Result<TokenStream> {
         };
     }
     let Parts { may_settle, settle, shape, variant, children, fits, convert, rebuild } = parts;
-    let repr = input::repr(input)?;
+    let (repr, before) = (input::repr(input)?, input::before(input)?);
 
     let name = &input.ident;
     let mut generics = input.generics.clone();
@@ -67,6 +67,7 @@ pub(crate) fn resident(input: &DeriveInput) -> Result<TokenStream> {
         #[automatically_derived]
         unsafe impl #of ::plugin_api::resident::Resident for #name #with #wheres {
             const REPR: &'static str = #repr;
+            const BEFORE: &'static [&'static str] = &[#(#before),*];
             const MAY_SETTLE: bool = #may_settle;
 
             fn settle(&mut self, how: ::plugin_api::resident::Settling<'_>) {

@@ -49,11 +49,16 @@ struct Words {
 }
 
 /// What a type may say of itself.
-const OF_TYPE: &[&str] = &["upgrade", "dropped"];
+const OF_TYPE: &[&str] = &["upgrade", "rename", "dropped"];
 
 /// The hook of a type, if it has one.
 pub(crate) fn upgrade(input: &DeriveInput) -> Result<Option<Path>> {
     Ok(words(&input.attrs, OF_TYPE)?.upgrade)
+}
+
+/// What the type was called before.
+pub(crate) fn before(input: &DeriveInput) -> Result<Vec<String>> {
+    Ok(words(&input.attrs, OF_TYPE)?.before)
 }
 
 /// What `#[repr(...)]` says, in the order it is said.

@@ -5,6 +5,7 @@
 //! - Every view passed here borrows from an argument, so it outlives the call.
 #![expect(unsafe_code, reason = "calls the host's database functions through the C ABI")]
 
+use std::mem::offset_of;
 use std::time::Duration;
 
 use crate::abi::{
@@ -12,7 +13,7 @@ use crate::abi::{
     VALUE_ARRAY, VALUE_BOOL, VALUE_BYTES, VALUE_FLOAT, VALUE_INT, VALUE_NULL, VALUE_TEXT, ValueView,
 };
 use crate::db::rows::Block;
-use crate::db::{Parameter, QueryError, Rows, ToValue, Value};
+use crate::db::{ErrorDetails, Parameter, QueryError, Rows, ToValue, TransactionOptions, Value};
 use crate::host::{CallError, Owned, call, collect, table};
 
 /// Parameters that are converted on the stack: as many as nearly every statement has at most.
@@ -104,6 +105,38 @@ pub(super) fn step(conn: &Owned, step: Step) -> Result<(), CallError> {
         // SAFETY: the table's own `ctx`; `error` is valid during the call.
         unsafe { function(host.ctx, conn.id(), error) }
     })
+}
+
+/// Begins a transaction with a say in how.
+pub(super) fn begin_with(conn: &Owned, options: TransactionOptions) -> Result<(), CallError> {
+    if options == TransactionOptions::new() {
+        return step(conn, Step::Begin);
+    }
+    let (host, db) = db()?;
+    if db.size < offset_of!(DbTable, begin_with) + size_of::<usize>() {
+        return Err(CallError::new(Status::INVALID, "this host is older than options of transactions"));
+    }
+    call(|error| {
+        // SAFETY: the table reaches beyond this function, by the check above; its own `ctx`; the view and `error`
+        // are valid during the call.
+        unsafe { (db.begin_with)(host.ctx, conn.id(), &options.view(), error) }
+    })
+}
+
+/// What the database said beside its words of the failure that this thread was told a moment ago.
+pub(crate) fn last_details() -> Option<Box<ErrorDetails>> {
+    let (host, db) = db().ok()?;
+    if db.size < offset_of!(DbTable, error_details) + size_of::<usize>() {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    collect(&mut bytes, |out, error| {
+        // SAFETY: the table reaches beyond this function, by the check above; its own `ctx`; `out` and `error` are
+        // valid during the call.
+        unsafe { (db.error_details)(host.ctx, out, error) }
+    })
+    .ok()?;
+    Some(Box::new(ErrorDetails::from_block(bytes)))
 }
 
 /// Runs `body` with a statement and its parameters as views that are valid for its call.

@@ -11,7 +11,7 @@ use std::ops::Deref;
 
 use crate::abi::STATEMENT_NO_FAILOVER;
 use crate::db::call::{self, Step};
-use crate::db::{Idempotent, OwnedRow, QueryError, Rows, ToValue};
+use crate::db::{Idempotent, OwnedRow, QueryError, Rows, ToValue, TransactionOptions};
 use crate::host::Owned;
 
 /// A connection that is lent out. It returns to its pool when dropped.
@@ -167,6 +167,16 @@ impl Connection {
     /// When the connection is broken.
     pub fn transaction(&mut self) -> Result<Transaction<'_>, QueryError> {
         Transaction::begin(self)
+    }
+
+    /// As [`transaction`](Connection::transaction), with a say in how it begins.
+    ///
+    /// # Errors
+    ///
+    /// As `transaction`.
+    pub fn transaction_with(&mut self, options: TransactionOptions) -> Result<Transaction<'_>, QueryError> {
+        call::begin_with(&self.handle, options)?;
+        Ok(Transaction { conn: self, is_open: true })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::abi::Status;
+use crate::db::ErrorDetails;
 use crate::host::CallError;
 
 /// Why a pool was not opened. Nothing is left behind.
@@ -125,6 +126,8 @@ pub enum QueryError {
         message: String,
         /// The five characters of the SQL standard that say why, where the database knows.
         sqlstate: Option<String>,
+        /// What else the database says, such as the name of the constraint.
+        details: Option<Box<ErrorDetails>>,
     },
     /// The connection broke. Whether the statement took effect is unknown.
     Unreachable {
@@ -172,9 +175,31 @@ impl QueryError {
         }
     }
 
+    /// What else the database says: table, column, detail, hint, position.
+    pub fn details(&self) -> Option<&ErrorDetails> {
+        match self {
+            QueryError::Database { details, .. } => details.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The constraint that does not hold. SQLite names it for a CHECK only; see
+    /// [`details`](QueryError::details) for table and column.
+    pub fn constraint(&self) -> Option<&str> {
+        self.details()?.constraint.as_deref()
+    }
+
+    /// Whether the transaction is over, without having been committed: a statement of it has failed, or the
+    /// database has rolled it back by itself. Nothing runs in it any more.
+    pub fn is_transaction_over(&self) -> bool {
+        self.sqlstate() == Some("25P02")
+    }
+
     /// What kind of failure, in the boundary's terms.
     pub(crate) fn status(&self) -> Status {
         match self {
+            // Somebody else has held a lock for all of the time-out.
+            QueryError::Database { sqlstate: Some(code), .. } if code == "55P03" => Status::TIMED_OUT,
             QueryError::Database { .. } => Status::DATABASE,
             QueryError::Unreachable { .. } => Status::UNREACHABLE,
             QueryError::OutcomeUnknown { .. } => Status::OUTCOME_UNKNOWN,
@@ -198,10 +223,11 @@ impl QueryError {
 
 impl From<CallError> for QueryError {
     fn from(error: CallError) -> QueryError {
-        let CallError { status, message, sqlstate } = error;
+        let CallError { status, message, sqlstate, details } = error;
         match status {
             Status::DATABASE => {
-                QueryError::Database { message, sqlstate: Some(sqlstate).filter(|code| !code.is_empty()) }
+                let sqlstate = Some(sqlstate).filter(|code| !code.is_empty());
+                QueryError::Database { message, sqlstate, details }
             }
             Status::UNREACHABLE | Status::CLOSED => QueryError::Unreachable { message },
             Status::OUTCOME_UNKNOWN => QueryError::OutcomeUnknown { message },
@@ -221,8 +247,8 @@ impl From<CheckoutError> for QueryError {
 impl fmt::Display for QueryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            QueryError::Database { message, sqlstate: Some(code) } => write!(f, "{message} [{code}]"),
-            QueryError::Database { message, sqlstate: None }
+            QueryError::Database { message, sqlstate: Some(code), .. } => write!(f, "{message} [{code}]"),
+            QueryError::Database { message, sqlstate: None, .. }
             | QueryError::Unreachable { message }
             | QueryError::OutcomeUnknown { message }
             | QueryError::OutOfRange { message }

@@ -10,7 +10,7 @@ use std::ops::Deref;
 
 use crate::abi::{TX_KEEP_ANSWERS, TX_KEEP_SUCCESSES};
 use crate::db::call::{self as conn_call, Step};
-use crate::db::{Connection, Pool, QueryError, Transaction, tx_call};
+use crate::db::{Connection, Pool, QueryError, Transaction, TransactionOptions, tx_call};
 use crate::request::Request;
 
 /// Which endings of a handler keep what it did in a transaction.
@@ -95,7 +95,8 @@ impl Request {
     /// rolls back the rest; what had been committed before stays. That is not a two-phase commit.
     ///
     /// A handler whose route says `idempotent` (see [`plugin!`](crate::plugin)) is run again, a few times,
-    /// when the database says that the transaction collided with another one (SQLSTATE 40001, 40P01).
+    /// when the database says that the transaction collided with another one (SQLSTATE 40001, 40P01). What a
+    /// transaction may do, and what it sees, is said with [`transaction_with`](Request::transaction_with).
     ///
     /// ```no_run
     /// use plugin_api::prelude::*;
@@ -172,11 +173,34 @@ impl Request {
     ///
     /// As [`transaction`](Request::transaction).
     pub fn transaction_keeping(&self, db: &Pool, keep: Keep) -> Result<RequestTransaction<'_>, QueryError> {
+        self.joined(db, keep, TransactionOptions::new())
+    }
+
+    /// As [`transaction`](Request::transaction), with a say in how it begins. Of several calls in one request, all
+    /// that say something have to say the same.
+    ///
+    /// # Errors
+    ///
+    /// As [`transaction`](Request::transaction), and when the transaction begins, or has begun, in another way.
+    pub fn transaction_with(
+        &self,
+        db: &Pool,
+        options: TransactionOptions,
+    ) -> Result<RequestTransaction<'_>, QueryError> {
+        self.joined(db, Keep::Answers, options)
+    }
+
+    fn joined(
+        &self,
+        db: &Pool,
+        keep: Keep,
+        options: TransactionOptions,
+    ) -> Result<RequestTransaction<'_>, QueryError> {
         let rule = match keep {
             Keep::Answers => TX_KEEP_ANSWERS,
             Keep::Successes => TX_KEEP_SUCCESSES,
         };
-        let conn = Connection::new(tx_call::join(db.handle(), rule)?);
+        let conn = Connection::new(tx_call::join(db.handle(), rule, options)?);
         Ok(RequestTransaction { conn, of: PhantomData })
     }
 }
@@ -235,8 +259,17 @@ impl Pool {
     ///
     /// As [`Pool::get`], and when the connection is broken.
     pub fn transaction(&self) -> Result<PoolTransaction, QueryError> {
+        self.transaction_with(TransactionOptions::new())
+    }
+
+    /// As [`transaction`](Pool::transaction), with a say in how it begins.
+    ///
+    /// # Errors
+    ///
+    /// As `transaction`.
+    pub fn transaction_with(&self, options: TransactionOptions) -> Result<PoolTransaction, QueryError> {
         let conn = self.get()?;
-        conn_call::step(conn.handle(), Step::Begin)?;
+        conn_call::begin_with(conn.handle(), options)?;
         Ok(PoolTransaction { conn })
     }
 

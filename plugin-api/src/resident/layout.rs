@@ -16,7 +16,7 @@
 //! type leaf 4 4 u32
 //! ```
 //!
-//! `type KIND SIZE ALIGN NAME`; `repr WORDS` where the definition has any (`settled` for a hash map, see [`Layout::keeps_code`]); `field OFFSET TYPE NAME`; `variant DISCRIMINANT NAME`; `part TYPE NAME` for a
+//! `type KIND SIZE ALIGN NAME`; `before NAME` where it was called otherwise; `repr WORDS` where the definition has any (`settled` for a hash map, see [`Layout::keeps_code`]); `field OFFSET TYPE NAME`; `variant DISCRIMINANT NAME`; `part TYPE NAME` for a
 //! variant's field; `param TYPE` for what a container holds. Types are numbered from 0 in order.
 //!
 //! # Invariants
@@ -56,6 +56,8 @@ pub struct Type {
     pub align: usize,
     /// What its `#[repr(...)]` says; mostly nothing.
     pub repr: String,
+    /// What it was called before; mostly nothing. No part of what it is: see [`was_called`].
+    pub before: Vec<String>,
     /// What it is made of.
     pub kind: Kind,
 }
@@ -111,6 +113,9 @@ impl Layout {
             if !ty.repr.is_empty() {
                 let _ = writeln!(text, "repr {}", ty.repr);
             }
+            for before in &ty.before {
+                let _ = writeln!(text, "before {before}");
+            }
             match &ty.kind {
                 Kind::Leaf => {}
                 Kind::Struct(fields) => {
@@ -154,6 +159,10 @@ impl Layout {
             }
             if word == "repr" {
                 rest.clone_into(&mut types.last_mut()?.repr);
+                continue;
+            }
+            if word == "before" {
+                types.last_mut()?.before.push(rest.to_owned());
                 continue;
             }
             match (word, &mut types.last_mut()?.kind) {
@@ -280,7 +289,7 @@ fn differ(
     };
     found
         .or_else(|| {
-            (old != &Type { kind: old.kind.clone(), ..new.clone() }).then(|| {
+            (old != &Type { kind: old.kind.clone(), before: old.before.clone(), ..new.clone() }).then(|| {
                 if old.repr != new.repr {
                     format!("`{name}` was `repr({})` and is `repr({})`", old.repr, new.repr)
                 } else if old.name == new.name {
@@ -377,12 +386,33 @@ fn parse_type(rest: &str) -> Option<Type> {
     let size = words.next()?.parse().ok()?;
     let align: usize = words.next()?.parse().ok()?;
     align.is_power_of_two().then_some(())?;
-    Some(Type { name: words.next()?.to_owned(), size, align, repr: String::new(), kind })
+    Some(Type { name: words.next()?.to_owned(), size, align, repr: String::new(), before: Vec::new(), kind })
 }
 
 /// A type's name without its generic parameters: what stays when a parameter changes.
 pub(crate) fn base(name: &str) -> &str {
     name.split('<').next().unwrap_or(name)
+}
+
+/// Whether a type that is called `now` was called `old`, by what its definition says: a path with or without its crate, or
+/// the name alone if the module is the same. Generic parameters do not matter.
+pub fn was_called<N: AsRef<str>>(old: &str, now: &str, before: &[N]) -> bool {
+    let (old, now) = (base(old), base(now));
+    let in_crate = old.split_once("::").map(|(_, rest)| rest);
+    before.iter().map(|said| base(said.as_ref()).trim()).any(|said| {
+        let in_module = || now.rsplit_once("::").map(|(module, _)| format!("{module}::{said}"));
+        let of_crate = said.strip_prefix("crate::").unwrap_or(said);
+        old == said || in_crate == Some(of_crate) || in_module().is_some_and(|path| path == old)
+    })
+}
+
+impl Type {
+    /// Whether `other` is this type, by its name, before or after it was given another.
+    pub fn is_called_like(&self, other: &Type) -> bool {
+        base(&self.name) == base(&other.name)
+            || was_called(&self.name, &other.name, &other.before)
+            || was_called(&other.name, &self.name, &self.before)
+    }
 }
 
 /// Two names for one sentence: short where that tells them apart, else in full.

@@ -1,8 +1,8 @@
 //! Maps and sets: a new one is filled entry by entry.
 //!
 //! That runs the `Hash`, `Eq` and `Ord` of the keys' author, while the upgrade may still be undone. So the keys of the new
-//! map are copies (see [`upgrade::copy`](super::upgrade)), and the old map keeps its own until the end. Nothing that goes in
-//! has a drop until all is in, and what went in is counted: code that contradicts itself loses nothing.
+//! map are copies (see [`upgrade`](super::upgrade)), and the old map keeps its own until the end. No drop of an author runs for
+//! what goes in until all is in, and what went in is counted: code that contradicts itself loses nothing.
 //!
 //! A map with the standard hasher keeps its keys' hash state inside, so it works in every generation. Should
 //! an edit change how a key is hashed or ordered while its layout stays the same, entries may not be found;
@@ -13,11 +13,10 @@
 //! it has been replaced. (It is also what has no room because of entries removed long ago; that is replaced, too.)
 #![expect(unsafe_code, reason = "takes maps apart by address")]
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::ffi::c_void;
-use std::hash::Hash;
+use std::hash::{Hash, Hasher};
 use std::mem::{ManuallyDrop, offset_of};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use super::upgrade::free_copy;
 use super::{Empties, Kind, Misfit, Nature, Old, OldType, Resident, Settling, Shapes, Work, Written};
@@ -32,38 +31,54 @@ fn see<T>(part: &T, visit: &mut dyn FnMut(*mut u8)) {
 /// allowed: what its boxes led to is freed, or somebody else's.
 type Gone<T> = ManuallyDrop<T>;
 
-/// Ends a map that was being filled: its keys are copies, and its values other steps' business.
+/// A key of a map that is being filled: a copy, and freed as one, wherever the code of its author leaves it.
 ///
-/// # Safety
-///
-/// `K` is what the keys are.
-unsafe fn discard<'k, K: Resident>(keys: impl IntoIterator<Item = &'k Gone<K>>) {
-    for key in keys {
-        // SAFETY: a copy, which nobody uses any more: the map is only freed after this.
-        unsafe { free_copy::<K>((&raw const *key).cast_mut().cast()) };
+/// That code gets a reference to it while it is on its way into the map, and may change it there. So it is this that is
+/// moved, and what is dropped is what that code has left.
+#[repr(transparent)]
+struct CopiedKey<K: Resident>(ManuallyDrop<K>);
+
+impl<K: Resident> CopiedKey<K> {
+    /// # Safety
+    ///
+    /// `key` is a whole copy, and nobody uses it where it is any more.
+    unsafe fn moved_from(key: *const K) -> CopiedKey<K> {
+        // SAFETY: this function's contract.
+        CopiedKey(ManuallyDrop::new(unsafe { key.read() }))
     }
 }
 
-/// Lets a map or set take in a key, by the code of the key's author, and says whether it has.
-///
-/// What goes in has no drop, so it does not matter what that code says or whether it panics: where `count` has not grown the
-/// key is still in its room, and is freed there.
-///
-/// # Safety
-///
-/// `key` is a whole copy that nobody uses but `insert`, which moves its bytes and says how many entries there are then.
-unsafe fn take_in<K: Resident>(key: *mut K, count: usize, insert: impl FnOnce() -> usize) -> bool {
-    let outcome = catch_unwind(AssertUnwindSafe(insert));
-    let is_in = outcome.as_ref().is_ok_and(|now| *now > count);
-    if !is_in {
-        // SAFETY: the map has not kept it, whose count says so: a key is hashed and compared before it is let in. After that
-        // no author's code runs, as there is room for all.
-        unsafe { free_copy(key) };
+impl<K: Resident> Drop for CopiedKey<K> {
+    fn drop(&mut self) {
+        // SAFETY: a copy by how it was made, at its last use.
+        unsafe { free_copy::<K>(&raw mut *self.0) };
     }
-    if let Err(panic) = outcome {
-        resume_unwind(panic);
+}
+
+impl<K: Resident + PartialEq> PartialEq for CopiedKey<K> {
+    fn eq(&self, other: &CopiedKey<K>) -> bool {
+        *self.0 == *other.0
     }
-    is_in
+}
+
+impl<K: Resident + Eq> Eq for CopiedKey<K> {}
+
+impl<K: Resident + Hash> Hash for CopiedKey<K> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (*self.0).hash(state);
+    }
+}
+
+impl<K: Resident + Ord> PartialOrd for CopiedKey<K> {
+    fn partial_cmp(&self, other: &CopiedKey<K>) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<K: Resident + Ord> Ord for CopiedKey<K> {
+    fn cmp(&self, other: &CopiedKey<K>) -> Ordering {
+        (*self.0).cmp(&*other.0)
+    }
 }
 
 /// Replaces a hash map or set that points into a library. What it is depends on the text only, and both have it.
@@ -142,32 +157,30 @@ macro_rules! maps {
             }
 
             unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<Written, Misfit> {
-                unsafe extern "C" fn discard_map<K: Resident, V>(map: *mut c_void) {
-                    // SAFETY: the map below, whose entries have no drop, at its last use.
-                    unsafe {
-                        let map = map.cast::<$map<Gone<K>, Gone<V>>>();
-                        discard((*map).keys());
-                        map.drop_in_place();
-                    }
+                const {
+                    assert!(
+                        offset_of!((K, V), 0) == offset_of!((CopiedKey<K>, Gone<V>), 0)
+                            && offset_of!((K, V), 1) == offset_of!((CopiedKey<K>, Gone<V>), 1)
+                            && size_of::<Self>() == size_of::<$map<CopiedKey<K>, Gone<V>>>()
+                    );
                 }
                 let elements = old.elements();
-                let new: fn(usize) -> $map<Gone<K>, Gone<V>> = $new;
-                let map = into.cast::<$map<Gone<K>, Gone<V>>>();
-                // SAFETY: `into` is writable, also for the map of entries without a drop, which is laid out as this one (see
-                // `dissolve`). Rooms are fresh, and what is in them whole before it is moved in; keys are copies.
+                let new: fn(usize) -> $map<CopiedKey<K>, Gone<V>> = $new;
+                let map = into.cast::<$map<CopiedKey<K>, Gone<V>>>();
+                // SAFETY: `into` is writable, also for a map of copied keys and values without a drop, which is laid out as this
+                // one. Rooms are fresh, and what is in them whole before it is moved in.
                 let written = unsafe {
-                    let written = Written::by(map, new(elements.len() / 2));
-                    work.undo_with(discard_map::<K, V>, into.cast());
+                    let written = work.made(new(elements.len() / 2), map);
                     for (count, entry) in elements.chunks_exact(2).enumerate() {
                         let value = work.staging::<V>();
                         let _: Written = work.place::<V>(entry[1], value)?;
                         let old_key = work.apart(entry[0]);
-                        let key = work.copy::<K>(old_key)?;
+                        let key = CopiedKey::moved_from(work.copy::<K>(old_key)?);
                         let insert = || {
-                            (*map).insert(key.cast::<Gone<K>>().read(), value.cast::<Gone<V>>().read());
+                            (*map).insert(key, value.cast::<Gone<V>>().read());
                             (*map).len()
                         };
-                        if !work.run_code(|| take_in(key, count, insert))? {
+                        if work.run_code(insert)? == count {
                             return Err(work.keys_collide::<Self>());
                         }
                     }
@@ -228,29 +241,21 @@ macro_rules! sets {
             }
 
             unsafe fn rebuild(old: Old<'_>, into: *mut Self, work: &mut Work) -> Result<Written, Misfit> {
-                unsafe extern "C" fn discard_set<K: Resident>(set: *mut c_void) {
-                    // SAFETY: the set below, whose members have no drop, at its last use.
-                    unsafe {
-                        let set = set.cast::<$set<Gone<K>>>();
-                        discard((*set).iter());
-                        set.drop_in_place();
-                    }
-                }
+                const { assert!(size_of::<Self>() == size_of::<$set<CopiedKey<K>>>()) };
                 let elements = old.elements();
-                let new: fn(usize) -> $set<Gone<K>> = $new;
-                let set = into.cast::<$set<Gone<K>>>();
+                let new: fn(usize) -> $set<CopiedKey<K>> = $new;
+                let set = into.cast::<$set<CopiedKey<K>>>();
                 // SAFETY: as for maps.
                 let written = unsafe {
-                    let written = Written::by(set, new(elements.len()));
-                    work.undo_with(discard_set::<K>, into.cast());
+                    let written = work.made(new(elements.len()), set);
                     for (count, member) in elements.into_iter().enumerate() {
                         let member = work.apart(member);
-                        let key = work.copy::<K>(member)?;
+                        let key = CopiedKey::moved_from(work.copy::<K>(member)?);
                         let insert = || {
-                            (*set).insert(key.cast::<Gone<K>>().read());
+                            (*set).insert(key);
                             (*set).len()
                         };
-                        if !work.run_code(|| take_in(key, count, insert))? {
+                        if work.run_code(insert)? == count {
                             return Err(work.keys_collide::<Self>());
                         }
                     }

@@ -97,8 +97,16 @@ pub use self::upgrade::{Definition, FieldNames, Misfit, Old, OldType, VariantNam
 ///
 /// When a definition changes between two generations, values are upgraded: fields that kept name and
 /// type are moved, new ones take `Default` or `#[resident(default = expression)]`, removed ones are
-/// dropped; `#[resident(rename = "old")]` says what a field or variant was called before, and
+/// dropped; `#[resident(rename = "old")]` says what a field, a variant or the type itself was called before (a type as a path,
+/// such as `rename = "shop::Basket"` or `rename = "Basket"`), and
 /// `#[resident(upgrade = function)]` on the type lets a `fn(&resident::Old) -> Result<Self>` decide.
+///
+/// A `rename` may stay for ever: a field takes the value of its own name where there is one. Where a field is gone and a new one
+/// has its type nothing is guessed, and the edit is refused: say `rename`, or `#[resident(dropped = "old")]` on the new field,
+/// its variant or its type. What is dropped is said in the log and in the event of the reload.
+///
+/// Until an edit is live nothing that the author's code does changes the older value: `Hash`, `Eq` and `Ord` of keys see copies,
+/// and so does a hook where it could change what it sees. What such code takes out of a copy, the older value has still.
 ///
 /// # Safety
 ///
@@ -123,6 +131,10 @@ pub unsafe trait Resident: Sized + 'static {
     /// What `#[repr(...)]` says. It decides where an enum keeps its parts, which nothing else in a shape tells.
     #[doc(hidden)]
     const REPR: &'static str = "";
+
+    /// What the type was called before, as [`layout::was_called`] reads it.
+    #[doc(hidden)]
+    const BEFORE: &'static [&'static str] = &[];
 
     /// Whether [`settle`](Resident::settle) may have anything to do. Types that lead to their parts through a pointer say
     /// so without asking what these are: a type may contain itself.

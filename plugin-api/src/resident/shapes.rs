@@ -42,6 +42,7 @@ impl Shapes {
             size: size_of::<T>(),
             align: align_of::<T>(),
             repr: T::REPR.to_owned(),
+            before: T::BEFORE.iter().map(|name| (*name).to_owned()).collect(),
             kind: Kind::Leaf,
         });
         self.glue.push(glue::<T>());

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use super::layout::{Field, Kind, Layout, Type, Variant, same};
-use super::{Empties, TypeInfo, settle, upgrade};
+use super::{Empties, TypeInfo, settle};
 use crate::Resident;
-use crate::abi::{ErrorSink, ErrorView, OldDataView, Status, StrView, UpgradeView};
 use crate::sync::{Mutex, OnceCell, RwLock};
+use crate::testing::edit::{self, Built};
 
+mod adversary;
+mod fields;
 mod given_up;
 
 /// How many of these there are, so that one dropped twice or never shows.
@@ -190,95 +192,19 @@ fn all() -> old::All {
     }
 }
 
-/// What an upgrade came to.
-enum Outcome<Old, New> {
-    /// It can be ended.
-    Built(Built<Old, New>),
-    /// It was refused with these words, and the value is as it was.
-    Refused(Box<Old>, String),
+/// Builds what a value of a type in `old` becomes as one of `new`: the modules stand for generations.
+fn build<Old: Resident + Send + Sync, New: Resident + Send + Sync>(
+    value: Old,
+) -> Result<Built<Old, New>, (Box<Old>, String)> {
+    // SAFETY: types that are described alike have the same values here; nothing is unchecked in them.
+    unsafe { edit::build(value, ("::old::", "::new::")) }
 }
 
-/// Does what the host does to a value of the type `Old` that a generation expects to be a `New`.
-///
-/// The modules stand for generations, so the text of one is made to say the name of the other.
-fn build<Old: Resident, New: Resident>(value: Old) -> Outcome<Old, New> {
-    build_with(value, std::ptr::null())
-}
-
-/// As `build`, of an upgrade that may be given up by way of `progress`.
-fn build_with<Old: Resident, New: Resident>(value: Old, progress: *const AtomicU32) -> Outcome<Old, New> {
-    unsafe extern "C" fn report(data: *mut std::ffi::c_void, error: *const ErrorView) {
-        // SAFETY: `data` is the `String` below, and the error is valid for this call.
-        unsafe {
-            *data.cast::<String>() = String::from_utf8_lossy((*error).message.as_bytes()).into_owned();
-        }
-    }
-    let info = TypeInfo::of::<Old>();
-    let view = info.view(0);
-    let text = info.layout.to_text().replace("::old::", "::new::");
-    let value = Box::into_raw(Box::new(value));
-    let old = OldDataView {
-        progress,
-        size: size_of::<OldDataView>(),
-        layout: StrView::new(&text),
-        glue: view.glue,
-        glue_count: view.glue_count,
-        value: value.cast(),
-    };
-    let mut words = String::new();
-    let sink = ErrorSink { data: (&raw mut words).cast(), report: Some(report) };
-    let mut view = UpgradeView {
-        size: size_of::<UpgradeView>(),
-        value: std::ptr::null_mut(),
-        data: std::ptr::null_mut(),
-        finish: None,
-        lost: StrView::new(""),
-    };
-    // SAFETY: all views live until the call returns; nobody uses the value.
-    match unsafe { upgrade::run::<New>(&old, &raw mut view, &sink) } {
-        Status::OK => Outcome::Built(Built { value, view, new: std::marker::PhantomData }),
-        // SAFETY: a failed upgrade leaves the value as it was.
-        _ => Outcome::Refused(unsafe { Box::from_raw(value) }, words),
-    }
-}
-
-/// An upgrade that waits for its end.
-struct Built<Old, New> {
-    value: *mut Old,
-    view: UpgradeView,
-    new: std::marker::PhantomData<New>,
-}
-
-impl<Old, New> Built<Old, New> {
-    fn lost(&self) -> String {
-        // SAFETY: it stays until the end.
-        String::from_utf8_lossy(unsafe { self.view.lost.as_bytes() }).into_owned()
-    }
-
-    fn commit(self) -> Box<New> {
-        let finish = self.view.finish.expect("an upgrade can be ended");
-        // SAFETY: the only end of this upgrade, after which the value is a whole `New` in a block of its own.
-        unsafe {
-            finish(self.view.data, 1);
-            Box::from_raw(self.view.value.cast::<New>())
-        }
-    }
-
-    fn undo(self) -> Box<Old> {
-        let finish = self.view.finish.expect("an upgrade can be ended");
-        // SAFETY: the only end of this upgrade, after which the old value is what it was.
-        unsafe {
-            finish(self.view.data, 0);
-            Box::from_raw(self.value)
-        }
-    }
-}
-
-fn upgraded<Old: Resident, New: Resident>(value: Old) -> Result<Box<New>, (Box<Old>, String)> {
-    match build(value) {
-        Outcome::Built(built) => Ok(built.commit()),
-        Outcome::Refused(value, words) => Err((value, words)),
-    }
+/// The same, made valid at once.
+fn upgraded<Old: Resident + Send + Sync, New: Resident + Send + Sync>(
+    value: Old,
+) -> Result<Box<New>, (Box<Old>, String)> {
+    build(value).map(Built::commit)
 }
 
 #[test]
@@ -458,6 +384,7 @@ fn any_layout(numbers: &mut Numbers) -> Layout {
         size: 64,
         align: 8,
         repr: String::new(),
+        before: Vec::new(),
         kind,
     };
     let types = (0..count)
@@ -481,7 +408,14 @@ fn any_layout(numbers: &mut Numbers) -> Layout {
             };
             ty(number, kind)
         })
-        .chain([Type { name: "u8".into(), size: 1, align: 1, repr: String::new(), kind: Kind::Leaf }])
+        .chain([Type {
+            name: "u8".into(),
+            size: 1,
+            align: 1,
+            repr: String::new(),
+            before: Vec::new(),
+            kind: Kind::Leaf,
+        }])
         .collect();
     Layout { compiler: "rustc 1".into(), types }
 }

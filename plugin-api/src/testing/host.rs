@@ -13,8 +13,8 @@ use super::{safe, with_words};
 use crate::abi::{
     ABI_VERSION, BytesSink, BytesView, DATA_GONE, DataCell, DataTable, DataTypeView, DbTable, ErrorSink,
     HandleId, HostCtx, HostTable, InitView, KeyView, LogView, OpenView, PanicView, PoolConfigView, PoolTable,
-    RegistryTable, ServiceTable, ServiceTypeView, ServiceView, StatementView, Status, StrView, TxTable,
-    TypeView,
+    RegistryTable, ServiceTable, ServiceTypeView, ServiceView, StatementView, Status, StrView, TxOptionsView,
+    TxTable, TypeView,
 };
 use crate::entry::report;
 
@@ -117,9 +117,15 @@ without! { "databases":
     execute(HandleId, *const StatementView, *mut u64);
     batch_execute(HandleId, StrView);
     end(HandleId);
+    error_details(*const BytesSink);
+    begin_with(HandleId, *const TxOptionsView);
     open(*const OpenView, *mut HandleId);
 }
-without! { "transactions": join(HandleId, u32, *mut HandleId); doom(); }
+without! { "transactions":
+    join(HandleId, u32, *mut HandleId);
+    join_with(HandleId, u32, *const TxOptionsView, *mut HandleId);
+    doom();
+}
 without! { "services":
     service_create(*const ServiceTypeView, *const ServiceView, *mut HandleId);
     service_find(*const KeyView, *const ServiceTypeView, *const InitView, *mut HandleId);
@@ -137,10 +143,12 @@ static DB: DbTable = DbTable {
     begin: end,
     commit: end,
     rollback: end,
+    error_details,
+    begin_with,
 };
 static POOL: PoolTable =
     PoolTable { size: size_of::<PoolTable>(), open, checkout_shared: checkout, close: end };
-static TX: TxTable = TxTable { size: size_of::<TxTable>(), join, doom };
+static TX: TxTable = TxTable { size: size_of::<TxTable>(), join, doom, join_with };
 static SERVICES: ServiceTable = ServiceTable {
     size: size_of::<ServiceTable>(),
     create: service_create,

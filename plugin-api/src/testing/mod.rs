@@ -26,6 +26,8 @@
 //!   that must not see each other use different keys.
 #![expect(unsafe_code, reason = "plays the host's side of the C ABI")]
 
+#[doc(hidden)]
+pub mod edit;
 mod host;
 mod safe;
 

@@ -17,7 +17,7 @@ impl Cancel for Counts {
 }
 
 fn refused() -> QueryError {
-    QueryError::Database { message: "stopped".to_owned(), sqlstate: "57014".to_owned() }
+    QueryError::database("stopped", "57014")
 }
 
 #[test]

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::Shared;
 use super::joint::Joint;
 use super::state::{Physical, Seat, Tie};
-use crate::db::{How, QueryError, Steady, Streamed, Value, blocking};
+use crate::db::{How, QueryError, Steady, Streamed, TransactionOptions, Value, blocking};
 
 /// A connection that is lent out. It goes back when dropped, by a thread of its own where the dropping
 /// one must not block.
@@ -144,6 +144,15 @@ impl Lease {
     /// As [`Steady::begin`].
     pub fn begin(&self) -> Result<(), QueryError> {
         self.with(Steady::begin)
+    }
+
+    /// As [`begin`](Lease::begin), with a say in how.
+    ///
+    /// # Errors
+    ///
+    /// As [`Steady::begin_with`].
+    pub fn begin_with(&self, options: &TransactionOptions) -> Result<(), QueryError> {
+        self.with(|steady| steady.begin_with(options))
     }
 
     /// Commits the innermost transaction or savepoint.

@@ -18,7 +18,7 @@ use super::prepared::{self, Prepared, Statements};
 use crate::db::interrupt::{Cancel, running};
 use crate::db::label::{self, Label};
 use crate::db::sql::{Dialect, Dirt, Effect, Session, effect};
-use crate::db::{Connection, Outcome, QueryError, Reset, Streamed, Value};
+use crate::db::{Connection, Outcome, QueryError, Reset, Streamed, TransactionOptions, Value};
 
 /// Rows of a block that is handed over while more are coming.
 const BLOCK_ROWS: u64 = 256;
@@ -262,10 +262,7 @@ fn no_nul(sql: &str) -> Result<(), QueryError> {
     if !sql.contains('\0') {
         return Ok(());
     }
-    Err(QueryError::Database {
-        message: "the statement contains a NUL byte".to_owned(),
-        sqlstate: "22021".to_owned(),
-    })
+    Err(QueryError::database("the statement contains a NUL byte", "22021"))
 }
 
 impl Connection for Open {
@@ -335,8 +332,8 @@ impl Connection for Open {
         running(cancel, || self.batch(sql))
     }
 
-    fn begin(&mut self) -> Result<(), QueryError> {
-        let text = self.session.begin_text("BEGIN");
+    fn begin_with(&mut self, options: &TransactionOptions) -> Result<(), QueryError> {
+        let text = self.session.begin_text(options, TransactionOptions::postgres_text)?;
         let cancel = self.cancel();
         self.announce();
         running(cancel, || self.batch(&text))?;

@@ -39,7 +39,7 @@ pub(super) fn query_error(error: &postgres::Error) -> QueryError {
     if is_broken(error) {
         QueryError::Lost { reason: chain(error), sqlstate }
     } else {
-        QueryError::Database { message: chain(error), sqlstate }
+        QueryError::Database { message: chain(error), sqlstate, details: None }
     }
 }
 
@@ -60,7 +60,7 @@ pub(super) fn is_broken(error: &postgres::Error) -> bool {
 /// Whether a prepared statement has gone stale: the server has not run anything.
 pub(super) fn is_stale(error: &QueryError) -> bool {
     match error {
-        QueryError::Database { sqlstate, message } => match sqlstate.as_str() {
+        QueryError::Database { sqlstate, message, .. } => match sqlstate.as_str() {
             "26000" => true,
             // A code for all that is not supported; only the text tells.
             "0A000" => message.contains("cached plan"),

@@ -1,7 +1,7 @@
 //! What is known of a connection's session: its transaction, and what a borrower left behind.
 
 use super::{Dirt, Effect};
-use crate::db::QueryError;
+use crate::db::{QueryError, TransactionOptions};
 
 /// The state of a session, as far as the texts that ran in it tell.
 #[derive(Debug, Default)]
@@ -55,10 +55,19 @@ impl Session {
     }
 
     /// The text that begins a transaction or, inside one, a savepoint.
-    pub(in crate::db) fn begin_text(&self, outermost: &'static str) -> String {
+    ///
+    /// # Errors
+    ///
+    /// When something is said of how a savepoint begins.
+    pub(in crate::db) fn begin_text<T: Into<String>>(
+        &self,
+        options: &TransactionOptions,
+        outermost: impl Fn(&TransactionOptions) -> T,
+    ) -> Result<String, QueryError> {
         match self.depth {
-            0 => outermost.to_owned(),
-            depth => format!("SAVEPOINT level_{depth}"),
+            0 => Ok(outermost(options).into()),
+            depth if *options == TransactionOptions::default() => Ok(format!("SAVEPOINT level_{depth}")),
+            _ => Err(QueryError::SavepointOptions),
         }
     }
 

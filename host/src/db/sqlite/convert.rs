@@ -1,9 +1,8 @@
-//! Values and errors between SQLite and this room.
+//! Values between SQLite and this room.
 
-use rusqlite::ffi;
 use rusqlite::types::{Null, ToSqlOutput, ValueRef};
 
-use super::Failed;
+use super::connection::Failed;
 use crate::db::{QueryError, Value};
 
 /// Binds `$1`, `$2`, ... to the parameters.
@@ -55,34 +54,4 @@ pub(super) fn cell<'a>(value: ValueRef<'a>, name: &str) -> Result<Value<'a>, Que
         })?),
         ValueRef::Blob(bytes) => Value::Bytes(bytes),
     })
-}
-
-/// SQLite's error, with the SQLSTATE that PostgreSQL has for the same mishap.
-pub(super) fn query_error(error: &rusqlite::Error) -> QueryError {
-    let message = match error {
-        rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
-        other => other.to_string(),
-    };
-    let code = error.sqlite_extended_error_code();
-    QueryError::Database { message, sqlstate: code.map_or("", sqlstate).to_owned() }
-}
-
-fn sqlstate(extended: i32) -> &'static str {
-    match extended {
-        ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_ROWID => {
-            "23505"
-        }
-        ffi::SQLITE_CONSTRAINT_NOTNULL => "23502",
-        ffi::SQLITE_CONSTRAINT_FOREIGNKEY => "23503",
-        ffi::SQLITE_CONSTRAINT_CHECK => "23514",
-        // The low byte is the primary code.
-        other => match other & 0xff {
-            ffi::SQLITE_CONSTRAINT => "23000",
-            ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => "55P03",
-            ffi::SQLITE_READONLY => "25006",
-            ffi::SQLITE_FULL => "53100",
-            ffi::SQLITE_INTERRUPT => "57014",
-            _ => "",
-        },
-    }
 }

@@ -1,10 +1,13 @@
 //! Tests of what is SQLite's own; what both drivers promise is tested on both in `tests/it/db.rs`.
 
+mod ended;
+mod errors;
+mod options;
+mod schema;
+
 use std::path::Path;
 
-use crate::db::Block;
-
-use crate::db::{Pool, PoolConfig, QueryError, Value};
+use crate::db::{Block, Pool, PoolConfig, QueryError, Value};
 
 fn memory() -> Pool {
     Pool::open("sqlite::memory:", Path::new("/nowhere"), PoolConfig::default()).unwrap()
@@ -12,6 +15,14 @@ fn memory() -> Pool {
 
 fn one<'a>(block: &'a Block) -> Value<'a> {
     block.cell(0, 0).unwrap().unwrap()
+}
+
+/// The names of a block's columns, and its cells.
+fn text_of(block: &Block) -> String {
+    let names: Vec<&str> = (0..block.columns()).map(|column| block.column(column).unwrap().0).collect();
+    let cells = (0..block.rows()).flat_map(|row| (0..block.columns()).map(move |column| (row, column)));
+    let cells = cells.map(|(row, column)| format!(" {}", block.cell(row, column).unwrap().unwrap()));
+    format!("{}:{}", names.join(" "), cells.collect::<String>())
 }
 
 #[test]

@@ -9,7 +9,7 @@
 use std::time::{Duration, Instant};
 
 use super::{How, Steady};
-use crate::db::{Outcome, Ping, QueryError};
+use crate::db::{Outcome, Ping, QueryError, TransactionOptions};
 
 /// How long to ask what became of a transaction. The server's end of the broken connection may need
 /// a moment to notice.
@@ -24,9 +24,18 @@ impl Steady {
     ///
     /// When the database refuses or cannot be reached; nothing has begun then.
     pub fn begin(&mut self) -> Result<(), QueryError> {
+        self.begin_with(&TransactionOptions::default())
+    }
+
+    /// As [`begin`](Steady::begin), with a say in how.
+    ///
+    /// # Errors
+    ///
+    /// As `begin`, and inside a transaction, unless nothing is said.
+    pub fn begin_with(&mut self, options: &TransactionOptions) -> Result<(), QueryError> {
         // Nothing is lost with a connection that breaks before anything has begun.
         let how = How { is_idempotent: true, failover: true };
-        self.run(Ping::STATEMENT, how, "BEGIN", |conn| conn.begin())?;
+        self.run(Ping::STATEMENT, how, "BEGIN", |conn| conn.begin_with(options))?;
         self.levels += 1;
         Ok(())
     }

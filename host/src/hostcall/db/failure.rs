@@ -18,7 +18,7 @@ impl From<ConnectError> for Failure {
             ConnectError::Session { sqlstate, .. } => sqlstate.clone(),
             ConnectError::Down { .. } | ConnectError::Directory { .. } => String::new(),
         };
-        Failure { status: Status::UNREACHABLE, message: error.to_string(), sqlstate }
+        Failure { sqlstate, ..Failure::new(Status::UNREACHABLE, error.to_string()) }
     }
 }
 
@@ -46,8 +46,12 @@ impl From<CheckoutError> for Failure {
 impl From<QueryError> for Failure {
     fn from(error: QueryError) -> Failure {
         let message = error.to_string();
+        let mut told = None;
         let (status, sqlstate) = match error {
-            QueryError::Database { sqlstate, .. } => (Status::DATABASE, sqlstate),
+            QueryError::Database { sqlstate, details, .. } => {
+                told = details;
+                (Status::DATABASE, sqlstate)
+            }
             QueryError::Lost { sqlstate, .. } => (Status::UNREACHABLE, sqlstate),
             QueryError::OutcomeUnknown { .. } => (Status::OUTCOME_UNKNOWN, String::new()),
             QueryError::NotCommitted { .. }
@@ -56,9 +60,12 @@ impl From<QueryError> for Failure {
             | QueryError::Reconnect(_) => (Status::UNREACHABLE, String::new()),
             QueryError::Interrupted { .. } => (Status::DATABASE, "57014".to_owned()),
             // The standard's name for a transaction that can only be rolled back.
-            QueryError::RolledBack => (Status::DATABASE, "25P02".to_owned()),
+            QueryError::RolledBack | QueryError::TransactionEnded { .. } => {
+                (Status::DATABASE, "25P02".to_owned())
+            }
             QueryError::OutOfRange { .. } => (Status::OUT_OF_RANGE, String::new()),
             QueryError::NoTransaction
+            | QueryError::SavepointOptions
             | QueryError::TransactionText
             | QueryError::ParameterCount { .. }
             | QueryError::Placeholder { .. }
@@ -70,6 +77,6 @@ impl From<QueryError> for Failure {
             | QueryError::Busy
             | QueryError::WrongThread => (Status::INVALID, String::new()),
         };
-        Failure { status, message, sqlstate }
+        Failure { status, message, sqlstate, details: told }
     }
 }

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::super::tx::Target;
 use super::super::view::{bytes, sized, slice, text};
-use super::super::{Caller, Failure, answer_with, guard};
+use super::super::{Caller, Failure, answer_with, guard, last_details};
 use crate::db::{How, Value};
 
 pub(super) unsafe extern "C" fn query(
@@ -67,6 +67,23 @@ pub(super) unsafe extern "C" fn batch_execute(
         // SAFETY: the view is valid for this call.
         let sql = unsafe { text(sql, "the statement") }?;
         target.run(|lease| lease.batch_execute(sql))
+    };
+    // SAFETY: `ctx` and `error` by the table's contract.
+    unsafe { guard(ctx, error, body) }
+}
+
+pub(super) unsafe extern "C" fn error_details(
+    ctx: HostCtx,
+    out: *const BytesSink,
+    error: *const ErrorSink,
+) -> Status {
+    let body = |_: &Caller| {
+        let Some(details) = last_details() else {
+            return Err(Failure::new(Status::NOT_FOUND, "the database said no more"));
+        };
+        // SAFETY: by the table's contract `out` is null or valid for this call.
+        unsafe { answer_with(out, &details.to_block()) };
+        Ok(())
     };
     // SAFETY: `ctx` and `error` by the table's contract.
     unsafe { guard(ctx, error, body) }

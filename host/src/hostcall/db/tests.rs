@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use plugin_api::abi::{
     BytesSink, BytesView, DEFAULT_NS, ErrorSink, ErrorView, HandleId, HostCtx, PoolConfigView, StatementView,
-    Status, StrView, VALUE_INT, VALUE_TEXT, ValueView,
+    Status, StrView, TX_DEFERRABLE, TX_READ_ONLY, TX_SERIALIZABLE, TxOptionsView, VALUE_INT, VALUE_TEXT,
+    ValueView,
 };
+use plugin_api::db::ErrorDetails;
 
 use super::DB_TABLE;
 use crate::db::{Block, Value};
@@ -97,6 +99,38 @@ impl Plugin {
             .call(|ctx, error| unsafe { (DB_TABLE.execute)(ctx, conn, &statement, &mut affected, error) });
         (status, affected)
     }
+
+    fn details(&mut self) -> Result<Vec<u8>, Status> {
+        let mut block = Vec::new();
+        let out = BytesSink { data: (&raw mut block).cast(), write: Some(append) };
+        // SAFETY: as in `open`.
+        match self.call(|ctx, error| unsafe { (DB_TABLE.error_details)(ctx, &out, error) }) {
+            Status::OK => Ok(block),
+            status => Err(status),
+        }
+    }
+
+    fn begin_with(&mut self, conn: HandleId, isolation: u32, access: u32, flags: u32) -> Status {
+        let options = TxOptionsView { size: size_of::<TxOptionsView>(), isolation, access, flags };
+        // SAFETY: as in `open`.
+        self.call(|ctx, error| unsafe { (DB_TABLE.begin_with)(ctx, conn, &options, error) })
+    }
+}
+
+#[test]
+fn a_plugin_says_how_a_transaction_begins() {
+    let mut plugin = Plugin::new(Path::new("/nowhere"));
+    let pool = plugin.open("sqlite::memory:").1;
+    let conn = plugin.checkout(pool).1;
+    plugin.execute(conn, "CREATE TABLE t (id integer PRIMARY KEY)");
+    for (isolation, access, flags) in [(9, 0, 0), (0, 9, 0), (0, 0, 2)] {
+        assert_eq!(plugin.begin_with(conn, isolation, access, flags), Status::INVALID);
+    }
+    assert_eq!(plugin.begin_with(conn, TX_SERIALIZABLE, TX_READ_ONLY, TX_DEFERRABLE), Status::OK);
+    assert_eq!(plugin.execute(conn, "INSERT INTO t VALUES (1)").0, Status::DATABASE);
+    assert_eq!(plugin.error.2, "25006");
+    assert_eq!(plugin.begin_with(conn, 0, TX_READ_ONLY, 0), Status::INVALID, "a savepoint");
+    assert_eq!(plugin.begin_with(conn, 0, 0, 0), Status::OK, "a savepoint");
 }
 
 fn statement(sql: &str, params: &[ValueView]) -> StatementView {
@@ -143,6 +177,13 @@ fn failures_arrive_with_status_text_and_sqlstate() {
     plugin.execute(conn, "INSERT INTO t VALUES (1)");
     assert_eq!(plugin.execute(conn, "INSERT INTO t VALUES (1)"), (Status::DATABASE, 99));
     assert_eq!((plugin.error.0, plugin.error.2.as_str()), (Status::DATABASE, "23505"));
+    // Asked by the thread that was told; then they are forgotten.
+    let details = plugin.details().map(ErrorDetails::from_block).unwrap();
+    assert_eq!((details.table.as_deref(), details.column.as_deref()), (Some("t"), Some("id")));
+    assert_eq!(plugin.details(), Err(Status::NOT_FOUND));
+    plugin.execute(conn, "INSERT INTO t VALUES (1)");
+    assert_eq!(plugin.execute(HandleId(4711), "SELECT 1").0, Status::NOT_FOUND);
+    assert_eq!(plugin.details(), Err(Status::NOT_FOUND), "of an earlier failure");
     let broken = ValueView { bytes: BytesView::new(&[0xff]), ..text("") };
     assert_eq!(plugin.query(conn, "SELECT $1", &[broken]).0, Status::INVALID);
     assert_eq!(plugin.error.1, "parameter $1 is not UTF-8");

@@ -63,13 +63,45 @@ fn heads_over_the_limits_are_431_and_414() {
 }
 
 #[test]
-fn missing_host_is_served() {
+fn a_body_longer_than_can_be_counted_is_400() {
     let server = server();
+    for length in [u64::MAX.to_string(), format!("{}", u128::from(u64::MAX) + 1), "9".repeat(60)] {
+        let answer =
+            rejected(&server, &format!("POST /page HTTP/1.1\r\nhost: t\r\ncontent-length: {length}\r\n\r\n"));
+        assert_eq!(answer.status, 400, "{length}: {answer:?}");
+        assert!(!answer.body.contains("100 headers"), "{answer:?}");
+    }
+}
+
+/// Which host a request is for is clear, or it is refused; HTTP/1.0 has no Host.
+#[test]
+fn requests_without_one_clear_host_are_400() {
+    let server = server();
+    for heads in ["", "host: a\r\nhost: a\r\n", "host: a b\r\n", "host: a/b\r\n"] {
+        let mut client = Client::connect(server.address());
+        client.send(&format!("GET /page HTTP/1.1\r\n{heads}\r\n"));
+        let answer = client.answer(false);
+        assert_eq!(
+            (answer.status, answer.header("connection")),
+            (400, Some("close")),
+            "{heads:?}: {answer:?}"
+        );
+        assert!(answer.header("date").is_some());
+    }
     let mut client = Client::connect(server.address());
-    client.send("GET /page HTTP/1.1\r\n\r\n");
-    assert_eq!(client.answer(false).body, "page");
     client.send("GET /page HTTP/1.0\r\n\r\n");
     assert_eq!(client.answer(false).body, "page");
+}
+
+#[test]
+fn bodies_in_unknown_codings_are_501() {
+    let server = server();
+    for (codings, status) in [("gzip, chunked", 501), ("chunked, chunked", 400)] {
+        let mut client = Client::connect(server.address());
+        let head = format!("POST /page HTTP/1.1\r\nhost: t\r\ntransfer-encoding: {codings}\r\n\r\n0\r\n\r\n");
+        client.send(&head);
+        assert_eq!(client.answer(false).status, status, "{codings}");
+    }
 }
 
 #[test]

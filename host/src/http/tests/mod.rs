@@ -5,6 +5,7 @@ mod drain;
 mod hung;
 mod leaving;
 mod malformed;
+mod memory;
 mod requests;
 mod side;
 mod workers;

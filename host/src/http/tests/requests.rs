@@ -379,3 +379,61 @@ fn closed_loop_uses_one_worker() {
     }
     assert_eq!(server.numbers().workers.threads, 1);
 }
+
+/// What a handler answers with is an answer, or it is a failure of the handler.
+#[test]
+fn statuses_that_are_no_answers_are_500() {
+    let server = Fake::default()
+        .inline("/status", |request| {
+            let status: u16 = request.uri.query().unwrap().parse().unwrap();
+            Reply::Response(Response::builder().status(status).body(Bytes::from_static(b"body")).unwrap())
+        })
+        .start(Limits::default());
+    let mut client = Client::connect(server.address());
+    for (status, answered, body) in [
+        (100, 500, None),
+        (101, 500, None),
+        (600, 500, None),
+        (999, 500, None),
+        (205, 205, Some("")),
+        (599, 599, Some("body")),
+    ] {
+        let answer = client.get(&format!("/status?{status}"));
+        assert_eq!(answer.status, answered, "{status}");
+        assert!(body.is_none_or(|body| answer.body == body), "{status}: {answer:?}");
+    }
+}
+
+/// `/` is a page like any other: it is read, and nothing else.
+#[test]
+fn the_index_answers_get_and_head_only() {
+    let server = Fake::default().start(Limits::default());
+    let mut client = Client::connect(server.address());
+    assert_eq!(client.get("/").status, 200);
+    assert_eq!(client.request("HEAD", "/", "").status, 200);
+    let options = client.request("OPTIONS", "/", "");
+    assert_eq!((options.status, options.header("allow")), (204, Some("GET, HEAD, OPTIONS")));
+    for method in ["POST", "DELETE", "PUT", "BREW"] {
+        let refused = client.request(method, "/", "");
+        assert_eq!((refused.status, refused.header("allow")), (405, Some("GET, HEAD, OPTIONS")), "{method}");
+    }
+}
+
+/// Over HTTP/2 a handler finds the host where it always is.
+#[test]
+fn http2_handlers_get_a_host() {
+    let server = Fake::default()
+        .inline("/fake", |request| {
+            ok(request.headers.get("host").map_or("none", |host| host.to_str().unwrap()).to_owned())
+        })
+        .start(Limits::default());
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(&http2_get()).unwrap();
+    loop {
+        if let (DATA, body) = read_frame(&mut stream) {
+            assert_eq!(body, b"t");
+            return;
+        }
+    }
+}

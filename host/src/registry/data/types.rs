@@ -83,6 +83,11 @@ impl DataType {
         &self.keeper
     }
 
+    /// The type's name with its modules.
+    pub(in crate::registry) fn full_name(&self) -> &str {
+        &self.layout.types[0].name
+    }
+
     /// Whether values of `other` are laid out as values of this.
     pub(in crate::registry) fn is_same(&self, other: &DataType) -> bool {
         Arc::ptr_eq(&self.text, &other.text) || self.text == other.text
@@ -90,8 +95,12 @@ impl DataType {
 
     /// Whether `other` is this type before or after an edit.
     pub(in crate::registry) fn is_akin(&self, other: &DataType) -> bool {
-        let base = |of: &DataType| of.layout.types[0].name.split('<').next().map(str::to_owned);
-        base(self) == base(other)
+        self.layout.types[0].is_called_like(&other.layout.types[0])
+    }
+
+    /// Whether what the compiler decides may differ between the two.
+    pub(in crate::registry) fn is_of_other_compiler(&self, other: &DataType) -> bool {
+        self.layout.compiler != other.layout.compiler
     }
 
     /// The first difference between this type and a newer one.

@@ -31,6 +31,8 @@ pub(in crate::registry) struct Upgrade {
     view: Option<UpgradeView>,
     /// Whether the older value is claimed for this.
     has_claim: bool,
+    /// What it drops of the old value, such as `Item.colour: String`.
+    lost: Vec<String>,
 }
 
 // SAFETY: the view's functions may be called on any thread, by the contract of `UpgradeView`; the values it leads to
@@ -75,6 +77,7 @@ impl Upgrade {
             author: author.clone(),
             view: None,
             has_claim: true,
+            lost: Vec::new(),
         };
         let holder = ClaimHolder::new(author, allowed);
         old.0.note_claim(&holder);
@@ -101,6 +104,9 @@ impl Upgrade {
         let status = unsafe { (ty.upgrade)(&view, &mut made, &sink) };
         upgrade.has_claim = old.0.note_return(&holder);
         if status == Status::OK {
+            // SAFETY: the new code's text, which stays until `finish`.
+            let lost = String::from_utf8_lossy(unsafe { made.lost.as_bytes() });
+            upgrade.lost = lost.lines().map(str::to_owned).collect();
             upgrade.view = Some(made);
         }
         match status {
@@ -122,6 +128,11 @@ impl Upgrade {
     /// Whose place the new value takes.
     pub(in crate::registry) fn old(&self) -> &Arc<Tenure> {
         &self.old
+    }
+
+    /// What it drops of the old value, by name and type.
+    pub(in crate::registry) fn lost(&self) -> &[String] {
+        &self.lost
     }
 
     /// Makes the new value valid. The old one is over; what is left of it goes with the second thing returned.

@@ -21,7 +21,7 @@ use parking_lot::{Condvar, Mutex};
 pub(super) use self::attempt::Attempt;
 use self::attempt::Failed;
 pub use self::info::{SlotInfo, SlotState};
-use super::data::Tenure;
+use super::data::{DataType, Tenure};
 use super::policy::{self, Fit, MadeWith, Policy};
 use super::service::Interface;
 use super::wait::{Graph, ThreadToken};
@@ -408,6 +408,17 @@ impl Slot {
                     expected: interface.clone(),
                 });
             }
+        } else if let (Value::Data(tenure), What::Data(ty)) = (&ready.value, expected.what) {
+            let found = tenure.owner().0;
+            let is_told_apart = found.name() != ty.name();
+            let shown = |of: &DataType| if is_told_apart { of.name() } else { of.full_name() }.to_owned();
+            return Err(RegistryError::OtherData {
+                key: self.key.clone(),
+                found: shown(&found),
+                path: found.full_name().split('<').next().unwrap_or_default().to_owned(),
+                expected: shown(ty),
+                author: ready.author.clone(),
+            });
         } else if !expected.accepts(&ready.value) {
             return Err(RegistryError::WrongType {
                 key: self.key.clone(),

@@ -23,7 +23,7 @@ use super::step::{Step, allocate, block, dissolve, drop_in_place};
 use super::{Misfit, Old, OldType};
 use crate::error::Error;
 use crate::resident::deep::{Stack, TO_DROP, on_large_stack};
-use crate::resident::layout::{Kind, base, same, short};
+use crate::resident::layout::{Kind, base, same, short, was_called};
 use crate::resident::{Empties, Resident, TypeInfo, settle};
 
 /// An upgrade under way. What it did so far is in its lists.
@@ -177,26 +177,30 @@ impl Work {
     }
 
     /// The fields of an older struct of the same name.
-    pub fn struct_fields<'w, T>(&self, old: OldType<'w>, of: &Definition) -> Result<FieldTypes<'w>, Misfit> {
+    pub fn struct_fields<'w, T: Resident>(
+        &self,
+        old: OldType<'w>,
+        of: &Definition,
+    ) -> Result<FieldTypes<'w>, Misfit> {
         match old.kind() {
             Kind::Struct(fields) if is_named::<T>(old) => {
                 let olds: Vec<_> =
                     fields.iter().map(|field| (field.name.as_str(), old.of(field.ty))).collect();
                 FieldTypes::new(of, &olds)
             }
-            _ => Err(Misfit::retyped::<T>(old)),
+            _ => Err(Misfit::renamed_type::<T>(old)),
         }
     }
 
     /// The variants of an older enum of the same name that are some of today's: the numbers of these, and the fields.
-    pub fn enum_variants<'w, T>(
+    pub fn enum_variants<'w, T: Resident>(
         &self,
         old: OldType<'w>,
         of: &[VariantNames],
     ) -> Result<Vec<(usize, FieldTypes<'w>)>, Misfit> {
-        let Kind::Enum(variants) = old.kind() else { return Err(Misfit::retyped::<T>(old)) };
+        let Kind::Enum(variants) = old.kind() else { return Err(Misfit::renamed_type::<T>(old)) };
         if !is_named::<T>(old) {
-            return Err(Misfit::retyped::<T>(old));
+            return Err(Misfit::renamed_type::<T>(old));
         }
         let mut found = Vec::new();
         for variant in variants {
@@ -223,7 +227,9 @@ impl Work {
         }
         for (gone, ty) in &fields.unexplained {
             // Without a size there is nothing to lose.
-            let is_like = self.is_same::<F>(*ty) || ty.name() == type_name::<F>();
+            let is_like = self.is_same::<F>(*ty)
+                || ty.name() == type_name::<F>()
+                || was_called(ty.name(), type_name::<F>(), F::BEFORE);
             if is_like && size_of::<F>() > 0 {
                 return Err(Misfit::renamed::<F>(gone, name));
             }
@@ -232,7 +238,11 @@ impl Work {
     }
 
     /// The fields of an older struct's value.
-    pub fn open_struct<'w, T>(&self, old: Old<'w>, of: &Definition) -> Result<OldFields<'w>, Misfit> {
+    pub fn open_struct<'w, T: Resident>(
+        &self,
+        old: Old<'w>,
+        of: &Definition,
+    ) -> Result<OldFields<'w>, Misfit> {
         match old.ty.kind() {
             Kind::Struct(fields) if is_named::<T>(old.ty) => {
                 // SAFETY: the layout was read with every field inside its struct.
@@ -246,7 +256,7 @@ impl Work {
     }
 
     /// Which of today's variants an older enum's value is at, and its fields.
-    pub fn open_enum<'w, T>(
+    pub fn open_enum<'w, T: Resident>(
         &self,
         old: Old<'w>,
         of: &[VariantNames],
@@ -378,12 +388,7 @@ impl Work {
 
     /// The container at `into` was made for the upgrade; its parts have been put there by other steps.
     pub(crate) fn shell<C: Resident>(&mut self, into: *mut C) {
-        self.undo_with(dissolve::<C>, into.cast());
-    }
-
-    /// Should the upgrade be undone, `step` is done to what is at `at`.
-    pub(crate) fn undo_with(&mut self, step: unsafe extern "C" fn(*mut std::ffi::c_void), at: *mut u8) {
-        self.undo.push(Step::Call(step, at));
+        self.undo.push(Step::Call(dissolve::<C>, into.cast()));
     }
 
     /// An array's length is in its name only, and may not change.
@@ -478,9 +483,13 @@ impl Work {
     }
 }
 
-fn is_named<T>(old: OldType<'_>) -> bool {
-    let name = type_name::<T>();
-    base(old.name()) == base(name) || (name.starts_with('(') && old.name().starts_with('('))
+/// Whether an older type is `T`, by its name, before or after it was given another.
+fn is_named<T: Resident>(old: OldType<'_>) -> bool {
+    let (now, was) = (type_name::<T>(), &old.layout.types[old.number]);
+    base(&was.name) == base(now)
+        || (now.starts_with('(') && was.name.starts_with('('))
+        || was_called(&was.name, now, T::BEFORE)
+        || was_called(now, &was.name, &was.before)
 }
 
 fn no_default<F>(name: &str) -> Misfit {

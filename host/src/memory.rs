@@ -30,7 +30,7 @@ const BOUNDS: &str = "glibc.malloc.tcache_max=256:glibc.pthread.stack_cache_size
 
 /// Has large blocks go back to the system when they are freed, and all threads share as many heaps as there
 /// are cores. To be called before there are other threads.
-pub(super) fn bound_heaps() {
+pub(crate) fn bound_heaps() {
     #[cfg(target_env = "gnu")]
     {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
@@ -43,14 +43,27 @@ pub(super) fn bound_heaps() {
     }
 }
 
+/// Has the system get back what was freed after a burst, on a thread of its own: it can take long.
+pub(crate) fn give_back() {
+    #[cfg(target_env = "gnu")]
+    {
+        let trim = || {
+            // SAFETY: it has no preconditions; it locks the heaps as any allocation does.
+            unsafe { libc::malloc_trim(0) };
+        };
+        // Without a thread the memory stays with the process, which is no harm.
+        let _ = std::thread::Builder::new().name("give-back".to_owned()).spawn(trim);
+    }
+}
+
 /// What a process has to find in its environment for its threads to keep little; `None` if it is not to be set.
-pub(super) fn bounds_for_serving() -> Option<(&'static str, &'static str)> {
+pub(crate) fn bounds_for_serving() -> Option<(&'static str, &'static str)> {
     (cfg!(target_env = "gnu") && env::var_os(VARIABLE).is_none()).then_some((VARIABLE, BOUNDS))
 }
 
 /// Takes out of the environment what [`bounds_for_serving`] has put there: it has done its work before `main`.
 /// To be called before there are other threads.
-pub(super) fn forget_bounds() {
+pub(crate) fn forget_bounds() {
     if env::var_os(VARIABLE).is_some_and(|value| value == BOUNDS) {
         // SAFETY: no other thread reads or writes the environment, for there is none, by this function's contract.
         unsafe { env::remove_var(VARIABLE) };
