@@ -708,6 +708,12 @@ typedef struct DataTypeView {
      *
      * THREAD: the caller's. UNWINDS: never. RETURNS: `OK` and `*out`, or an error with nothing changed. */
     Status (*upgrade)(const OldDataView *old, UpgradeView *out, const ErrorSink *error);
+    /* Builds a copy of a value of this very type beside it, that shares nothing with it which can change; `finish` of what
+     * it writes is null. Fails where no such copy can be made.
+     *
+     * Null functions are not allowed; plugins from before this have a shorter struct. THREAD: any. BLOCKS: as long as code
+     * of the author does that compares keys. UNWINDS: never. RETURNS: `OK` and fills `out` in, or an error status. */
+    Status (*copy)(const OldDataView *old, UpgradeView *out, const ErrorSink *error);
 } DataTypeView;
 
 /* Keep the value and refuse the new code. */
@@ -761,6 +767,8 @@ struct UpgradeView {
     /* What of the old value has no place in the new one and is dropped, one a line: `OWNER.FIELD: TYPE`, and
      * ` (in N values)` if there are several. LIFETIME: until `finish`. */
     StrView lost;
+    /* 1: a hook of the author has built the value or a part of it, so there may be no way back. */
+    uint32_t hooked;
 };
 
 /* The functions of values that are shared in place. */

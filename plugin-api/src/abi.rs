@@ -757,6 +757,16 @@ pub struct DataTypeView {
         out: *mut UpgradeView,
         error: *const ErrorSink,
     ) -> Status,
+    /// Builds a copy of a value of this very type beside it, that shares nothing with it which can change; `finish` of what
+    /// it writes is null. Fails where no such copy can be made.
+    ///
+    /// Null functions are not allowed; plugins from before this have a shorter struct. THREAD: any. BLOCKS: as long as code
+    /// of the author does that compares keys. UNWINDS: never. RETURNS: `OK` and fills `out` in, or an error status.
+    pub copy: unsafe extern "C" fn(
+        old: *const OldDataView,
+        out: *mut UpgradeView,
+        error: *const ErrorSink,
+    ) -> Status,
 }
 
 /// Keep the value and refuse the new code.
@@ -814,6 +824,8 @@ pub struct UpgradeView {
     /// What of the old value has no place in the new one and is dropped, one a line: `OWNER.FIELD: TYPE`, and
     /// ` (in N values)` if there are several. LIFETIME: until `finish`.
     pub lost: StrView,
+    /// 1: a hook of the author has built the value or a part of it, so there may be no way back.
+    pub hooked: u32,
 }
 
 /// The functions of values that are shared in place.
@@ -1527,9 +1539,9 @@ const _: () = {
     assert!(size_of::<ValueView>() == 32);
     assert!(size_of::<DataCell>() == 24);
     assert!(size_of::<GlueView>() == 40);
-    assert!(size_of::<DataTypeView>() == 72);
+    assert!(size_of::<DataTypeView>() == 80);
     assert!(size_of::<OldDataView>() == 56);
-    assert!(size_of::<UpgradeView>() == 48);
+    assert!(size_of::<UpgradeView>() == 56);
     assert!(size_of::<SafeRangeView>() == 56);
     assert!(size_of::<SafeCheckView>() == 24);
     assert!(size_of::<SafeChangeView>() == 64);

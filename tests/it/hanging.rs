@@ -185,22 +185,19 @@ fn upgrade_at_first_use_that_hangs_is_given_up_by_those_who_wait() {
         let edits = [&unlisted[..], &[timed, ("\"1\"", "\"2\"")], edits].concat();
         host.reload("probe", |plugins| plugins.put_library("probe", &workshop.build(&edited(&edits), &[])));
         std::thread::scope(|scope| {
-            let first = scope.spawn(|| host.get("/probe/hit"));
-            // Whichever of these comes after the upgrade began waits for it, gives it up, and is told.
-            let told = tests::wait::eventually(tests::wait::SOON, "a request that waits to be told", || {
-                let response = host.get("/probe/hit");
-                if response.status != 200 { Ok(response) } else { Err(response.text()) }
-            });
+            let (answered, answer) = std::sync::mpsc::channel();
+            for _ in 0..2 {
+                let (answered, host) = (answered.clone(), &host);
+                scope.spawn(move || answered.send(host.get("/probe/hit")));
+            }
+            // One of them upgrades, and hangs; the other waits for it, gives it up, and is told.
+            let told = answer.recv_timeout(tests::wait::SOON).expect("the one that waits is told");
             assert_eq!(told.status, 500, "{what}: {}", told.text());
-            host.reload("probe", |plugins| {
-                plugins.put_library(
-                    "probe",
-                    &workshop.build(&edited(&[&unlisted[..], &[("\"1\"", "\"back\"")]].concat()), &[]),
-                );
-            });
+            assert_eq!(host.get("/probe/hit").status, 500, "{what}: it is not tried again");
+            host.reload("probe", |plugins| plugins.put_library("probe", &back));
             assert_eq!(hit(&host), "2 3", "{what}: {}", host.log());
             fs::write(&gate, "").unwrap();
-            assert_ne!(first.join().unwrap().status, 200, "{what}");
+            assert_ne!(answer.recv().unwrap().status, 200, "{what}");
         });
         assert_eq!(hit(&host), "3 3", "{what}");
         assert!(host.log().contains("given up"), "{what}: {}", host.log());

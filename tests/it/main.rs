@@ -2,6 +2,8 @@
 
 // What C is told about the contract is what Rust means.
 mod abi;
+// What an edit has dropped of live data, brought back by going back.
+mod brought_back;
 // What an operator types, and what is said when it is wrong.
 mod cli;
 // The table of faults, and those that no other room tests.

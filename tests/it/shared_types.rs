@@ -112,7 +112,7 @@ fn a_refused_edit_of_a_shared_type_leaves_its_value_to_all_plugins() {
     assert!(pair.ask("left").contains("{ hits: Mutex { data: 3"));
     assert!(pair.ask("right").contains("{ hits: Mutex { data: 4"));
     pair.edit("panic!(\"not today\")", "8");
-    pair.wait("reloaded", 2);
+    pair.wait("reloaded", 3);
     assert!(pair.ask("right").contains("added: 8, hits: Mutex { data: 5"), "{}", pair.host.log());
     assert!(pair.ask("left").contains("added: 8, hits: Mutex { data: 6"));
 }

@@ -277,7 +277,7 @@ impl Attempts {
             }
             return;
         }
-        match self.shared.load(&self.plugin, image, &mut steps) {
+        match self.shared.load(&self.plugin, image, false, &mut steps) {
             Ok(loaded) => self.loaded(loaded, steps),
             Err(refused) => self.refuse(steps, refused),
         }
@@ -295,7 +295,7 @@ impl Attempts {
             self.refuse(steps, Refused::new("publish", reason));
             return Look::Tried;
         }
-        match shared.prepare(&self.plugin, image, Some(round.together()), &mut steps) {
+        match shared.prepare(&self.plugin, image, (Some(round.together()), false), &mut steps) {
             Err(refused) => self.refuse_in(Some(round), steps, refused),
             Ok(Prepared::Unchanged { number }) => {
                 let is_missed = !round.together().leave(&self.plugin.name);

@@ -86,14 +86,15 @@ pub(super) enum Loaded {
 }
 
 impl Shared {
-    /// Takes a library through the pipeline.
+    /// Takes a library through the pipeline. `restores`: it is earlier code, which takes up the values of then.
     pub(super) fn load(
         self: &Arc<Self>,
         plugin: &Arc<Plugin>,
         image: Image,
+        restores: bool,
         steps: &mut Steps,
     ) -> Result<Loaded, Refused> {
-        let generation = match self.prepare(plugin, image, None, steps)? {
+        let generation = match self.prepare(plugin, image, (None, restores), steps)? {
             Prepared::Ready(generation) => generation,
             Prepared::Unchanged { number } => return Ok(Loaded::Unchanged { number }),
         };
@@ -112,7 +113,7 @@ impl Shared {
         self: &Arc<Self>,
         plugin: &Arc<Plugin>,
         image: Image,
-        together: Option<&Arc<Together>>,
+        (together, restores): (Option<&Arc<Together>>, bool),
         steps: &mut Steps,
     ) -> Result<Prepared, Refused> {
         let Image { staged, bytes, build_id } = image;
@@ -159,7 +160,7 @@ impl Shared {
             plugin: Arc::clone(&plugin.name),
             generation: number,
             registry: Arc::clone(&self.registry),
-            overlay: Arc::new(Overlay::open_with(together.cloned())),
+            overlay: Arc::new(Overlay::open_with(together.cloned(), restores)),
             handles: Arc::default(),
             data_dir: self.settings.state_dir.join("data"),
             safe: self.safe.for_another(),

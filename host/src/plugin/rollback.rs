@@ -306,7 +306,7 @@ impl Attempts {
         let mut steps = Steps::default();
         let stage = &self.shared.stage;
         let image = steps.run("stage", || good.stage(|kept| stage.copy(&plugin.name, kept)))?;
-        let (number, previous) = match self.shared.load(&plugin, image, &mut steps) {
+        let (number, previous) = match self.shared.load(&plugin, image, true, &mut steps) {
             Ok(Loaded::Published { number, previous }) => (number, previous),
             Ok(Loaded::Unchanged { .. }) => {
                 return Err(OrderError::ServesAlready {

@@ -19,6 +19,7 @@
 pub mod data;
 mod error;
 mod expected;
+mod kept;
 mod overlay;
 mod policy;
 mod redact;
@@ -43,6 +44,8 @@ use parking_lot::{Mutex, RwLock};
 pub use self::error::{InitFailure, RegistryError};
 pub use self::expected::Expected;
 use self::expected::What;
+pub use self::kept::KeptInfo;
+use self::kept::KeptValues;
 pub use self::overlay::Overlay;
 use self::overlay::Place;
 use self::policy::Fit;
@@ -140,6 +143,8 @@ pub struct Registry {
     epoch: AtomicU64,
     /// Plugins that are gone, and of which a thread may still run: what it asks for is nobody's use.
     gone: RwLock<HashSet<Arc<str>>>,
+    /// Values from before upgrades that dropped something.
+    kept: Arc<KeptValues>,
 }
 
 /// How often a look-up begins anew when what it found has just been removed or replaced.
@@ -242,6 +247,7 @@ impl Registry {
             return Err(RegistryError::NotFound { key: key.clone() });
         }
         self.changed();
+        self.kept.forget(key);
         let values = published.into_iter().chain(staged).collect();
         Ok(Rest { upgrades: Vec::new(), slots: Vec::new(), values })
     }
@@ -250,7 +256,8 @@ impl Registry {
     /// meantime, that value stays; the staged one lives on for the generation that holds it. Upgrades become valid when
     /// what is returned is dropped.
     pub fn commit(&self, overlay: &Overlay) -> Rest {
-        let overlay::Ended { slots: staged, over, upgrades, seen, used } = overlay.end(true);
+        let overlay::Ended { slots: staged, over, mut upgrades, seen, used } = overlay.end(true);
+        upgrades.iter_mut().for_each(|upgrade| self.keep(upgrade));
         for (slot, author) in used {
             slot.note_user(&author);
         }
@@ -347,6 +354,7 @@ impl Registry {
 
     /// Closes and drops every value, the newest first.
     pub fn shutdown(&self) {
+        self.kept.clear();
         let slots = std::mem::take(&mut *self.slots.write());
         let successors = std::mem::take(&mut *self.successors.lock());
         close_all(slots.into_values().chain(successors.into_values()).collect());
@@ -356,6 +364,9 @@ impl Registry {
     pub fn slots(&self) -> Vec<SlotInfo> {
         let slots: Vec<Arc<Slot>> = self.slots.read().values().cloned().collect();
         let mut infos: Vec<SlotInfo> = slots.iter().map(|slot| slot.info()).collect();
+        for (info, slot) in infos.iter_mut().zip(&slots) {
+            info.kept = self.kept.info(slot.key());
+        }
         infos.sort_by(|a, b| (&a.module, &a.key).cmp(&(&b.module, &b.key)));
         infos
     }

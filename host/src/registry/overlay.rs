@@ -22,6 +22,8 @@ pub struct Overlay {
     stage: Mutex<Stage>,
     /// Those that the generation goes live with.
     together: Option<Arc<Together>>,
+    /// Whether it is earlier code that serves again, and takes up the values of then.
+    restores: bool,
 }
 
 #[derive(Debug)]
@@ -73,17 +75,23 @@ pub(super) enum Place {
 impl Overlay {
     /// For a generation that is loading.
     pub fn open() -> Overlay {
-        Overlay::open_with(None)
+        Overlay::open_with(None, false)
     }
 
     /// For a generation that is loading, and goes live together with others.
-    pub fn open_with(together: Option<Arc<Together>>) -> Overlay {
-        Overlay { stage: Mutex::new(Stage::Open(Open::default())), together }
+    /// `restores`: it is earlier code that is to serve again.
+    pub fn open_with(together: Option<Arc<Together>>, restores: bool) -> Overlay {
+        Overlay { stage: Mutex::new(Stage::Open(Open::default())), together, restores }
+    }
+
+    /// Whether it is earlier code that serves again.
+    pub(super) fn restores(&self) -> bool {
+        self.restores
     }
 
     /// For who registers for everybody at once.
     pub fn committed() -> Overlay {
-        Overlay { stage: Mutex::new(Stage::Committed), together: None }
+        Overlay { stage: Mutex::new(Stage::Committed), together: None, restores: false }
     }
 
     /// Those that the generation goes live with, or went.
@@ -116,7 +124,7 @@ impl Overlay {
 
     /// Whether its generation was refused.
     pub(super) fn is_abandoned(&self) -> bool {
-        matches!(*self.0.lock(), Stage::Abandoned)
+        matches!(*self.stage.lock(), Stage::Abandoned)
     }
 
     /// Where `key` is to be registered. A staged slot is made if there is none: to take the place of `old`, if
@@ -213,7 +221,7 @@ impl Overlay {
 
     /// What the upgrades that are staged drop of the values whose place they take, each with its key.
     pub fn lost(&self) -> Vec<String> {
-        match &*self.0.lock() {
+        match &*self.stage.lock() {
             Stage::Open(open) => open.upgrades.iter().flat_map(Staged::lost).collect(),
             Stage::Committed | Stage::Abandoned => Vec::new(),
         }

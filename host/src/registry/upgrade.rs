@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::data::{DataType, Remains, Tenure, Upgrade, UpgradeFailure};
+use super::kept::KeptValue;
 use super::slot::Slot;
 use super::together::SharedTurn;
 use super::{Author, Expected, InitFailure, Key, Overlay, Policy, Registry, RegistryError, Value};
@@ -46,6 +47,8 @@ enum Change {
     Upgrade(Box<Upgrade>),
     /// None: the next caller makes one.
     Restart(Arc<Tenure>),
+    /// The value from before an earlier upgrade, for the older one.
+    Restore(Arc<Tenure>, KeptValue),
 }
 
 impl Staged {
@@ -68,6 +71,12 @@ impl Staged {
                 upgrade.lost().iter().map(|what| format!("`{key}`: {what}")).collect()
             }
             Change::Restart(old) => vec![format!("`{key}`: {}, which starts afresh", old.type_name())],
+            Change::Restore(_, kept) => {
+                vec![format!(
+                    "`{key}`: what it has become since the upgrade of what {} left, which is back",
+                    kept.of
+                )]
+            }
         }
     }
 
@@ -88,6 +97,12 @@ impl Staged {
             }
             Change::Restart(old) => {
                 self.slot.replace(&old, None);
+                (old, None)
+            }
+            Change::Restore(old, kept) => {
+                tracing::warn!(key = %self.slot.key(), "the value is again what it was before the upgrade that dropped {}", kept.lost.join(", "));
+                self.slot.replace(&old, Some(kept.value));
+                old.end();
                 (old, None)
             }
         }
@@ -146,6 +161,8 @@ impl Registry {
                     let Some(staged) = self.upgrade((author, overlay), key, ty, timeout, error)? else {
                         continue;
                     };
+                    let mut staged = staged;
+                    self.keep(&mut staged);
                     drop(staged.commit());
                 }
                 Err(error) => return Err(error),
@@ -250,6 +267,10 @@ impl Registry {
                 )
             }));
         }
+        let kept = self.kept.of(key, ty);
+        if let Some(kept) = kept.clone().filter(|_| overlay.restores()) {
+            return Ok(Some(Staged { slot, what: Change::Restore(old, kept) }));
+        }
         let deadline = Instant::now() + UPGRADE_TIMEOUT;
         let built = match old.data().has_given_up(author) {
             Some(took) => Err(UpgradeFailure::GivenUp(took)),
@@ -281,11 +302,50 @@ impl Registry {
             }
             Err(UpgradeFailure::Refused(words)) => format!("{words}; {ADVICE}"),
         };
+        let reason = match kept {
+            None => reason,
+            Some(kept) => format!(
+                "{reason}. The value that {} left is kept: `host rollback {}` brings it back",
+                kept.of, author.plugin
+            ),
+        };
         if ty.restarts {
             tracing::warn!(key = %key, from = %owner, to = %author, "data starts afresh: {reason}");
             return Ok(Some(Staged { slot, what: Change::Restart(old) }));
         }
         Err(with_reason(outdated, |_| reason))
+    }
+
+    /// Keeps what an upgrade that is about to be valid leaves for those who go back.
+    pub(super) fn keep(&self, staged: &mut Staged) {
+        let key = staged.slot.key().clone();
+        match &mut staged.what {
+            Change::Upgrade(upgrade) => {
+                let mut lost = upgrade.lost().to_vec();
+                if lost.is_empty() {
+                    lost.push("what its `upgrade = ...` did not take".to_owned());
+                }
+                match upgrade.take_kept() {
+                    Some(Ok((value, ty, of))) => {
+                        ty.keeper()
+                            .is_held_by(format!("`{key}` as it was, which `host rollback` brings back"));
+                        self.kept.add(&key, (value, ty), of, lost);
+                    }
+                    Some(Err(words)) => {
+                        self.kept.forget(&key);
+                        tracing::warn!(key = %key, "`host rollback` will not bring back {}: {words}", lost.join(", "));
+                    }
+                    None => {}
+                }
+            }
+            Change::Restart(old) => {
+                let (ty, of) = old.owner();
+                ty.keeper().is_held_by(format!("`{key}` as it was, which `host rollback` brings back"));
+                let lost = vec![format!("{}, which starts afresh", old.type_name())];
+                self.kept.add(&key, (Arc::clone(old), ty), of, lost);
+            }
+            Change::Restore(..) => self.kept.forget(&key),
+        }
     }
 
     fn published(&self, key: &Key) -> Option<Arc<Slot>> {

@@ -72,6 +72,7 @@ pub(crate) struct TypeInfo {
     pub(super) natures: Vec<Nature>,
     numbers: HashMap<TypeId, usize>,
     upgrade: UpgradeFn,
+    copy: UpgradeFn,
 }
 
 type UpgradeFn = unsafe extern "C" fn(
@@ -111,6 +112,7 @@ impl TypeInfo {
             natures: shapes.natures,
             numbers: shapes.known,
             upgrade: upgrade::run::<T>,
+            copy: upgrade::copy_whole::<T>,
         }
     }
 
@@ -129,6 +131,7 @@ impl TypeInfo {
             glue_count: self.glue.len(),
             on_change,
             upgrade: self.upgrade,
+            copy: self.copy,
         }
     }
 }

@@ -74,6 +74,7 @@ where
         data: ptr::null_mut(),
         finish: None,
         lost: StrView::new(""),
+        hooked: 0,
     };
     // SAFETY: all views live until the call returns; nobody uses the value.
     let built = with_words(|sink| unsafe { (after.upgrade)(&raw const old, &raw mut view, sink) });

@@ -41,6 +41,8 @@ pub struct DataType {
     pub(super) layout: Arc<Layout>,
     pub(super) glue: Arc<[GlueView]>,
     pub(super) upgrade: UpgradeFn,
+    /// Builds a copy of a value; a plugin may be too old to have one.
+    pub(super) copy: Option<UpgradeFn>,
     pub(super) keeper: Keeper,
     /// Whether a value that cannot be upgraded is dropped and made anew.
     pub restarts: bool,
@@ -51,13 +53,13 @@ impl DataType {
     ///
     /// # Safety
     ///
-    /// `glue` and `upgrade` are functions for the types that `text` describes, in a library that stays mapped as
+    /// `glue`, `upgrade` and `copy` are functions for the types that `text` describes, in a library that stays mapped as
     /// long as `keeper` is about.
     pub unsafe fn new(
         name: &str,
         text: &str,
         glue: &[GlueView],
-        upgrade: UpgradeFn,
+        (upgrade, copy): (UpgradeFn, Option<UpgradeFn>),
         restarts: bool,
         keeper: Keeper,
     ) -> Option<DataType> {
@@ -68,6 +70,7 @@ impl DataType {
             layout: Arc::new(layout),
             glue: glue.into(),
             upgrade,
+            copy,
             keeper,
             restarts,
         })

@@ -33,6 +33,8 @@ pub(in crate::registry) struct Upgrade {
     has_claim: bool,
     /// What it drops of the old value, such as `Item.colour: String`.
     lost: Vec<String>,
+    /// A copy of the old value, where going back needs one; or why there is none.
+    kept: Option<Result<(Arc<Tenure>, DataType, Author), String>>,
 }
 
 // SAFETY: the view's functions may be called on any thread, by the contract of `UpgradeView`; the values it leads to
@@ -78,6 +80,7 @@ impl Upgrade {
             view: None,
             has_claim: true,
             lost: Vec::new(),
+            kept: None,
         };
         let holder = ClaimHolder::new(author, allowed);
         old.0.note_claim(&holder);
@@ -97,6 +100,7 @@ impl Upgrade {
             data: std::ptr::null_mut(),
             finish: None,
             lost: StrView::new(""),
+            hooked: 0,
         };
         let mut words = String::new();
         let sink = ErrorSink { data: (&raw mut words).cast(), report: Some(report) };
@@ -109,11 +113,56 @@ impl Upgrade {
             upgrade.lost = lost.lines().map(str::to_owned).collect();
             upgrade.view = Some(made);
         }
+        if upgrade.has_claim && status == Status::OK && (!upgrade.lost.is_empty() || made.hooked == 1) {
+            upgrade.keep_older(&view, allowed);
+        }
         match status {
             _ if !upgrade.has_claim => Err(UpgradeFailure::GivenUp(holder.allowed())),
             Status::OK => Ok(upgrade),
             _ => Err(UpgradeFailure::Refused(words)),
         }
+    }
+
+    /// Copies the older value by its own code, so that going back brings it back.
+    fn keep_older(&mut self, of: &OldDataView, allowed: Duration) {
+        let (before, owner) = self.old.owner();
+        let Some(copy) = before.copy else {
+            self.kept = Some(Err("its code was built with an older plugin-api".to_owned()));
+            return;
+        };
+        // That code compares keys, which may hang as well as the new one's.
+        let holder = ClaimHolder::new(&self.author, allowed);
+        self.old.0.note_claim(&holder);
+        let view = OldDataView { progress: holder.progress(), ..*of };
+        let mut made = UpgradeView {
+            size: size_of::<UpgradeView>(),
+            value: std::ptr::null_mut(),
+            data: std::ptr::null_mut(),
+            finish: None,
+            lost: StrView::new(""),
+            hooked: 0,
+        };
+        let mut words = String::new();
+        let sink = ErrorSink { data: (&raw mut words).cast(), report: Some(report) };
+        // SAFETY: the value is claimed, so nobody uses it; its type is `before`'s, whose library is mapped; all views live
+        // until the call returns.
+        let status = unsafe { copy(&view, &mut made, &sink) };
+        self.has_claim = self.old.0.note_return(&holder);
+        self.kept = Some(match status {
+            // SAFETY: a whole value of the type in a block of the C library's, which is ours now.
+            Status::OK => {
+                let value = unsafe { Tenure::new(before.clone(), owner.clone(), made.value) };
+                Ok((value, before, owner))
+            }
+            _ => Err(words),
+        });
+    }
+
+    /// The copy of the older value, if there is to be one, for the registry to keep.
+    pub(in crate::registry) fn take_kept(
+        &mut self,
+    ) -> Option<Result<(Arc<Tenure>, DataType, Author), String>> {
+        self.kept.take()
     }
 
     /// Lets users of the older value begin again: what is left of undoing this does not touch it, and may take its time.

@@ -33,6 +33,8 @@ pub struct Work {
     pub(super) progress: Progress,
     /// Where the new value is built, if it may go deep.
     pub(super) stack: Option<Stack>,
+    /// Whether a hook has built anything.
+    pub(super) is_hooked: bool,
     /// Whether what is built now is a copy: nothing is moved, also where the layouts are the same.
     pub(super) is_copying: bool,
     /// What was found out about pairs of an old and a new type.
@@ -80,6 +82,7 @@ impl Work {
             new,
             progress: Progress::default(),
             stack: None,
+            is_hooked: false,
             is_copying: false,
             same: HashMap::new(),
             fitting: HashSet::new(),
@@ -334,6 +337,7 @@ impl Work {
         into: *mut T,
         hook: impl FnOnce(&Old<'_>) -> Result<T, E>,
     ) -> Result<Written, Misfit> {
+        self.is_hooked = true;
         let progress = self.progress.in_hook();
         let shown = Shown::new(progress);
         let lent = Old { shown: &shown, ..old };
