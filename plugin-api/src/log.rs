@@ -1,7 +1,8 @@
-//! The bridge for `tracing`: this library's events, into the host's log.
+//! The bridges for `tracing` and for the `log` crate: this library's events, into the host's log.
 //!
-//! The library has its own copy of tracing's dispatcher, so an event would go nowhere. This subscriber
-//! hands each event to the host, with its fields and the names of the spans it happened in.
+//! The library has its own copies of tracing's dispatcher and of log's logger, so an event would go nowhere. The
+//! subscriber hands each event to the host, with its fields and the names of the spans it happened in; the logger does
+//! the same for records.
 //!
 //! # Invariants
 //!
@@ -21,10 +22,69 @@ use tracing_core::{Dispatch, Event, Level, LevelFilter, Metadata, Subscriber, di
 use crate::abi::{BytesView, LogView, PairView, StrView};
 use crate::{alloc, host};
 
-/// Makes the bridge this library's subscriber, unless the author has set another.
+/// Makes the bridges this library's subscriber and logger. Where the library has set another before its load hook ran, the
+/// host's log says what it will not get.
 pub(crate) fn install() {
-    // The error says that there is a subscriber already: the author's choice.
-    let _ = alloc::for_life(|| dispatcher::set_global_default(Dispatch::new(Bridge)));
+    let is_taken = alloc::for_life(|| dispatcher::set_global_default(Dispatch::new(Bridge))).is_err();
+    if is_taken {
+        say_taken("`tracing` subscriber", "events");
+    }
+    match ::log::set_logger(&RecordBridge) {
+        Ok(()) => ::log::set_max_level(::log::LevelFilter::Debug),
+        Err(_) => say_taken("`log` logger", "records"),
+    }
+}
+
+fn say_taken(what: &str, lost: &str) {
+    let message = format!(
+        "the plugin has set a {what} of its own before it was loaded, so its {lost} do not come to this log: remove it, \
+         the host's is there without a line of yours"
+    );
+    send(2, module_path!(), &message, &[], None, 0);
+}
+
+/// Hands an event to the host.
+fn send(level: u32, target: &str, message: &str, fields: &[PairView], file: Option<&str>, line: u32) {
+    let Ok(host) = host::table() else { return };
+    let view = LogView {
+        size: size_of::<LogView>(),
+        level,
+        target: StrView::new(target),
+        message: StrView::new(message),
+        fields: fields.as_ptr(),
+        field_count: fields.len(),
+        file: file.map_or(StrView::EMPTY, StrView::new),
+        line,
+    };
+    // SAFETY: the table's own `ctx`; the view and what it points to live until the call returns.
+    unsafe { (host.log)(host.ctx, &view) };
+}
+
+/// The logger of the `log` crate.
+struct RecordBridge;
+
+impl ::log::Log for RecordBridge {
+    fn enabled(&self, metadata: &::log::Metadata<'_>) -> bool {
+        metadata.level() <= ::log::Level::Debug
+    }
+
+    fn log(&self, record: &::log::Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let level = match record.level() {
+            ::log::Level::Error => 1,
+            ::log::Level::Warn => 2,
+            ::log::Level::Info => 3,
+            ::log::Level::Debug => 4,
+            ::log::Level::Trace => 5,
+        };
+        // A record happens in a span as an event does.
+        let message = Bridge.prefix() + &record.args().to_string();
+        send(level, record.target(), &message, &[], record.file(), record.line().unwrap_or(0));
+    }
+
+    fn flush(&self) {}
 }
 
 thread_local! {
@@ -101,7 +161,6 @@ impl Subscriber for Bridge {
     fn record_follows_from(&self, _span: &Id, _follows: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        let Ok(host) = host::table() else { return };
         let mut fields = Fields::default();
         event.record(&mut fields);
         let message = self.prefix() + &fields.message;
@@ -114,24 +173,15 @@ impl Subscriber for Bridge {
             })
             .collect();
         let metadata = event.metadata();
-        let view = LogView {
-            size: size_of::<LogView>(),
-            level: match *metadata.level() {
-                Level::ERROR => 1,
-                Level::WARN => 2,
-                Level::INFO => 3,
-                Level::DEBUG => 4,
-                Level::TRACE => 5,
-            },
-            target: StrView::new(metadata.target()),
-            message: StrView::new(&message),
-            fields: pairs.as_ptr(),
-            field_count: pairs.len(),
-            file: metadata.file().map_or(StrView::EMPTY, StrView::new),
-            line: metadata.line().unwrap_or(0),
+        let level = match *metadata.level() {
+            Level::ERROR => 1,
+            Level::WARN => 2,
+            Level::INFO => 3,
+            Level::DEBUG => 4,
+            Level::TRACE => 5,
         };
-        // SAFETY: the table's own `ctx`; the view and what it points to live until the call returns.
-        unsafe { (host.log)(host.ctx, &view) };
+        let line = metadata.line().unwrap_or(0);
+        send(level, metadata.target(), &message, &pairs, metadata.file(), line);
     }
 
     fn enter(&self, span: &Id) {

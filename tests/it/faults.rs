@@ -33,6 +33,18 @@ const FAULTS: &[&str] = &[
     "on_load panics",
     "on_load hangs",
     "on_load staged something",
+    "package renamed",
+    "build script hangs",
+    "build changes its own inputs",
+    "build prints without end",
+    "compiler killed",
+    "failure said twice",
+    "state directory deleted",
+    "restart after a roll-back",
+    "library beside a library",
+    "contradiction between routes or mounts",
+    "deleted plugin leaves code behind",
+    "logger of the plugin's own",
     "registry init errs",
     "registry init panics",
     "registry init hangs",
@@ -83,7 +95,6 @@ const FAULTS: &[&str] = &[
     "bit rot under the safe",
     "SIGTERM under load",
     "reload storm under load",
-    // Clients.
     "client leaves before its handler begins",
     "client leaves while its handler runs",
     "client resets most of its requests",
@@ -91,6 +102,10 @@ const FAULTS: &[&str] = &[
     "responses that nobody takes",
     "connections without requests",
     "request without one clear host",
+    "reader of the log that stops",
+    "flood of a library's events",
+    "admin clients that do not read",
+    "state directory that everyone may write to",
 ];
 
 /// The importer's faults, in the same table.

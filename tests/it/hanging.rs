@@ -183,7 +183,9 @@ fn upgrade_at_first_use_that_hangs_is_given_up_by_those_who_wait() {
         let (host, gate) = start(&workshop.build(&edited(&unlisted), &[]), 30_000);
         assert_eq!(hit(&host), "1 3", "{what}");
         let edits = [&unlisted[..], &[timed, ("\"1\"", "\"2\"")], edits].concat();
-        host.reload("probe", |plugins| plugins.put_library("probe", &workshop.build(&edited(&edits), &[])));
+        let hanging = workshop.build(&edited(&edits), &[]);
+        let back = workshop.build(&edited(&[&unlisted[..], &[("\"1\"", "\"back\"")]].concat()), &[]);
+        host.reload("probe", |plugins| plugins.put_library("probe", &hanging));
         std::thread::scope(|scope| {
             let (answered, answer) = std::sync::mpsc::channel();
             for _ in 0..2 {

@@ -42,6 +42,41 @@ fn log_of_a_plugin_has_its_words_and_its_events() {
     assert!(said["message"].as_str().unwrap().contains("a handler panics"), "{said}");
 }
 
+/// Records of the `log` crate come without a line by the author, with the spans they happened in; panics and threads without
+/// a name are called after the plugin.
+#[test]
+fn records_and_threads_without_a_name_are_the_plugins() {
+    let launch = Launch::new().arg("--log=debug");
+    launch.plugins().install("shop", "logs_records");
+    let host = launch.start();
+    assert_eq!(host.get("/shop/log").text(), "said");
+    let log = host.log();
+    let record =
+        log.lines().find(|line| line.contains("a record about stock")).expect("the record is in the log");
+    assert!(record.contains("WARN") && record.contains("order{id=7}: a record"), "{record}");
+    assert!(log.lines().any(|line| line.contains("DEBUG") && line.contains("a detail")), "{log}");
+    assert_eq!(host.get("/shop/thread").text(), "shop\n");
+    assert_eq!(host.get("/shop/panic").status, 500);
+    assert_eq!(host.get("/shop/thread-panic").text(), "over");
+    let log = host.log();
+    for said in ["on a worker", "on a thread of its own"] {
+        let line = log.lines().find(|line| line.contains(said)).expect("the panic is in the log");
+        assert!(line.contains("(thread `shop`)"), "{line}");
+    }
+}
+
+/// Code that installs a logger, as programs do, is told that the host has one, and what to do.
+#[test]
+fn logger_of_the_plugins_own_is_refused_with_advice() {
+    for what in ["logger", "subscriber"] {
+        let launch = Launch::new().env("FIXTURE_INSTALLS", what);
+        launch.plugins().install("shop", "logs_records");
+        let host = launch.start();
+        let reason = host.plugin("shop").reason();
+        assert!(reason.contains("remove that call"), "{what}: {reason}");
+    }
+}
+
 /// The log may name what nobody else should read: the network has no path to it.
 #[test]
 fn log_is_not_on_the_network() {

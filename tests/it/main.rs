@@ -78,6 +78,8 @@ mod serving;
 mod soundness;
 // Macros make nothing unchecked that an author writes.
 mod unchecked;
+// Builds that hang or loop, renamed plugins, a deleted state directory.
+mod pipeline;
 // Plugins that the host builds itself.
 mod source;
 // What outlives a reload and what does not: each row of README's table.

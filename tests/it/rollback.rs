@@ -223,3 +223,54 @@ fn admin_listener_takes_no_orders() {
     }
     assert_eq!(host.plugin("shop").generation(), Some(2));
 }
+
+/// A restart brings no code back that somebody went away from; newer content and an order do.
+#[test]
+fn roll_back_outlives_a_restart_until_newer_code_comes() {
+    for args in [&[] as &[&str], &["--no-watch"]] {
+        let launch = args.iter().fold(Launch::new(), Launch::arg);
+        launch.plugins().install("shop", "version_a");
+        let host = launch.start();
+        host.plugins.replace("shop", "version_b");
+        assert_eq!(tell(&host, &["reload", "shop"]).code(), 0);
+        assert_eq!(tell(&host, &["rollback", "shop"]).code(), 0);
+        let host = host.restart();
+        assert_eq!(host.get("/shop/ping").text(), "a", "{args:?}");
+        let why = "rolled back: asked by the operator, back to the code of generation 1";
+        assert!(host.plugin("shop").to_string().contains(why), "{}", host.plugin("shop"));
+        assert!(
+            host.log().contains("newer code was rolled back before the host was started"),
+            "{}",
+            host.log()
+        );
+        // Also a second time, and after a kill.
+        let host = host.restart().kill9().start();
+        assert_eq!(host.get("/shop/ping").text(), "a", "{args:?}");
+
+        host.plugins.rebuild("shop", "version_b", 1);
+        assert_eq!(tell(&host, &["reload", "shop"]).code(), 0);
+        assert_eq!(host.get("/shop/ping").text(), "b");
+        let host = host.restart();
+        assert_eq!(host.get("/shop/ping").text(), "b", "{args:?}");
+    }
+}
+
+/// The same where panics brought the earlier code, and where the host builds the plugin itself.
+#[test]
+fn unasked_roll_back_of_a_source_plugin_outlives_a_restart() {
+    let launch = Launch::new().warm().arg("--probation=60s").arg("--budget=1");
+    let plugin = launch.plugins().copy_source("hello");
+    let host = launch.start();
+    let panics = "panic!(\"not today\")";
+    host.reload("hello", |_| plugin.edit("\"hello, world\\n\"", panics));
+    assert_eq!(host.get("/hello").status, 500);
+    host.wait_for("hello", "to be rolled back", |status| status.last_outcome() == "rolled_back");
+    let host = host.restart();
+    assert_eq!(host.get("/hello").text(), "hello, world\n");
+    // An order tries the source again, and an edit is an edit.
+    assert_eq!(tell(&host, &["reload", "hello"]).code(), 0);
+    assert_eq!(host.get("/hello").status, 500);
+    host.wait_for("hello", "to be rolled back", |status| status.last_outcome() == "rolled_back");
+    host.reload("hello", |_| plugin.edit(panics, "\"hello, mars\\n\""));
+    assert_eq!(host.get("/hello").text(), "hello, mars\n");
+}

@@ -29,6 +29,7 @@ mod metrics;
 mod page;
 mod recent;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -70,6 +71,8 @@ pub(crate) struct Admin {
     pub(crate) safes: Arc<Safes>,
     pub(crate) server: Arc<Server>,
     pub(crate) admin: Option<SocketAddr>,
+    /// Names under which the admin listener is reached, beside its address.
+    pub(crate) admin_hosts: BTreeSet<String>,
     pub(crate) log: Arc<RecentLog>,
 }
 
@@ -82,7 +85,8 @@ impl Admin {
 
     fn answer(&self, request: &Request<Bytes>, trust: Trust) -> Response<Bytes> {
         if trust == Trust::Network && !self.is_ours(request) {
-            let words = "the Host header does not name this listener; use its address, such as 127.0.0.1";
+            let words = "the Host header does not name this listener; use its address, such as 127.0.0.1, or list \
+                         the name in `admin_hosts` of the [host] table of host.toml";
             return text(StatusCode::MISDIRECTED_REQUEST, words);
         }
         if trust == Trust::ControlSocket
@@ -258,7 +262,11 @@ impl Admin {
                     || listener.ip().is_unspecified()
                     || (ip.is_loopback() && listener.ip().is_loopback())
             }
-            Err(_) => name.eq_ignore_ascii_case("localhost") && listener.ip().is_loopback(),
+            Err(_) => {
+                let is_named = |host: &String| host.eq_ignore_ascii_case(name);
+                (name.eq_ignore_ascii_case("localhost") && listener.ip().is_loopback())
+                    || self.admin_hosts.iter().any(is_named)
+            }
         }
     }
 }

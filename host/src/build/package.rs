@@ -6,10 +6,15 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cargo_metadata::{CrateType, Metadata, MetadataCommand};
 
 use super::cargo::Cargo;
+use super::process::output;
+
+/// How long cargo may take to answer, which it does in tens of milliseconds unless something is in its way.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// A cargo package with a cdylib target, described.
 ///
@@ -51,6 +56,15 @@ pub enum DescribeError {
         program: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// cargo did not answer, and was ended.
+    #[error(
+        "cargo did not say within {} s what {} is: it may be waiting for another cargo, or for the network to fetch a \
+         toolchain; try again with `host reload`", ANSWER.as_secs(), manifest.display()
+    )]
+    Late {
+        /// The manifest.
+        manifest: PathBuf,
     },
     /// cargo refuses the manifest.
     #[error("cargo refuses {}: {}", manifest.display(), first_line(words))]
@@ -145,12 +159,12 @@ impl Package {
 }
 
 fn metadata(cargo: &Cargo, directory: &Path, manifest: &Path) -> Result<Metadata, DescribeError> {
-    let output = cargo
-        .command(directory)
-        .args(["metadata", "--no-deps", "--format-version=1", "--color=never", "--manifest-path"])
-        .arg(manifest)
-        .output()
-        .map_err(|source| DescribeError::Spawn { program: cargo.program().to_owned(), source })?;
+    let mut command = cargo.command(directory);
+    command.args(["metadata", "--no-deps", "--format-version=1", "--color=never", "--manifest-path"]);
+    let output = output(command.arg(manifest), ANSWER).map_err(|source| match source.kind() {
+        io::ErrorKind::TimedOut => DescribeError::Late { manifest: manifest.to_owned() },
+        _ => DescribeError::Spawn { program: cargo.program().to_owned(), source },
+    })?;
     if !output.status.success() {
         return Err(refusal(manifest, &String::from_utf8_lossy(&output.stderr)));
     }

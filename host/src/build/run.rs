@@ -10,11 +10,12 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cargo_metadata::{Artifact, CrateType, Message, PackageId};
 
@@ -27,9 +28,35 @@ use super::process::Group;
 /// limit is for a daemon of a build script that inherited the pipe and never closes it.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
+/// How long nothing may be heard before the processes are looked at.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// How much text of each output is kept; the rest is read and thrown away. A thousand errors have less.
+const MOST_WORDS: usize = 4 << 20;
+
+/// How much of one line is kept. cargo says all that it has to say about one error in one line.
+const LONGEST_LINE: u64 = 4 << 20;
+
+/// How much memory cargo itself may take. It has some tens of megabytes, and all that build scripts print.
+const MOST_MEMORY: u64 = 1 << 30;
+
+/// Why a run was ended before it was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It took too long, and was at this.
+    Late(String),
+    /// A build script, or a macro, prints without end.
+    Flood(String),
+}
+
+/// The signal that a process which takes too much memory is ended by.
+const KILLED: i32 = libc::SIGKILL;
+
 /// What a run of cargo came to.
 #[derive(Default)]
 pub(super) struct Outcome {
+    /// Why it was ended, if it did not end by itself.
+    pub(super) ended: Option<Ended>,
     /// Whether cargo ended well.
     pub(super) success: bool,
     pub(super) diagnostics: Diagnostics,
@@ -52,7 +79,7 @@ enum Line {
     ErrEnd,
 }
 
-/// Runs `command`, which builds the package at `url`.
+/// Runs `command`, which builds the package at `url`, for at most as long as `allowed`.
 ///
 /// # Errors
 ///
@@ -60,6 +87,7 @@ enum Line {
 pub(super) fn run(
     command: &mut Command,
     url: &str,
+    allowed: Duration,
     step: &mut dyn FnMut(Step<'_>),
     cancel: &Cancel,
 ) -> io::Result<Outcome> {
@@ -70,16 +98,39 @@ pub(super) fn run(
     let mut outcome = Outcome::default();
     let mut errors = Vec::new();
     let mut err_ended = false;
-    for line in &lines {
-        match line {
-            Line::Out(line) => {
+    // A day is as good as never.
+    let deadline = Instant::now() + allowed.min(Duration::from_secs(24 * 60 * 60));
+    let mut look_at = Instant::now() + SILENCE;
+    loop {
+        match lines.recv_timeout(look_at.min(deadline).saturating_duration_since(Instant::now())) {
+            Ok(Line::Out(line)) => {
                 if outcome.take(&line, url, step) {
                     break;
                 }
             }
-            Line::OutEnd => break,
-            Line::Err(line) => errors.extend(note(line, step)),
-            Line::ErrEnd => err_ended = true,
+            Ok(Line::OutEnd) | Err(RecvTimeoutError::Disconnected) => break,
+            Ok(Line::Err(line)) => errors.extend(note(line, step)),
+            Ok(Line::ErrEnd) => err_ended = true,
+            Err(RecvTimeoutError::Timeout) => {
+                let doing = id.busy_with();
+                if let Some(what) = &doing {
+                    step(Step::Running { what });
+                }
+            }
+        }
+        let now = Instant::now();
+        if now >= look_at {
+            look_at = now + SILENCE;
+            if id.memory_of_leader().is_some_and(|bytes| bytes > MOST_MEMORY) {
+                outcome.ended = Some(Ended::Flood(id.busy_with().unwrap_or_default()));
+            }
+        }
+        if now >= deadline {
+            outcome.ended = Some(Ended::Late(id.busy_with().unwrap_or_default()));
+        }
+        if outcome.ended.is_some() {
+            id.kill();
+            break;
         }
     }
     // From here on cargo has nothing left to do but to exit, and its number may be given away.
@@ -92,7 +143,7 @@ pub(super) fn run(
             Line::Out(_) | Line::OutEnd => {}
         }
     }
-    outcome.success = status.success();
+    outcome.success = status.success() && outcome.ended.is_none();
     outcome.words = words(&errors, status);
     Ok(outcome)
 }
@@ -107,13 +158,20 @@ fn read_both(group: &mut Group) -> io::Result<Receiver<Line>> {
     Ok(lines)
 }
 
-/// Sends what `pipe` says line by line. Nobody listening any more is not an error: the run is over.
+/// Sends what `pipe` says line by line. Nobody listening any more is not an error: the run is over. What is too much
+/// is read, so that nobody waits for it to be read, and left out.
 fn read(pipe: impl Read, lines: &Sender<Line>, wrap: fn(String) -> Line, end: Line) {
     let mut pipe = BufReader::new(pipe);
     let mut bytes = Vec::new();
-    while pipe.read_until(b'\n', &mut bytes).is_ok_and(|length| length > 0) {
+    // Of what is kept for long; progress is not.
+    let mut kept = 0;
+    while (&mut pipe).take(LONGEST_LINE).read_until(b'\n', &mut bytes).is_ok_and(|length| length > 0) {
         let line = String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).to_owned();
-        let _ = lines.send(wrap(line));
+        kept += if line.starts_with("{\"reason\":\"compiler-artifact\"") { 0 } else { line.len() + 1 };
+        let is_last = line.starts_with("{\"reason\":\"build-finished\"");
+        if kept <= MOST_WORDS || is_last {
+            let _ = lines.send(wrap(line));
+        }
         bytes.clear();
     }
     let _ = lines.send(end);
@@ -201,9 +259,20 @@ fn status(line: &str) -> Option<(&str, &str)> {
     is_verb.then_some(verb).zip(rest.strip_prefix(' '))
 }
 
-/// What cargo has to say beyond progress and warnings, or how it ended if it said nothing.
+/// What cargo has to say beyond progress and warnings, or how it ended if it said nothing. Where the reason is not in
+/// the code, it says so in its first line.
 fn words(lines: &[String], status: ExitStatus) -> String {
     let error = lines.iter().position(|line| line.starts_with("error")).unwrap_or(0);
     let words = lines[error..].join("\n").trim().trim_start_matches("error: ").to_owned();
+    let killed = "was killed, as it is when memory runs out; then try again with `host reload`";
+    if status.signal() == Some(KILLED) {
+        return format!("cargo {killed}\n{words}").trim_end().to_owned();
+    }
+    if words.contains("(signal: 9, SIGKILL") {
+        return format!("a compiler or build script {killed}\n{words}");
+    }
+    if words.contains("(os error 28)") {
+        return format!("the disk is full; make room, then try again with `host reload`\n{words}");
+    }
     if words.is_empty() { format!("cargo ended without a word ({status})") } else { words }
 }

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::turn::Queue;
 use super::*;
 use crate::watch;
+
+mod queue;
 
 /// Far beyond what any step takes; reached only by a failing test.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -21,14 +22,19 @@ struct Project {
     directory: TempDir,
     root: PathBuf,
     builder: Builder,
+    name: String,
 }
 
 impl Project {
     fn new() -> Project {
+        Project::named("thin")
+    }
+
+    fn named(name: &str) -> Project {
         let directory = TempDir::new().unwrap();
         let root = directory.path().canonicalize().unwrap().join("thin plugin");
         let builder = Builder::new(Cargo::of_process(), directory.path().join("state/target"), None);
-        let project = Project { directory, root, builder };
+        let project = Project { directory, root, builder, name: name.to_owned() };
         project.manifest("");
         project
             .write("src/lib.rs", "#[unsafe(no_mangle)]\npub extern \"C\" fn answer() -> u32 {\n    42\n}\n");
@@ -37,7 +43,10 @@ impl Project {
 
     /// Writes a manifest with `more` at its end.
     fn manifest(&self, more: &str) {
-        let text = "[package]\nname = \"thin\"\nedition = \"2024\"\n\n[lib]\ncrate-type = [\"cdylib\"]\n";
+        let text = format!(
+            "[package]\nname = \"{}\"\nedition = \"2024\"\n\n[lib]\ncrate-type = [\"cdylib\"]\n",
+            self.name
+        );
         self.write("Cargo.toml", &format!("{text}{more}"));
     }
 
@@ -56,15 +65,30 @@ impl Project {
     }
 
     fn build(&self) -> Result<Built, BuildError> {
-        self.builder.build(&self.package(), &mut |_| {}, &Cancel::new())
+        build(&self.builder, &self.package(), &mut |_| {}, &Cancel::new())
     }
+
+    fn target_dir(&self) -> &Path {
+        self.builder.queue.main()
+    }
+}
+
+/// Waits for the package's turn, and builds it.
+fn build(
+    builder: &Builder,
+    package: &Package,
+    step: &mut dyn FnMut(Step<'_>),
+    cancel: &Cancel,
+) -> Result<Built, BuildError> {
+    let turn = builder.wait(package, step, cancel).ok_or(BuildError::Cancelled)?;
+    builder.build(turn, package, step, cancel)
 }
 
 #[test]
 fn second_build_is_fresh_whatever_program_started_the_host() {
     let project = Project::new();
     let package = project.package();
-    let target = project.builder.target_dir.clone();
+    let target = project.target_dir().to_owned();
     let kept = ["PATH", "HOME", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"];
     let plain = std::env::vars_os().filter(|(name, _)| kept.iter().any(|kept| name == kept));
     let plain = Builder::new(Cargo::new("cargo", plain), target, None);
@@ -76,10 +100,10 @@ fn second_build_is_fresh_whatever_program_started_the_host() {
         }
     };
     // The first runs as under `cargo run`: this test is a child of cargo.
-    let first = project.builder.build(&package, &mut step, &Cancel::new()).unwrap();
+    let first = build(&project.builder, &package, &mut step, &Cancel::new()).unwrap();
     assert_eq!(names, [("thin".to_owned(), 1)]);
     assert!(!first.fresh && first.compiled == 1 && first.library.is_file());
-    let second = plain.build(&package, &mut |_| {}, &Cancel::new()).unwrap();
+    let second = build(&plain, &package, &mut |_| {}, &Cancel::new()).unwrap();
     assert!(second.fresh && second.compiled == 0);
     assert_eq!(second.library, first.library);
 }
@@ -126,7 +150,7 @@ fn another_cargo_in_the_way_is_reported_and_waited_for() {
     let project = Project::new();
     project.build().unwrap();
     project.write("src/lib.rs", "");
-    let lock = fs::File::open(project.builder.target_dir.join("debug/.cargo-lock")).unwrap();
+    let lock = fs::File::open(project.target_dir().join("debug/.cargo-lock")).unwrap();
     lock.lock().unwrap();
     let mut blocked = None;
     let mut step = |step: Step<'_>| {
@@ -135,7 +159,7 @@ fn another_cargo_in_the_way_is_reported_and_waited_for() {
             lock.unlock().unwrap();
         }
     };
-    let built = project.builder.build(&project.package(), &mut step, &Cancel::new()).unwrap();
+    let built = build(&project.builder, &project.package(), &mut step, &Cancel::new()).unwrap();
 
     assert!(!built.fresh);
     assert!(blocked.is_some_and(|words| words.starts_with("waiting for file lock")));
@@ -179,7 +203,7 @@ fn inputs_are_all_files_that_count() {
     for others in ["src/lib.rs", "src/part.rs", "build.rs", "made from.txt", "Cargo.toml"] {
         assert!(files.contains(&helper.join(others).as_path()), "no {others} in {files:?}");
     }
-    assert!(!files.iter().any(|file| file.starts_with(&project.builder.target_dir)));
+    assert!(!files.iter().any(|file| file.starts_with(project.target_dir())));
     // The repair of a helper that has never compiled must be noticed too.
     assert!(before_any.concern(&helper.join("src/part.rs")));
 
@@ -202,7 +226,7 @@ fn cancelled_build_ends_at_once_with_all_its_processes() {
     watcher.watch(&project.root, watch::Depth::Flat).unwrap();
     let cancel = Cancel::new();
     let (pid, result, took) = std::thread::scope(|scope| {
-        let build = scope.spawn(|| project.builder.build(&package, &mut |_| {}, &cancel));
+        let build = scope.spawn(|| build(&project.builder, &package, &mut |_| {}, &cancel));
         let pid = loop {
             changes.recv_timeout(DEADLINE).expect("the build script has started");
             match fs::read_to_string(project.path("pid")).unwrap_or_default() {
@@ -291,33 +315,6 @@ fn package_is_known_by_its_real_directory_and_workspace() {
     assert_eq!(package.name, "thin");
     assert_eq!(package.directory, project.root);
     assert_eq!(package.lock_path, project.root.parent().unwrap().join("Cargo.lock"));
-}
-
-#[test]
-fn builds_queue_in_order_and_a_cancelled_one_leaves() {
-    let queue = Arc::new(Queue::default());
-    let first = queue.wait(&Cancel::new(), || unreachable!()).unwrap();
-    let (events, order) = mpsc::channel();
-    let waiter = |name: &'static str, cancel: &Cancel| {
-        let (queue, events, cancel) = (Arc::clone(&queue), events.clone(), cancel.clone());
-        let (queued, is_queued) = mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            let turn = queue.wait(&cancel, || queued.send(()).unwrap());
-            events.send((name, turn.is_some())).unwrap();
-        });
-        is_queued.recv_timeout(DEADLINE).unwrap();
-        thread
-    };
-    let stale = Cancel::new();
-    let threads =
-        [waiter("second", &Cancel::new()), waiter("stale", &stale), waiter("third", &Cancel::new())];
-    stale.cancel();
-    assert_eq!(order.recv_timeout(DEADLINE).unwrap(), ("stale", false));
-    drop(first);
-    assert_eq!(order.recv_timeout(DEADLINE).unwrap(), ("second", true));
-    assert_eq!(order.recv_timeout(DEADLINE).unwrap(), ("third", true));
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
-    assert!(queue.wait(&stale, || unreachable!()).is_none());
 }
 
 #[test]

@@ -169,6 +169,9 @@ pub struct ProbeArgs {
     /// Makes the report tell from what the library prints
     #[arg(long)]
     pub token: String,
+    /// The directory that the library was made for
+    #[arg(long, value_name = "DIR")]
+    pub origin: PathBuf,
     /// The library
     pub file: PathBuf,
 }

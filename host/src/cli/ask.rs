@@ -118,10 +118,24 @@ fn outcome(outcome: &Value, now: u64) -> String {
     format!("{event}{step} {age} ago in {}", took(outcome["ms"].as_f64().unwrap_or_default()))
 }
 
-/// Why the newest code of a plugin does not serve, and what its earlier generations wait for.
+/// `build for 12 s (the build script of shop)`, or `queue for 3 s behind slow`.
+fn going(activity: &Value) -> Option<String> {
+    let step = activity["step"].as_str()?;
+    let lasts = lasted(activity["lasts_ms"].as_u64().unwrap_or_default());
+    let named = |key: &str| activity[key].as_str().map(harmless);
+    let behind = named("behind").map(|names| format!(" behind {names}")).unwrap_or_default();
+    let doing = named("doing").map(|doing| format!(" ({doing})")).unwrap_or_default();
+    Some(format!("{step} for {lasts}{behind}{doing}"))
+}
+
+/// What a plugin is at, why the newest code of it does not serve, and what its earlier generations wait for.
 fn troubles(plugin: &Value) -> String {
     let mut text = String::new();
     let name = word(&plugin["name"]);
+    if let Some(going) = going(&plugin["activity"]) {
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(text, "\n{name}: newer code is on its way: {going}");
+    }
     if let Some(reason) = plugin["refused"].as_str() {
         let step = plugin["last_outcome"]["failed_step"].as_str();
         let at = step.map(|step| format!(" at {step}")).unwrap_or_default();

@@ -21,8 +21,9 @@ use super::{CliError, print, print_json};
 use crate::build::{BuildError, Builder, Cancel, Cargo, Package};
 use crate::config::FileConfig;
 use crate::plugin::descriptor::{self, Descriptor};
+use crate::plugin::is_kept_out;
 use crate::plugin::probe::Probe;
-use crate::plugin::router::normal_mount;
+use crate::plugin::router::{mount_taken, normal_mount};
 use crate::report::chain;
 use crate::watch::scan::{Candidate, scan};
 
@@ -44,12 +45,13 @@ pub(super) fn check(args: &CheckArgs) -> Result<ExitCode, CliError> {
             args.profile.clone().or(file.profile),
         ),
         probe: Probe { program: program()?, deadline: PROBE_DEADLINE },
+        state_dir: state_dir(&args.place)?,
         mounts: file.mounts,
         is_talkative: !args.json,
     };
     let is_one = metadata.is_file() || path.join("Cargo.toml").exists();
     let mut found = if metadata.is_file() {
-        vec![checker.library(path)]
+        vec![checker.library(path, path, &file_name(path))]
     } else if is_one {
         vec![checker.directory(path)]
     } else {
@@ -123,6 +125,8 @@ impl Finding {
 struct Checker {
     builder: Builder,
     probe: Probe,
+    /// Of the host that runs or would run.
+    state_dir: PathBuf,
     mounts: BTreeMap<String, String>,
     /// Whether to say on standard error what is being built.
     is_talkative: bool,
@@ -132,7 +136,7 @@ impl Checker {
     fn candidate(&self, candidate: &Candidate) -> Finding {
         let finding = match candidate {
             Candidate::Source { directory } => self.directory(directory),
-            Candidate::Library { path, name, .. } => Finding { name: name.clone(), ..self.library(path) },
+            Candidate::Library { path, name, .. } => self.library(path, path, name),
         };
         match candidate.check() {
             Err(error) if finding.refused.is_none() => finding.refuse("scan", chain(&error), None),
@@ -152,8 +156,11 @@ impl Checker {
             let _ = writeln!(io::stderr(), "building {}", package.name);
         }
         let finding = Finding { name: package.name.clone(), ..finding };
-        match self.builder.build(&package, &mut |_| {}, &Cancel::new()) {
-            Ok(built) => Finding { path: directory.to_owned(), ..self.library(&built.library) },
+        let cancel = Cancel::new();
+        let turn = self.builder.wait(&package, &mut |_| {}, &cancel);
+        let turn = turn.expect("nothing cancels it");
+        match self.builder.build(turn, &package, &mut |_| {}, &cancel) {
+            Ok(built) => self.library(&built.library, directory, &package.name),
             Err(error) => {
                 let details = match &error {
                     BuildError::Compile { plain, .. } => Some(plain.clone()),
@@ -165,33 +172,43 @@ impl Checker {
         }
     }
 
-    fn library(&self, path: &Path) -> Finding {
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-        let name = stem.strip_prefix("lib").unwrap_or(&stem).to_owned();
-        let mut finding = Finding { path: path.to_owned(), name, ..Finding::default() };
-        let descriptor = match fs::read(path).map(|bytes| descriptor::read(&bytes)) {
-            Ok(Ok(descriptor)) => descriptor,
-            Ok(Err(error)) => return finding.refuse("vet", error.to_string(), None),
+    /// Checks the library in `file`, made from `source`, as that of the plugin called `name`: as the host names it.
+    fn library(&self, file: &Path, source: &Path, name: &str) -> Finding {
+        let mut finding = Finding { path: source.to_owned(), name: name.to_owned(), ..Finding::default() };
+        let bytes = match fs::read(file) {
+            Ok(bytes) => bytes,
             Err(error) => return finding.refuse("read", format!("cannot read it: {error}"), None),
         };
-        finding.name.clone_from(&descriptor.name);
-        finding.descriptor = Some(descriptor);
+        match descriptor::read(&bytes) {
+            Ok(descriptor) => finding.descriptor = Some(descriptor),
+            Err(error) => return finding.refuse("vet", error.to_string(), None),
+        }
         // A path without a slash would be looked up like a system library.
-        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let report = match self.probe.run(&path) {
+        let file = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+        let report = match self.probe.run(&file, file.parent().unwrap_or(Path::new("/"))) {
             Ok(report) => report,
             Err(error) => return finding.refuse("probe", chain(&error), None),
         };
         finding.routes = report.routes;
-        let mount = self.mounts.get(&finding.name).cloned().or(report.mount);
-        let mount = mount.unwrap_or_else(|| format!("/{}", finding.name));
-        let checked = normal_mount(&mount);
+        let mount = self.mounts.get(name).cloned().or(report.mount);
+        let mount = mount.unwrap_or_else(|| format!("/{name}"));
+        let conflict = normal_mount(&mount).err().map(|error| error.to_string()).or(report.conflict);
         finding.mount = Some(mount);
-        match checked {
-            Ok(_) => finding,
-            Err(error) => finding.refuse("open", error.to_string(), None),
+        if let Some(reason) = conflict {
+            return finding.refuse("open", reason, None);
+        }
+        let source = source.canonicalize().unwrap_or_else(|_| source.to_owned());
+        match is_kept_out(&self.state_dir, name, &source, &bytes) {
+            Some(reason) => finding.refuse("quarantine", reason, None),
+            None => finding,
         }
     }
+}
+
+/// What the host calls a plugin in this file.
+fn file_name(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    stem.strip_prefix("lib").filter(|rest| !rest.is_empty()).unwrap_or(&stem).to_owned()
 }
 
 /// Refuses a plugin that has the name or the mount of one before it.
@@ -199,16 +216,15 @@ fn refuse_clashes(found: &mut [Finding]) {
     for later in 1..found.len() {
         let (before, rest) = found.split_at_mut(later);
         let finding = &mut rest[0];
+        let mount_of = |of: &Finding| of.mount.as_deref().and_then(|mount| normal_mount(mount).ok());
         let clash = before.iter().find_map(|other| {
             if other.name == finding.name {
                 let path = other.path.display();
                 return Some(format!("{path} is named `{}` too; rename one of them", finding.name));
             }
-            let mount = other.mount.as_ref().filter(|mount| finding.mount.as_ref() == Some(mount))?;
-            Some(format!(
-                "`{}` wants to answer under {mount} too; set `mount` for one of them in host.toml",
-                other.name
-            ))
+            // A plugin that is refused has no code that could answer there.
+            let mount = mount_of(other).filter(|_| other.refused.is_none())?;
+            (mount_of(finding)? == mount).then(|| mount_taken(&finding.name, &mount, &other.name).to_string())
         });
         if let (Some(reason), None) = (clash, &finding.refused) {
             finding.refused = Some(Refusal { step: "publish", reason, details: None });

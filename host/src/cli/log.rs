@@ -8,11 +8,13 @@
 //! # Invariants
 //!
 //! - A log line never runs into the live line: one lock covers both.
+//! - Nobody waits for the log to be written.
 //! - What a plugin or a client says cannot steer the terminal nor pass for a line of its own.
 
 use std::fmt::{Debug, Write as _};
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
@@ -23,7 +25,9 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
 
 use super::ask::now_ms;
-use super::text::{harmless, utc};
+use super::log_limit::EventLimit;
+use super::log_writer::LogWriter;
+use super::text::{harmless, harmless_colours, utc};
 use crate::admin::{LogLine, RecentLog};
 use crate::build::plain;
 
@@ -36,7 +40,11 @@ pub(super) struct Terminal {
     pub(super) has_colours: bool,
     /// The live line as it stands on the screen; empty when there is none.
     live: Mutex<String>,
+    writer: LogWriter,
 }
+
+/// How long a process that ends waits for its last lines to be written.
+const LAST_LINES: Duration = Duration::from_millis(500);
 
 /// To the start of the line, and clears it.
 const CLEAR: &str = "\r\x1b[K";
@@ -48,7 +56,12 @@ impl Terminal {
     /// Standard error as it is.
     pub(super) fn stderr() -> Arc<Terminal> {
         let is_terminal = io::stderr().is_terminal();
-        Arc::new(Terminal { is_terminal, has_colours: has_colours(is_terminal), live: Mutex::default() })
+        Arc::new(Terminal {
+            is_terminal,
+            has_colours: has_colours(is_terminal),
+            live: Mutex::default(),
+            writer: LogWriter::stderr(),
+        })
     }
 
     /// Replaces the live line; an empty one takes it away.
@@ -58,16 +71,21 @@ impl Terminal {
             line.clone_into(&mut live);
             let text =
                 if line.is_empty() { CLEAR.to_owned() } else { format!("{CLEAR}{NO_WRAP}{line}{WRAP}") };
-            put(&text);
+            self.writer.put(text);
         }
+    }
+
+    /// Waits a moment for what was said to be written.
+    pub(super) fn flush(&self) {
+        self.writer.flush(LAST_LINES);
     }
 
     fn lines(&self, text: &str) {
         let live = self.live.lock();
         if live.is_empty() {
-            put(text);
+            self.writer.put(text.to_owned());
         } else {
-            put(&format!("{CLEAR}{text}{NO_WRAP}{live}{WRAP}"));
+            self.writer.put(format!("{CLEAR}{text}{NO_WRAP}{live}{WRAP}"));
         }
     }
 }
@@ -77,24 +95,24 @@ pub(super) fn has_colours(is_terminal: bool) -> bool {
     is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-fn put(text: &str) {
-    // A log that cannot be written has nobody to complain to.
-    let _ = io::stderr().lock().write_all(text.as_bytes());
-}
-
 /// Sets the log of this process up: each line goes to the terminal, and is kept in `recent`, if there is anybody
 /// to ask for it. A second call changes nothing.
 pub(super) fn install(terminal: &Arc<Terminal>, level: LevelFilter, recent: Option<Arc<RecentLog>>) {
     let format = Format { has_colours: terminal.has_colours, has_date: !terminal.is_terminal };
-    let log = Log { terminal: Arc::clone(terminal), format, recent };
+    let log = Log { terminal: Arc::clone(terminal), format, recent, limit: EventLimit::default() };
     let log = log.with_filter(filter_fn(move |of| is_wanted(of, level)).with_max_level_hint(level));
     // Fails only if there is one already, as in a test.
     let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(log));
 }
 
+/// Whether an event comes from the host or a plugin, and not from a library.
+fn is_ours(of: &Metadata<'_>) -> bool {
+    matches!(of.target().split(':').next(), Some("host" | "plugin" | "access"))
+}
+
 /// Whether an event is logged: everything at the level is, but of libraries only what is wrong.
 fn is_wanted(of: &Metadata<'_>, level: LevelFilter) -> bool {
-    let is_ours = matches!(of.target().split(':').next(), Some("host" | "plugin" | "access"));
+    let is_ours = is_ours(of);
     // Not `is_event`: `tracing::enabled!` asks with a kind of its own.
     *of.level() <= level && !of.is_span() && (is_ours || *of.level() <= Level::WARN)
 }
@@ -104,10 +122,18 @@ struct Log {
     terminal: Arc<Terminal>,
     format: Format,
     recent: Option<Arc<RecentLog>>,
+    /// Of the events of libraries.
+    limit: EventLimit,
 }
 
 impl<S: Subscriber> Layer<S> for Log {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let metadata = event.metadata();
+        let left_out = match is_ours(metadata) {
+            true => Some(0),
+            false => self.limit.admit(metadata.callsite(), Instant::now()),
+        };
+        let Some(left_out) = left_out else { return };
         let mut line = LogLine {
             at_ms: now_ms(),
             level: event.metadata().level().as_str().to_ascii_lowercase(),
@@ -115,6 +141,10 @@ impl<S: Subscriber> Layer<S> for Log {
             ..LogLine::default()
         };
         event.record(&mut Parts(&mut line));
+        if left_out > 0 {
+            // Writing to a `String` cannot fail.
+            let _ = write!(line.fields, " left_out={left_out}");
+        }
         self.terminal.lines(&self.format.line(&line));
         if let Some(recent) = &self.recent {
             recent.push(line);
@@ -215,7 +245,10 @@ impl Format {
     fn message(&self, line: &LogLine) -> String {
         if line.target != "plugin" {
             // The compiler's words are shown as they are, or without their colours.
-            return if self.has_colours { line.message.clone() } else { plain(&line.message) };
+            return match self.has_colours {
+                true => harmless_colours(&line.message),
+                false => harmless_colours(&plain(&line.message)),
+            };
         }
         let of = line.origin.split(':').next().unwrap_or_default();
         let is_own = of.is_empty() || of == "panic" || of == line.plugin.replace('-', "_");

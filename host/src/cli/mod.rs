@@ -23,6 +23,8 @@ mod check;
 mod db;
 mod itself;
 mod log;
+mod log_limit;
+mod log_writer;
 mod logs;
 mod new;
 mod order;
@@ -127,7 +129,7 @@ pub fn main() -> ExitCode {
     // Where it fails, the limits end the process as they end any other.
     let _ = crate::pins::outlive_limits();
     let outcome = match Cli::parse().command {
-        Command::Probe(args) => crate::plugin::probe::child(&args.file, &args.token)
+        Command::Probe(args) => crate::plugin::probe::child(&args.file, &args.origin, &args.token)
             .map(|()| ExitCode::SUCCESS)
             .map_err(CliError::system("report to the host; `probe` is for the host alone, use `host check`")),
         Command::Run(args) => run::run(&args),

@@ -104,6 +104,7 @@ fn state(plugin: &PluginStatus) -> &'static str {
         PluginState::Building => "building",
         PluginState::Serving => "serving",
         PluginState::Refused => "refused",
+        PluginState::Removed => "removed",
     }
 }
 

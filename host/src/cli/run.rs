@@ -15,13 +15,14 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::CliError;
 use super::args::RunArgs;
 use super::log::{Terminal, install};
+use super::log_writer::LogWriter;
 use super::ready::{Outcome, ReadyFile};
 use super::screen::Screen;
 use super::settings::RunSettings;
 use super::text::program_name;
-use super::{CliError, print};
 use crate::config::FileConfig;
 use crate::host::{Host, HostConfig, Sockets};
 use crate::http::raise_descriptors;
@@ -30,6 +31,9 @@ use crate::pins::{Recorder, record_crashes, survive_ends};
 use crate::plugin::CRASH_FILE;
 use crate::supervisor::{Handover, Line, Order, Supervisor, notify};
 use crate::watch::scan::{ScanError, scan};
+
+/// How long the first screen may take to be written before the host goes on.
+const SCREEN_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How often readiness is looked for.
 const POLL: Duration = Duration::from_millis(25);
@@ -57,7 +61,9 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
 fn supervise(args: &RunArgs) -> Result<ExitCode, CliError> {
     let settings = settings(args)?;
     let sockets = Sockets::bind(&settings.host)?;
-    install(&Terminal::stderr(), settings.log.0, None);
+    let terminal = Terminal::stderr();
+    install(&terminal, settings.log.0, None);
+    let _flush = FlushOnDrop(&terminal);
     let mut words = std::env::args_os();
     let supervisor = Supervisor {
         name: words.next().unwrap_or_else(|| "host".into()),
@@ -117,6 +123,7 @@ fn host(args: &RunArgs, supervised: Option<(&mut Handover, &Line)>) -> Result<Ex
     survive_ends();
     let terminal = Terminal::stderr();
     install(&terminal, settings.log.0, Some(Arc::clone(&config.log)));
+    let _flush = FlushOnDrop(&terminal);
     let screen = Screen::new(Arc::clone(&terminal), args.quiet);
     let started = Host::start_on(config.clone(), sockets, screen);
     if started.is_err() {
@@ -131,6 +138,15 @@ fn host(args: &RunArgs, supervised: Option<(&mut Handover, &Line)>) -> Result<Ex
     let first = served.as_ref().copied().unwrap_or(Told::Left);
     let stopped = stop(host, tell, &told, first);
     served.and(stopped)
+}
+
+/// Has the last lines of the log written before the process ends, whatever it ends with.
+struct FlushOnDrop<'a>(&'a Terminal);
+
+impl Drop for FlushOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.flush();
+    }
 }
 
 /// What the main thread is told.
@@ -250,7 +266,9 @@ fn became_ready(
     }
     if !args.quiet && !config.plugins.is_after_crash {
         // A screen that cannot be written is no reason to stop serving.
-        let _ = print(&outcome.screen());
+        let screen = LogWriter::stdout();
+        screen.put(outcome.screen());
+        screen.flush(SCREEN_PATIENCE);
     }
     let Some(path) = &args.ready_file else { return Ok(None) };
     let doing = format!("write the ready file {}; name another with --ready-file", path.display());

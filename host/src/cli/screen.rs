@@ -112,6 +112,10 @@ impl Observer for Screen {
             }
             EventKind::RolledBack | EventKind::Degraded => tracing::warn!(about = %event.plugin, "{words}"),
             EventKind::Retired if event.reason.is_some() => tracing::warn!(about = %event.plugin, "{words}"),
+            // The end of a refusal is news: without it the error would be the last that is said.
+            EventKind::Unchanged if event.reason.is_some() => {
+                tracing::info!(about = %event.plugin, "{words}")
+            }
             EventKind::Unchanged | EventKind::Unloaded => tracing::debug!(about = %event.plugin, "{words}"),
             _ => tracing::info!(about = %event.plugin, "{words}"),
         }
@@ -144,6 +148,9 @@ pub(super) fn sentence(event: &Event) -> String {
                 None => "it does not serve yet".to_owned(),
             };
             format!("refused {plugin}{at}: {reason}; {serving}")
+        }
+        EventKind::Unchanged if !reason.is_empty() => {
+            format!("unchanged {plugin}: {reason} as generation {generation}")
         }
         EventKind::Unchanged => {
             format!("unchanged {plugin}: generation {generation} serves this code already")
@@ -196,13 +203,15 @@ impl Builds {
             doing: String::new(),
             mentioned: None,
         });
-        if build.is_queued && step != Step::Queued {
+        let is_queued = matches!(step, Step::Queued { .. });
+        if build.is_queued && !is_queued {
             // What counts is its own time.
             build.since = now;
         }
-        build.is_queued = step == Step::Queued;
+        build.is_queued = is_queued;
         match step {
-            Step::Queued => {}
+            Step::Queued { .. } => {}
+            Step::Running { what } => build.doing = harmless(what),
             Step::Blocked { words } => {
                 build.doing = format!("waiting for another cargo: {}", harmless(words))
             }

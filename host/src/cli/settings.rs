@@ -4,7 +4,7 @@
 //! before the file, and the file before the defaults.
 
 use std::net::ToSocketAddrs as _;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use tracing::level_filters::LevelFilter;
 use super::CliError;
 use super::args::{PlaceArgs, RunArgs};
 use super::itself::program;
+use crate::build::BUILD_TIMEOUT;
 use crate::config::FileConfig;
 use crate::config::values::{LogLevel, OffOr};
 use crate::host::HostConfig;
@@ -56,6 +57,7 @@ impl RunSettings {
         let host = HostConfig {
             listen: args.listen.clone().or(file.listen).unwrap_or_else(|| LISTEN.to_owned()),
             admin: (!admin.eq_ignore_ascii_case("off")).then_some(admin),
+            admin_hosts: file.admin_hosts,
             limits,
             plugins: Settings {
                 plugins_dir,
@@ -64,6 +66,8 @@ impl RunSettings {
                 watch,
                 freeze,
                 profile: args.profile.clone().or(file.profile),
+                max_builds: file.max_builds.unwrap_or_else(cores),
+                build_timeout: file.build_timeout.unwrap_or(BUILD_TIMEOUT),
                 load_deadline: file.load_timeout.unwrap_or(LOAD_TIMEOUT),
                 probation: probation(args, watch, file.probation, file.budget),
                 program: program()?,
@@ -76,6 +80,11 @@ impl RunSettings {
         check_addresses(&host)?;
         Ok(RunSettings { host, log: args.log.or(file.log).unwrap_or(LogLevel(LevelFilter::INFO)) })
     }
+}
+
+/// How many builds are worth running at a time.
+fn cores() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
 /// When new code is taken back unasked. Who follows edits wants to see a panic, not to lose the edit, unless

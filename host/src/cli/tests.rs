@@ -198,7 +198,7 @@ fn the_live_line_shows_what_builds_and_who_waits() {
     let mut builds = Builds::default();
     assert!(builds.step("hello", Step::Compiling { name: "serde" }, start));
     assert!(!builds.step("hello", Step::Compiled { name: "serde_json", done: 12 }, at(10)));
-    builds.step("shop", Step::Queued, at(20));
+    builds.step("shop", Step::Queued { behind: "" }, at(20));
     assert_eq!(builds.line(at(100)), "");
     assert_eq!(builds.line(at(8100)), "building hello: 12 crates (serde_json) 8.1 s, 1 waiting");
     builds.end("hello");
@@ -271,6 +271,7 @@ fn status(name: &str, routes: usize) -> PluginStatus {
         kind: "blocking",
     };
     PluginStatus {
+        activity: None,
         name: name.to_owned(),
         state: PluginState::Serving,
         generation: Some(1),

@@ -109,11 +109,45 @@ pub(super) fn harmless(text: &str) -> String {
         match character {
             '\n' => shown.push_str("\n    "),
             '\t' => shown.push(' '),
-            c if c.is_control() => shown.extend(c.escape_default()),
+            c if is_steering(c) => shown.extend(c.escape_default()),
             c => shown.push(c),
         }
     }
     shown
+}
+
+/// As [`harmless`], for the host's own words and the compiler's: lines stay lines, and colours colours.
+pub(super) fn harmless_colours(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(character) = rest.chars().next() {
+        if let Some(length) = colour(rest) {
+            shown.push_str(&rest[..length]);
+            rest = &rest[length..];
+            continue;
+        }
+        match character {
+            '\n' | '\t' => shown.push(character),
+            c if is_steering(c) => shown.extend(c.escape_default()),
+            c => shown.push(c),
+        }
+        rest = &rest[character.len_utf8()..];
+    }
+    shown
+}
+
+/// The length of the sequence at the start of `text` that sets a colour or a weight, if there is one.
+fn colour(text: &str) -> Option<usize> {
+    let numbers = text.strip_prefix("\x1b[")?;
+    let end = numbers.find(|c: char| !c.is_ascii_digit() && c != ';')?;
+    numbers[end..].starts_with('m').then_some("\x1b[".len() + end + 1)
+}
+
+/// Whether a character can steer a terminal or reorder what is around it, or ends a line for some readers.
+fn is_steering(c: char) -> bool {
+    let is_of_bidi =
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || is_of_bidi || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}')
 }
 
 /// Time of day and date from seconds since the Unix epoch, both in UTC: `2026-11-21`, `12:01:02`.

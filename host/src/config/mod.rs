@@ -14,7 +14,7 @@ mod document;
 mod tests;
 pub mod values;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -37,6 +37,8 @@ pub struct FileConfig {
     pub listen: Option<String>,
     /// `[host] admin`; `off` is kept as it is written.
     pub admin: Option<String>,
+    /// `[host] admin_hosts`.
+    pub admin_hosts: BTreeSet<String>,
     /// `[host] plugins`.
     pub plugins: Option<PathBuf>,
     /// `[host] state`.
@@ -59,6 +61,10 @@ pub struct FileConfig {
     pub limits: Limits,
     /// `[limits] drain_timeout_ms`.
     pub drain_timeout: Option<Duration>,
+    /// `[limits] max_builds`.
+    pub max_builds: Option<NonZeroUsize>,
+    /// `[limits] build_timeout_ms`.
+    pub build_timeout: Option<Duration>,
     /// `[limits] load_timeout_ms`.
     pub load_timeout: Option<Duration>,
     /// `[plugin.NAME] mount`, by plugin.
@@ -165,6 +171,7 @@ impl FileConfig {
         section.only(&[
             "listen",
             "admin",
+            "admin_hosts",
             "plugins",
             "state",
             "watch",
@@ -187,6 +194,7 @@ impl FileConfig {
         };
         self.listen = section.text("listen")?.map(str::to_owned);
         self.admin = section.text("admin")?.map(str::to_owned);
+        self.admin_hosts = section.names("admin_hosts")?;
         self.plugins = section.text("plugins")?.map(|path| directory.join(path));
         self.state = section.text("state")?.map(|path| directory.join(path));
         self.watch = section.boolean("watch")?;
@@ -225,6 +233,8 @@ impl FileConfig {
             "idle_timeout_ms",
             "drain_timeout_ms",
             "load_timeout_ms",
+            "build_timeout_ms",
+            "max_builds",
         ])?;
         let limits = &mut self.limits;
         set(&mut limits.max_body, section.size("max_body", 0)?);
@@ -244,6 +254,8 @@ impl FileConfig {
         set(&mut limits.write_timeout, section.timeout("write_timeout_ms")?);
         set(&mut limits.idle_timeout, section.timeout("idle_timeout_ms")?);
         self.drain_timeout = section.duration("drain_timeout_ms")?;
+        self.build_timeout = section.timeout("build_timeout_ms")?;
+        self.max_builds = section.count("max_builds", 1)?.and_then(NonZeroUsize::new);
         self.load_timeout = section.duration("load_timeout_ms")?;
         Ok(())
     }

@@ -32,6 +32,7 @@ fn article(page: &mut String, plugin: &PluginStatus) {
     let state = match (plugin.state, plugin.generation) {
         (PluginState::Building, _) => "being built".to_owned(),
         (PluginState::Refused, _) => "refused".to_owned(),
+        (PluginState::Removed, _) => "deleted".to_owned(),
         (PluginState::Serving, generation) => format!("generation {}", generation.unwrap_or_default()),
     };
     let mount = escape(&plugin.mount);

@@ -15,7 +15,9 @@
 mod index;
 mod service;
 mod sockets;
+mod state_dir;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
@@ -27,6 +29,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use self::service::PluginService;
 pub use self::sockets::Sockets;
+use self::state_dir::StateKeeper;
 use crate::admin::{self, Admin, RecentLog};
 use crate::hostcall::OwnSafe;
 use crate::http::side::{self, SideError, SideServer};
@@ -34,6 +37,7 @@ use crate::http::{Limits, ListenError, Listener, Server};
 use crate::pins;
 use crate::plugin::{self, Observer, Plugins, Settings, parting};
 use crate::registry::Registry;
+use crate::report::quoted;
 use crate::safe::{SafeSettings, Safes};
 
 /// How long clients are kept waiting after a crash, at most, until plugins serve again.
@@ -46,6 +50,8 @@ pub struct HostConfig {
     pub listen: String,
     /// Address of the admin listener; `None`: no admin listener.
     pub admin: Option<String>,
+    /// Names under which the admin listener is reached, beside its address.
+    pub admin_hosts: BTreeSet<String>,
     /// Limits of the public listener.
     pub limits: Limits,
     /// What the plugins room has to know.
@@ -76,6 +82,15 @@ pub enum HostError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// Every user of the machine can put files into the state directory, code among them.
+    #[error(
+        "the state directory {} is writable by everyone, who could run code here: say chmod o-w {}, or name another \
+         with --state", path.display(), quoted(path)
+    )]
+    StateWritable {
+        /// The directory.
+        path: PathBuf,
     },
     /// A socket that was passed to this process cannot be used.
     #[error("the socket passed for {what} cannot be used")]
@@ -109,7 +124,9 @@ pub struct Host {
     plugins: Arc<Plugins>,
     registry: Arc<Registry>,
     safes: Arc<Safes>,
+    /// The admin listener's server, if there is one.
     side: Vec<SideServer>,
+    state: StateKeeper,
     admin_address: Option<SocketAddr>,
     control_socket: PathBuf,
     drain_timeout: Duration,
@@ -181,9 +198,12 @@ impl Host {
             safes: Arc::clone(&safes),
             server: Arc::clone(&server),
             admin: admin_address,
+            admin_hosts: config.admin_hosts,
             log: config.log,
         });
-        let mut side = vec![side::serve("control", control, face.handler(admin::Trust::ControlSocket))?];
+        let state =
+            StateKeeper::start(&state_dir, &lock, control, face.handler(admin::Trust::ControlSocket))?;
+        let mut side = Vec::new();
         if let Some(listener) = admin_listener {
             side.push(side::serve("admin", listener, face.handler(admin::Trust::Network))?);
         }
@@ -194,6 +214,7 @@ impl Host {
             registry,
             safes,
             side,
+            state,
             admin_address,
             control_socket,
             drain_timeout: config.drain_timeout,
@@ -250,6 +271,7 @@ impl Host {
         for server in self.side {
             server.stop();
         }
+        self.state.stop();
         // One that is already gone is as good.
         let _ = fs::remove_file(&self.control_socket);
         cut_off

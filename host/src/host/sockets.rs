@@ -11,7 +11,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -105,13 +105,22 @@ fn state(path: &Path, source: io::Error) -> HostError {
 }
 
 /// Makes the state directory, for this user alone, and returns its real path.
-fn open_state(path: &Path) -> Result<PathBuf, HostError> {
+pub(super) fn open_state(path: &Path) -> Result<PathBuf, HostError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| state(path, source))?;
-    path.canonicalize().map_err(|source| state(path, source))
+    let real = path.canonicalize().map_err(|source| state(path, source))?;
+    let mode = fs::metadata(&real).map_err(|source| state(path, source))?.mode();
+    if mode & EVERYONE_WRITES != 0 {
+        return Err(HostError::StateWritable { path: real });
+    }
+    Ok(real)
 }
 
+/// The bit of a directory's mode that lets every user of the machine put files there. Sticky directories, where they
+/// cannot replace others' files, are no better: code that is not there yet can be put there.
+const EVERYONE_WRITES: u32 = 0o002;
+
 /// Takes the lock of a state directory. It goes with the file, also when the process is killed.
-fn lock(state_dir: &Path) -> Result<File, HostError> {
+pub(super) fn lock(state_dir: &Path) -> Result<File, HostError> {
     let path = state_dir.join("lock");
     let file = File::options()
         .create(true)
@@ -127,7 +136,7 @@ fn lock(state_dir: &Path) -> Result<File, HostError> {
 }
 
 /// Binds the control socket. The state directory is locked, so a socket that is there is a leftover.
-fn bind_control(state_dir: &Path) -> io::Result<UnixListener> {
+pub(super) fn bind_control(state_dir: &Path) -> io::Result<UnixListener> {
     let path = state_dir.join(admin::CONTROL_SOCKET);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -136,4 +145,26 @@ fn bind_control(state_dir: &Path) -> io::Result<UnixListener> {
     let listener = admin::short_path(&path, |path| UnixListener::bind(path))?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
     Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who can put a file there can have it run.
+    #[test]
+    fn a_state_directory_that_everyone_may_write_to_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("state");
+        assert!(open_state(&state).is_ok());
+        assert_eq!(fs::metadata(&state).unwrap().mode() & 0o777, 0o700, "it is made for one user");
+        for mode in [0o777, 0o1777, 0o702] {
+            fs::set_permissions(&state, fs::Permissions::from_mode(mode)).unwrap();
+            let refused = open_state(&state).unwrap_err().to_string();
+            assert!(
+                refused.contains("is writable by everyone") && refused.contains("chmod o-w"),
+                "{refused}"
+            );
+        }
+    }
 }

@@ -55,6 +55,8 @@ pub(super) unsafe extern "C" fn panicked(ctx: HostCtx, panic: *const PanicView) 
             // Writing to a `String` cannot fail.
             let _ = write!(text, ", at {file}:{}:{}", panic.line, panic.column);
         }
+        // The library's copy of std knows no name of a thread that the host has started, nor of one without a name.
+        let thread = if thread.is_empty() { &*caller.plugin } else { &*thread };
         emit(caller, 1, "panic", &format!("panicked: {text} (thread `{thread}`)"));
         call::set_last_panic(text);
         Ok(())

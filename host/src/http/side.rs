@@ -4,6 +4,8 @@
 //! its threads and one listener; what it says is the caller's handler. Each request has a thread of
 //! its own, so that an order that takes long does not keep anybody from looking meanwhile.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::{Future as _, poll_fn};
@@ -12,6 +14,7 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,12 +24,18 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, oneshot};
+use tokio::task::AbortHandle;
+use tokio_io_timeout::TimeoutStream;
 
 use super::body::{self, BodyError};
 
-/// Connections at a time; more wait to be accepted.
+/// Connections at a time. One more takes the place of the one that was accepted first, of those whose request does
+/// not run; where all run, it waits to be accepted.
 const MAX_CONNECTIONS: usize = 64;
+/// How long a client may take nothing of its answer.
+const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 /// Largest body, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
 /// Time for a head, between requests, and for a body.
@@ -81,6 +90,13 @@ pub struct SideError {
     source: io::Error,
 }
 
+impl SideError {
+    /// The thread called `name` could not be started.
+    pub fn new(name: &str, source: io::Error) -> SideError {
+        SideError { name: name.to_owned(), source }
+    }
+}
+
 /// Serves HTTP/1.1 on `listener` with `handler`, on a new thread called `name`.
 ///
 /// # Errors
@@ -106,7 +122,7 @@ pub fn serve(
     });
     match started {
         Ok(thread) => Ok(SideServer { stop: Some(stop), thread: Some(thread) }),
-        Err(source) => Err(SideError { name: name.to_owned(), source }),
+        Err(source) => Err(SideError::new(name, source)),
     }
 }
 
@@ -160,30 +176,75 @@ impl Accept {
     }
 
     /// Accepts one connection and starts serving it.
-    async fn one(&self, handler: &Handler, permits: &Arc<Semaphore>) -> io::Result<()> {
-        let permit = Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?;
-        let handler = Arc::clone(handler);
+    async fn one(&self, handler: &Handler, places: &Places) -> io::Result<()> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 let _ = stream.set_nodelay(true);
-                tokio::spawn(async move { converse(stream, handler, permit).await });
+                places.serve(stream, handler).await;
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                tokio::spawn(async move { converse(stream, handler, permit).await });
+                places.serve(stream, handler).await;
             }
         }
         Ok(())
     }
 }
 
+/// The connections there are, the oldest first.
+struct Places {
+    permits: Arc<Semaphore>,
+    taken: RefCell<VecDeque<Place>>,
+}
+
+struct Place {
+    task: AbortHandle,
+    /// Whether its request runs on a thread of its own.
+    is_running: Arc<AtomicBool>,
+}
+
+impl Places {
+    fn new() -> Places {
+        Places { permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)), taken: RefCell::default() }
+    }
+
+    /// Serves a connection as soon as there is a place for it.
+    async fn serve<I>(&self, stream: I, handler: &Handler)
+    where
+        I: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let permit = match Arc::clone(&self.permits).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                self.make_room();
+                let permit = Arc::clone(&self.permits).acquire_owned().await;
+                permit.expect("the semaphore is never closed")
+            }
+        };
+        let is_running = Arc::new(AtomicBool::new(false));
+        let task = tokio::spawn(converse(stream, Arc::clone(handler), Arc::clone(&is_running), permit));
+        let mut taken = self.taken.borrow_mut();
+        taken.retain(|place| !place.task.is_finished());
+        taken.push_back(Place { task: task.abort_handle(), is_running });
+    }
+
+    /// Closes the oldest connection whose request does not run, if there is one.
+    fn make_room(&self) {
+        let taken = self.taken.borrow();
+        let may_go = |place: &&Place| !place.task.is_finished() && !place.is_running.load(Ordering::Relaxed);
+        if let Some(place) = taken.iter().find(may_go) {
+            place.task.abort();
+        }
+    }
+}
+
 /// Accepts until stopped.
 async fn accept(listener: Accept, handler: Handler, stopped: oneshot::Receiver<()>) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Places::new();
     let mut accepting = pin!(async {
         loop {
-            if let Err(error) = listener.one(&handler, &permits).await {
+            if let Err(error) = listener.one(&handler, &places).await {
                 tracing::warn!(%error, "a side server cannot accept connections for the moment");
                 tokio::time::sleep(ACCEPT_REST).await;
             }
@@ -197,14 +258,20 @@ async fn accept(listener: Accept, handler: Handler, stopped: oneshot::Receiver<(
     .await;
 }
 
-async fn converse<I>(stream: I, handler: Handler, _permit: tokio::sync::OwnedSemaphorePermit)
-where
-    I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+async fn converse<I>(
+    stream: I,
+    handler: Handler,
+    is_running: Arc<AtomicBool>,
+    _permit: tokio::sync::OwnedSemaphorePermit,
+) where
+    I: AsyncRead + AsyncWrite + Send + 'static,
 {
-    let service = service_fn(|request| respond(request, Arc::clone(&handler)));
+    let service = service_fn(|request| respond(request, Arc::clone(&handler), Arc::clone(&is_running)));
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE).half_close(true);
-    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_PATIENCE));
+    if let Err(error) = builder.serve_connection(TokioIo::new(Box::pin(stream)), service).await {
         tracing::trace!(%error, "a side connection ended early");
     }
 }
@@ -213,6 +280,7 @@ where
 async fn respond(
     request: Request<hyper::body::Incoming>,
     handler: Handler,
+    is_running: Arc<AtomicBool>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (parts, body) = request.into_parts();
     let body = match body::collect(body, MAX_BODY, PATIENCE, |_| true).await {
@@ -237,10 +305,12 @@ async fn respond(
             line(StatusCode::INTERNAL_SERVER_ERROR, "the host panicked; the log has the reason\n")
         })
     };
+    is_running.store(true, Ordering::Relaxed);
     // It fails only when the server is stopping, and its client is about to be cut off.
     let response = tokio::task::spawn_blocking(run)
         .await
         .unwrap_or_else(|_| line(StatusCode::SERVICE_UNAVAILABLE, "the host is stopping\n"));
+    is_running.store(false, Ordering::Relaxed);
     Ok(response.map(Full::new))
 }
 

@@ -302,10 +302,23 @@ pub(super) mod glibc {
         owner_of(start).or_else(|| owner_of_caller(caller))
     }
 
+    /// Names this thread after its plugin, in the place of the thread of the host's that started it. A name that the
+    /// library gives to it comes later and counts.
+    fn name_thread(code: &Code) {
+        let Some(label) = code.label() else { return };
+        // The system takes 15 bytes and the end.
+        let mut name = [0; 16];
+        let bytes = label.plugin.bytes().take_while(|byte| *byte != 0);
+        name.iter_mut().take(15).zip(bytes).for_each(|(place, byte)| *place = byte);
+        // SAFETY: the name ends with a zero and lives until the call returns.
+        unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+    }
+
     unsafe extern "C" fn begin(data: *mut c_void) -> *mut c_void {
         // SAFETY: `create_from` passes the box, to this thread alone.
         let Beginning { start, argument, code } = *unsafe { Box::from_raw(data.cast::<Beginning>()) };
         code::enter_for_good(&code);
+        name_thread(&code);
         thread::begin(Arc::clone(&code));
         // SAFETY: what the library asked for.
         let outcome = unsafe { start(argument) };

@@ -111,20 +111,38 @@ impl Shared {
 
     fn adopt(self: &Arc<Self>, candidate: Candidate) -> Result<(), StartError> {
         let (name, source, package) = self.identify(candidate);
-        let mut plugins = self.plugins.lock();
-        if let Some(other) = plugins.get(&name) {
+        if let Some(first) = self.holder_of(&name) {
             let second = source.path().to_owned();
             // An error once, at start-up or when the second one appears; not at every look after that.
             if !self.duplicates.lock().insert(second.clone()) {
                 return Ok(());
             }
-            let first = other.plugin.source.path().to_owned();
             return Err(StartError::Duplicate { name, first, second });
+        }
+        let mut plugins = self.plugins.lock();
+        if plugins.contains_key(&name) {
+            // It is about to leave the name: then everything is looked at again.
+            return Ok(());
         }
         let plugin = Plugin::new(&name, source, &self.settings, self.shares.open());
         let worker = Worker::start(Arc::clone(self), plugin, package)?;
         plugins.insert(name, worker);
         Ok(())
+    }
+
+    /// Where the plugin called `name` comes from, if there is one and its source has not left the name meanwhile: it was
+    /// deleted, or its package renamed.
+    pub(super) fn holder_of(&self, name: &str) -> Option<PathBuf> {
+        let source = self.plugins.lock().get(name).map(|worker| worker.plugin.source.clone())?;
+        let holds = source.exists()
+            && match &source {
+                Source::Library { .. } => true,
+                // What cannot be described keeps the name that it had.
+                Source::Directory { path } => {
+                    Package::describe(self.builder.cargo(), path).map_or(true, |package| package.name == name)
+                }
+            };
+        holds.then(|| source.path().to_owned())
     }
 
     /// The name of a candidate: its package's, or that of its file or directory.

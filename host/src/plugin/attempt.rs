@@ -10,7 +10,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::descriptor::{self, DescriptorError};
 use super::event::{Event, EventKind, Steps};
@@ -37,6 +37,8 @@ pub(super) enum Look {
     Superseded,
     /// The source is gone.
     Vanished,
+    /// The source is the plugin of this name now.
+    Renamed(String),
     /// New code was tried, with this outcome.
     Tried,
 }
@@ -53,7 +55,7 @@ enum Settled {
 
 impl Attempts {
     pub(super) fn look_at_library(&mut self, path: &Path, seen: u64) -> Look {
-        let mut steps = Steps::default();
+        let mut steps = self.plugin.steps();
         let image = match self.stage(path, &mut steps) {
             Ok(image) => image,
             Err(StageError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
@@ -115,19 +117,19 @@ impl Attempts {
                 return Look::Nothing;
             }
         };
+        if asked.is_none() && self.is_put_off(&before, seen) {
+            return Look::Nothing;
+        }
+        self.is_echo = self.failed.take().is_some_and(|failed| before.changed_since(&failed).is_empty());
         let changed = together::changed_since(self.served.as_ref(), &before);
         let round = self.shared.round_for(&self.plugin, &changed);
-        let mut steps = Steps::default();
+        let mut steps = self.plugin.steps();
         if self.package.is_none() {
             self.package =
                 Some(steps.run("describe", || Package::describe(self.shared.builder.cargo(), path)));
         }
         let package = match self.package.as_ref().expect("described just now") {
-            Ok(package) if *package.name == *self.plugin.name => package.clone(),
-            Ok(_) => {
-                // Renamed: to the outside that is one plugin deleted and another one made.
-                return Look::Vanished;
-            }
+            Ok(package) => package.clone(),
             Err(error) => {
                 let refused = Refused::new("build", chain(error));
                 self.package = None;
@@ -136,6 +138,20 @@ impl Attempts {
                 return Look::Tried;
             }
         };
+        self.wanted_name = None;
+        if *package.name != *self.plugin.name
+            && let Some(holder) = self.shared.holder_of(&package.name)
+        {
+            let reason = format!(
+                "its package is named `{}` now, and so is the plugin at {}; rename one of them",
+                package.name,
+                holder.display()
+            );
+            self.wanted_name = Some(package.name);
+            self.tried = Some(before);
+            self.refuse_in(round.as_ref(), steps, Refused::new("describe", reason));
+            return Look::Tried;
+        }
         let look = self.build(steps, &package, before, seen, round.as_ref());
         if let (Look::Superseded, Some(round)) = (&look, &round) {
             self.shared.rounds.dissolve(round);
@@ -158,7 +174,10 @@ impl Attempts {
             }
             let changed = now.changed_since(tried);
             let serves = together::changed_since(self.served.as_ref(), &now).is_empty();
-            if changed.is_empty() && (serves || !is_asked) {
+            // Its new name may have become free.
+            let may_be_renamed =
+                self.wanted_name.as_ref().is_some_and(|name| self.shared.holder_of(name).is_none());
+            if changed.is_empty() && (serves || !is_asked) && !may_be_renamed {
                 return Settled::Same;
             }
             if changed.iter().any(|path| path.file_name().is_some_and(|name| name == "Cargo.toml")) {
@@ -166,6 +185,33 @@ impl Attempts {
             }
         }
         Settled::New(now)
+    }
+
+    /// Waits if all that is new was written by the last build; tells whether something came in between.
+    fn is_put_off(&mut self, now: &Fingerprint, seen: u64) -> bool {
+        let Some(off) = self.tried.as_ref().and_then(|tried| self.own_output.puts_off(now, tried)) else {
+            return false;
+        };
+        let left = off.until.saturating_duration_since(Instant::now());
+        self.plugin.steps().run("wait", || {
+            self.plugin.activity.say(format!("{} is written by the build itself", off.file.display()));
+            self.plugin.wait_for(seen, left)
+        })
+    }
+
+    /// Notes what the build that has just ended has changed of its own inputs.
+    fn note_own_output(&mut self, before: &Fingerprint) {
+        let now = Fingerprint::of(&self.inputs());
+        for file in self.own_output.build_ended(before, now) {
+            tracing::warn!(
+                about = %self.plugin.name,
+                "{} changes while {} is built, in each of the last builds: have the build script write to OUT_DIR in the \
+                 place of it, or write only what is different; until then builds for this file alone are put off",
+                file.display(),
+                self.plugin.name,
+            );
+        }
+        self.plugin.work.lock().written_by_build = self.own_output.files();
     }
 
     /// What the plugin is made of, as far as that is known.
@@ -198,16 +244,21 @@ impl Attempts {
             }
             work.building = Some((cancel.clone(), before.clone()));
         }
-        self.plugin.state.lock().is_building = true;
-        let (shared, name) = (Arc::clone(&self.shared), Arc::clone(&self.plugin.name));
+        let (shared, plugin) = (Arc::clone(&self.shared), Arc::clone(&self.plugin));
+        let mut step = |step: crate::build::Step<'_>| {
+            plugin.activity.note(step);
+            shared.observer.building(&plugin.name, step);
+        };
         let started = SystemTime::now();
-        let built = steps.run("build", || {
-            let mut step = |step: crate::build::Step<'_>| shared.observer.building(&name, step);
-            shared.builder.build(package, &mut step, &cancel)
-        });
+        let turn = steps.run("queue", || shared.builder.wait(package, &mut step, &cancel));
+        steps.forget_brief();
+        let built = match turn {
+            Some(turn) => steps.run("build", || shared.builder.build(turn, package, &mut step, &cancel)),
+            None => Err(BuildError::Cancelled),
+        };
         self.shared.observer.built(&self.plugin.name);
-        self.plugin.state.lock().is_building = false;
         self.plugin.work.lock().building = None;
+        self.note_own_output(&before);
 
         let started = built.as_ref().map_or(started, |built| built.started);
         let (inputs, outcome) = match built {
@@ -216,27 +267,9 @@ impl Attempts {
                 return Look::Superseded;
             }
             Ok(built) => (Some(built.inputs.clone()), Ok(built)),
-            Err(BuildError::Compile { rendered, plain, inputs, errors, first }) => {
-                let reason = BuildError::Compile {
-                    rendered: String::new(),
-                    plain: String::new(),
-                    errors,
-                    first,
-                    inputs: Box::default(),
-                }
-                .to_string();
-                let refused =
-                    Refused { step: "build", reason, details: Some(plain), rendered: Some(rendered) };
-                (Some(*inputs), Err(refused))
-            }
-            Err(BuildError::Cargo { words, inputs }) => {
-                let reason = format!("cargo failed: {}", words.lines().next().unwrap_or_default());
-                let refused =
-                    Refused { step: "build", reason, details: Some(words.clone()), rendered: Some(words) };
-                (Some(*inputs), Err(refused))
-            }
-            Err(error @ (BuildError::Spawn { .. } | BuildError::NoLibrary { .. })) => {
-                (None, Err(Refused::new("build", chain(&error))))
+            Err(error) => {
+                let (inputs, refused) = refused_build(error);
+                (inputs, Err(refused))
             }
         };
         self.tried = Some(match &inputs {
@@ -252,10 +285,21 @@ impl Attempts {
             }
         }
         match outcome {
-            Err(refused) => self.refuse_in(round, steps, refused),
+            Err(refused) => {
+                self.refuse_in(round, steps, refused);
+                let inputs = self.inputs();
+                self.failed = Some(Fingerprint::of(&inputs));
+            }
             Ok(built) => {
                 if built.diagnostics.warnings > 0 {
                     tracing::warn!(plugin = %self.plugin.name, "{} warnings:\n{}", built.diagnostics.warnings, built.diagnostics.rendered.trim_end());
+                }
+                if *package.name != *self.plugin.name {
+                    // It builds, so nothing is lost: to the outside one plugin is deleted and another one made.
+                    if let Some(round) = round {
+                        self.shared.report(round, &self.plugin, Report::Out);
+                    }
+                    return Look::Renamed(package.name.clone());
                 }
                 match self.stage(&built.library, &mut steps) {
                     Ok(image) => match round {
@@ -287,7 +331,12 @@ impl Attempts {
     fn load_in(&mut self, round: &Arc<Round>, mut steps: Steps, image: Image, seen: u64) -> Look {
         let shared = Arc::clone(&self.shared);
         shared.report(round, &self.plugin, Report::Built);
-        if !steps.run("wait", || self.wait_in(round, seen, || round.is_built())) {
+        let others = round.unreported(&self.plugin);
+        let activity = Arc::clone(&self.plugin.activity);
+        if !steps.run("wait", || {
+            activity.wait_for(&others);
+            self.wait_in(round, seen, || round.is_built())
+        }) {
             return self.try_again();
         }
         if let Some(Verdict::Refused(reason)) = round.verdict() {
@@ -341,7 +390,9 @@ impl Attempts {
                 Waited::Nudged(nudges) => {
                     seen = nudges;
                     let now = Fingerprint::of(&self.inputs());
-                    self.tried.as_ref().is_some_and(|tried| !now.changed_since(tried).is_empty())
+                    let own = self.own_output.files();
+                    let is_edit = |path: &&Path| !own.contains(*path);
+                    self.tried.as_ref().is_some_and(|tried| now.changed_since(tried).iter().any(is_edit))
                 }
             };
             if is_stale {
@@ -372,12 +423,23 @@ impl Attempts {
     }
 
     /// Refuses, and the others of the round with it.
-    fn refuse_in(&self, round: Option<&Arc<Round>>, steps: Steps, refused: Refused) {
+    fn refuse_in(&mut self, round: Option<&Arc<Round>>, steps: Steps, refused: Refused) {
         let reason = refused.reason.clone();
-        self.refuse(steps, refused);
+        if self.is_said(&refused) {
+            tracing::debug!(about = %self.plugin.name, "{} failed again as before: {reason}", self.plugin.name);
+        } else {
+            self.refuse(steps, refused);
+        }
         if let Some(round) = round {
             self.shared.report(round, &self.plugin, Report::Failed(reason));
         }
+    }
+
+    /// Whether this was said of the same files already: a build that changes what is known of the inputs, or the lock file,
+    /// is followed by one more look, which finds what it has found.
+    fn is_said(&self, refused: &Refused) -> bool {
+        let is_same = |said: &Refusal| said.reason == refused.reason && said.details == refused.details;
+        self.is_echo && self.plugin.refusal.load().as_deref().is_some_and(is_same)
     }
 
     pub(super) fn refuse(&self, steps: Steps, refused: Refused) {
@@ -395,5 +457,20 @@ impl Attempts {
         };
         self.shared.record_outcome(&self.plugin, event, refused.rendered.as_deref());
         self.shared.publish_without_code(&self.plugin);
+    }
+}
+
+/// What a failed build tells, and the files that its repair may be in, as far as they are known.
+fn refused_build(error: BuildError) -> (Option<Inputs>, Refused) {
+    let reason = error.to_string();
+    match error {
+        BuildError::Compile { rendered, plain, inputs, .. } => {
+            (Some(*inputs), Refused { step: "build", reason, details: Some(plain), rendered: Some(rendered) })
+        }
+        BuildError::Cargo { words, inputs } => {
+            let rendered = Some(words.clone());
+            (Some(*inputs), Refused { step: "build", reason, details: Some(words), rendered })
+        }
+        error => (None, Refused::new("build", chain(&error))),
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::event::{EventKind, Steps};
+use super::event::EventKind;
 use super::{Lease, Plugin, Plugins};
 use crate::share::Account;
 
@@ -29,7 +29,7 @@ impl Plugins {
     }
 
     fn tell_degraded(&self, plugin: &Plugin, lease: &Lease, reason: &str) {
-        let mut event = plugin.event(EventKind::Degraded, Steps::default());
+        let mut event = plugin.event(EventKind::Degraded, plugin.steps());
         event.generation = Some(lease.generation().number);
         event.reason = Some(reason.to_owned());
         self.shared.record(event, None);

@@ -6,7 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
+use super::activity::Activity;
 use crate::registry::unix_ms;
+
+/// A wait that took less, in milliseconds, was none.
+const BRIEF_MS: f64 = 1.0;
 
 /// How many events are kept.
 const KEPT: usize = 500;
@@ -43,7 +47,7 @@ pub enum EventKind {
 /// One step of a reload and how long it took.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Step {
-    /// `build`, `stage`, `probe`, `open`, `init`, `publish`.
+    /// `describe`, `queue`, `build`, `wait`, `stage`, `probe`, `open`, `init`, `publish`.
     pub step: &'static str,
     /// Milliseconds.
     pub ms: f64,
@@ -111,22 +115,43 @@ impl Events {
     }
 }
 
-/// Measures the steps of a reload.
-#[derive(Debug, Default)]
-pub(super) struct Steps(pub(super) Vec<Step>);
+/// Measures the steps of a reload, and shows each while it goes on.
+#[derive(Debug)]
+pub(super) struct Steps {
+    done: Vec<Step>,
+    /// Where the faces look.
+    shown: Arc<Activity>,
+}
 
 impl Steps {
+    /// Steps that are shown as what a plugin is at.
+    pub(super) fn shown_by(activity: &Arc<Activity>) -> Steps {
+        Steps { done: Vec::new(), shown: Arc::clone(activity) }
+    }
+
     /// Runs a step and notes how long it took.
     pub(super) fn run<R>(&mut self, step: &'static str, body: impl FnOnce() -> R) -> R {
         let begun = std::time::Instant::now();
+        self.shown.begin(step);
         let outcome = body();
-        self.0.push(Step { step, ms: ms(begun.elapsed()) });
+        self.shown.end();
+        self.done.push(Step { step, ms: ms(begun.elapsed()) });
         outcome
+    }
+
+    /// Forgets the last step if it took next to no time.
+    pub(super) fn forget_brief(&mut self) {
+        let _ = self.done.pop_if(|step| step.ms < BRIEF_MS);
+    }
+
+    /// All steps, in order.
+    pub(super) fn into_list(self) -> Vec<Step> {
+        self.done
     }
 
     /// Milliseconds of all steps together.
     pub(super) fn total(&self) -> f64 {
-        round(self.0.iter().map(|step| step.ms).sum())
+        round(self.done.iter().map(|step| step.ms).sum())
     }
 }
 

@@ -41,6 +41,8 @@ pub struct Generation {
     pub mount: String,
     /// Identity of the library's content.
     pub build_id: BuildId,
+    /// The directory that it was made for.
+    pub(super) origin: PathBuf,
     /// When it was opened.
     pub loaded_at: SystemTime,
     /// The staged copy, kept for debuggers; removed with the generation.

@@ -3,11 +3,11 @@
 //! # Invariants
 //!
 //! - A kept library is a private copy, and is used only if its content is still what has served.
-//! - The note is replaced whole. A process that was started anew begins without one; a process that goes
-//!   on after a crash begins with it.
+//! - The note is replaced whole, and durably where it says that code was left. A process that was started anew begins
+//!   without one, unless that says so; a process that goes on after a crash begins with it.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +28,8 @@ pub(super) struct Good {
     pub(super) build_id: BuildId,
     /// A private copy.
     pub(super) path: PathBuf,
+    /// The directory that it was made for.
+    pub(super) origin: PathBuf,
     /// The generations that were made from it, the first one first; never empty.
     pub(super) generations: Vec<u64>,
     /// Whether somebody went away from it because it did not serve well.
@@ -52,11 +54,13 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// None yet. What an earlier process left behind belongs to generations that nobody can name any more,
-    /// unless `is_resuming`: then this process goes on where that one has crashed.
+    /// None yet. What an earlier process left behind belongs to generations that nobody can name any more, unless
+    /// `is_resuming`: then this process goes on where that one has crashed. It also goes on where newer code was rolled
+    /// back: that stays out until its content changes.
     pub(super) fn of(plugin: &str, source: &Path, state_dir: &Path, is_resuming: bool) -> Kept {
         let dir = state_dir.join(GOOD).join(plugin);
-        if is_resuming && let Some(kept) = Manifest::read(&dir).and_then(|found| found.kept(&dir, source)) {
+        let found = Manifest::read(&dir).filter(|found| is_resuming || found.is_rolled_back());
+        if let Some(kept) = found.and_then(|found| found.kept(&dir, source)) {
             return kept;
         }
         // Mostly there is nothing; what cannot be removed is overwritten or stays unused.
@@ -81,6 +85,11 @@ impl Kept {
         let _ = fs::remove_file(manifest_of(&self.dir));
     }
 
+    /// Whether the newest code was left for earlier code, which serves.
+    pub(super) fn is_rolled_back(&self) -> bool {
+        self.refusal.is_some() && self.current.is_some() && self.current != self.tried
+    }
+
     /// What to go on with after a crash: what served, or what is best where that is `out`.
     pub(super) fn to_resume(&self, is_out: impl Fn(BuildId) -> bool) -> Option<usize> {
         let current = self.current?;
@@ -95,12 +104,26 @@ impl Kept {
     fn save(&self) -> io::Result<()> {
         let path = manifest_of(&self.dir);
         let new = path.with_extension("new");
-        fs::write(&new, serde_json::to_vec(&Manifest::of(self)).expect("it is text and numbers"))?;
-        fs::rename(&new, &path)
+        let parent = path.parent().unwrap_or(Path::new("."));
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+        let mut file = File::create(&new)?;
+        file.write_all(&serde_json::to_vec(&Manifest::of(self)).expect("it is text and numbers"))?;
+        let is_lasting = self.is_rolled_back();
+        if is_lasting {
+            file.sync_all()?;
+        }
+        fs::rename(&new, &path)?;
+        if is_lasting { File::open(parent)?.sync_all() } else { Ok(()) }
     }
 
     /// Keeps the library of a generation that has gone live, and lets go of what is too much.
-    pub(super) fn keep(&mut self, number: u64, build_id: BuildId, staged: &Path) -> io::Result<()> {
+    pub(super) fn keep(
+        &mut self,
+        number: u64,
+        build_id: BuildId,
+        staged: &Path,
+        origin: &Path,
+    ) -> io::Result<()> {
         (self.current, self.tried, self.refusal) = (Some(build_id), Some(build_id), None);
         self.next_generation = number + 1;
         let mut generations = Vec::new();
@@ -114,7 +137,8 @@ impl Kept {
             // Nobody writes to a staged file, so a second name for it is a copy that costs nothing.
             fs::hard_link(staged, &path).or_else(|_| fs::copy(staged, &path).map(drop))?;
         }
-        self.goods.push(Good { build_id, path, generations, is_left: false });
+        let origin = origin.to_owned();
+        self.goods.push(Good { build_id, path, origin, generations, is_left: false });
         if self.goods.len() > KEPT {
             let left = self.goods.iter().position(|good| good.is_left);
             let dropped = self.goods.remove(left.unwrap_or(0));
@@ -182,7 +206,7 @@ impl Good {
         let failed = |reason: String| OrderError::Kept { path: self.path.clone(), reason };
         let image = take(&self.path).map_err(|error| failed(chain(&error)))?;
         if image.build_id == self.build_id {
-            Ok(image)
+            Ok(Image { origin: self.origin.clone(), ..image })
         } else {
             Err(failed("its content has changed".to_owned()))
         }
@@ -204,6 +228,8 @@ struct Manifest {
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct Noted {
     build: String,
+    #[serde(default)]
+    origin: PathBuf,
     generations: Vec<u64>,
     is_left: bool,
 }
@@ -213,6 +239,7 @@ impl Manifest {
         let text = |build: Option<BuildId>| build.map(|build| build.to_string());
         let noted = |good: &Good| Noted {
             build: good.build_id.to_string(),
+            origin: good.origin.clone(),
             generations: good.generations.clone(),
             is_left: good.is_left,
         };
@@ -224,6 +251,11 @@ impl Manifest {
             next_generation: kept.next_generation,
             goods: kept.goods.iter().map(noted).collect(),
         }
+    }
+
+    /// Whether the newest code was left for earlier code.
+    fn is_rolled_back(&self) -> bool {
+        self.refusal.is_some() && self.current.is_some() && self.current != self.tried
     }
 
     /// The note beside `dir`; `None` where there is none that can be read.
@@ -238,7 +270,8 @@ impl Manifest {
             let build_id = BuildId::parse(&noted.build)?;
             let path = dir.join(format!("{build_id}.so"));
             let generations = Some(noted.generations).filter(|numbers| !numbers.is_empty())?;
-            Some(Good { build_id, path, generations, is_left: noted.is_left })
+            let origin = noted.origin;
+            Some(Good { build_id, path, origin, generations, is_left: noted.is_left })
         };
         (self.source == source).then(|| Kept {
             dir: dir.to_owned(),
@@ -266,6 +299,14 @@ pub(super) fn name_of(source: &Path, state_dir: &Path) -> Option<String> {
         let is_it = Manifest::read(&dir)?.source == source;
         is_it.then(|| dir.file_name().unwrap_or_default().to_string_lossy().into_owned())
     })
+}
+
+/// Why this content of a plugin stays out, if it was rolled back.
+pub(super) fn rolled_back(state_dir: &Path, plugin: &str, source: &Path, build: BuildId) -> Option<String> {
+    let manifest = Manifest::read(&state_dir.join(GOOD).join(plugin))?;
+    let is_it =
+        manifest.source == source && manifest.tried.as_deref().and_then(BuildId::parse) == Some(build);
+    if is_it && manifest.is_rolled_back() { manifest.refusal } else { None }
 }
 
 /// What of a plugin can serve in the place of code that crashed.

@@ -274,6 +274,17 @@ pub(super) fn keep(library: &str) -> bool {
     found.map(std::mem::forget).is_ok()
 }
 
+/// Opens a library that another one needs, for the life of the process: the loader takes it then by its name.
+///
+/// # Errors
+///
+/// The loader's words.
+pub(super) fn keep_beside(path: &Path) -> Result<(), String> {
+    // SAFETY: it is code that the plugin asks to be opened, and has been opened by the probe; it stays mapped.
+    let opened = unsafe { Mapping::open(Some(path), RTLD_NOW | RTLD_LOCAL | libc::RTLD_NODELETE) };
+    opened.map(std::mem::forget).map_err(|error| crate::report::chain(&error))
+}
+
 /// Where version 1 of the table ends: what every plugin has.
 const TABLE_V1: usize = offset_of!(PluginTable, on_unload) + size_of::<Option<OnUnload>>();
 /// Where version 1 of a route ends.

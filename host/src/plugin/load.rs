@@ -21,6 +21,7 @@ use super::reaper::Task;
 use super::record::Plugin;
 use super::router::{self, Entry, Router};
 use super::stage::Image;
+use super::vetting::Vetted;
 use super::{Shared, descriptor, parting, vetting};
 use crate::hostcall::Caller;
 use crate::pins::{self, Code, DrainOnDrop, Label};
@@ -116,7 +117,7 @@ impl Shared {
         (together, restores): (Option<&Arc<Together>>, bool),
         steps: &mut Steps,
     ) -> Result<Prepared, Refused> {
-        let Image { staged, bytes, build_id } = image;
+        let Image { staged, bytes, build_id, origin } = image;
         let serving = plugin.state.lock().current.clone();
         if let Some(lease) = serving.as_ref().filter(|lease| lease.generation().build_id == build_id) {
             return Ok(Prepared::Unchanged { number: lease.generation().number });
@@ -127,7 +128,7 @@ impl Shared {
         let (descriptor, vetted) = steps.run("vet", || {
             let descriptor =
                 descriptor::read(&bytes).map_err(|error| Refused::new("vet", error.to_string()))?;
-            let vetted = vetting::vet(&bytes, vetting::is_available)
+            let vetted = vetting::vet(&bytes, &origin, vetting::is_available)
                 .map_err(|error| Refused::new("vet", error.to_string()))?;
             Ok::<_, Refused>((descriptor, vetted))
         })?;
@@ -137,7 +138,7 @@ impl Shared {
         }
         if !self.proven.lock().contains(&build_id) {
             steps
-                .run("probe", || self.probe.run(&staged.path))
+                .run("probe", || self.probe.run(&staged.path, &origin))
                 .map_err(|error| Refused::new("probe", chain(&error)))?;
         }
         if self.parked.len() >= MOST_PARKED {
@@ -173,7 +174,7 @@ impl Shared {
                 },
             ),
         });
-        let (library, staged) = match steps.run("open", || self.open(&staged.path, &caller, &vetted.needs)) {
+        let (library, staged) = match steps.run("open", || self.open(&staged.path, &caller, &vetted)) {
             Ok(library) => (library, staged),
             Err((refused, mapped)) => {
                 if let Some(mapped) = mapped {
@@ -195,6 +196,7 @@ impl Shared {
             descriptor,
             oddities: vetted.oddities,
             build_id,
+            origin,
             loaded_at: SystemTime::now(),
             staged,
             in_flight: Default::default(),
@@ -253,7 +255,7 @@ impl Shared {
         &self,
         path: &Path,
         caller: &Arc<Caller>,
-        needs: &[String],
+        vetted: &Vetted,
     ) -> Result<Library, (Refused, Option<Mapped>)> {
         let refused = |reason: String| Refused::new("open", reason);
         let is_known = |address| self.entries.lock().contains(&address);
@@ -263,25 +265,29 @@ impl Shared {
             let thread = opener
                 .spawn_scoped(scope, || {
                     let _drain = DrainOnDrop;
+                    for library in &vetted.beside {
+                        library::keep_beside(library)?;
+                    }
                     let opened = Library::open(path, Arc::clone(caller), is_known);
                     let mut kept = self.kept.lock();
-                    for library in needs {
+                    for library in &vetted.needs {
                         if !kept.contains(library) && library::keep(library) {
                             kept.insert(library.clone());
                         }
                     }
-                    opened
+                    Ok(opened)
                 })
                 .map_err(|error| refused(format!("cannot start a thread: {error}")))?;
             thread.join().map_err(|_| refused("the host panicked while opening it".to_owned()))
         });
         match opened {
-            Ok(Ok(library)) => {
+            Ok(Ok(Ok(library))) => {
                 // Not earlier: the address of what is refused is free for others once that is unmapped.
                 self.entries.lock().insert(library.entry_address);
                 Ok(library)
             }
-            Ok(Err(failure)) => Err((refused(chain(&failure.error)), failure.mapped)),
+            Ok(Ok(Err(failure))) => Err((refused(chain(&failure.error)), failure.mapped)),
+            Ok(Err(reason)) => Err((refused(reason), None)),
             Err(refused) => Err((refused, None)),
         }
     }
@@ -335,10 +341,10 @@ impl Shared {
             steps.run(step, || match outcome.recv_timeout(left) {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(HookError::Err(reason))) => {
-                    Err(Refused::new(step, format!("`{name}` failed: {reason}")))
+                    Err(Refused::new(step, format!("`{name}` failed: {reason}{}", advice(&reason))))
                 }
                 Ok(Err(HookError::Panicked(reason))) => {
-                    Err(Refused::new(step, format!("`{name}` panicked: {reason}")))
+                    Err(Refused::new(step, format!("`{name}` panicked: {reason}{}", advice(&reason))))
                 }
                 Ok(Err(error @ HookError::Lost(_))) => Err(Refused::new(step, format!("`{name}` {error}"))),
                 Err(_) => Err(Refused::new(step, format!("`{name}` is still running after {allowed:?}"))),
@@ -463,7 +469,8 @@ impl Shared {
             Loaded::Published { number, previous } => (EventKind::Reloaded, number, previous),
             Loaded::Unchanged { number } => (EventKind::Unchanged, number, None),
         };
-        plugin.refusal.store(None);
+        let was_refused = plugin.refusal.swap(None).is_some();
+        let is_undone = was_refused && event == EventKind::Unchanged;
         let event = Event {
             id: 0,
             at_ms: 0,
@@ -472,12 +479,27 @@ impl Shared {
             generation: Some(generation),
             previous_generation: previous,
             failed_step: None,
-            reason: None,
+            reason: is_undone.then(|| "what was refused is undone: the source is what serves".to_owned()),
             details: None,
             dropped: Vec::new(),
             ms: steps.total(),
-            steps: steps.0,
+            steps: steps.into_list(),
         };
         self.record_outcome(plugin, event, None);
+    }
+}
+
+/// What to do about the errors that every plugin gets that installs a logger, as programs do.
+fn advice(reason: &str) -> &'static str {
+    let of_loggers = [
+        "SetLoggerError",
+        "SetGlobalDefaultError",
+        "attempted to set a logger after the logging system was already initialized",
+        "a global default trace dispatcher has already been set",
+    ];
+    if of_loggers.iter().any(|words| reason.contains(words)) {
+        "; the host has set a logger and a `tracing` subscriber already, which write to its log: remove that call"
+    } else {
+        ""
     }
 }

@@ -17,6 +17,7 @@
 //! - Publish is one pointer swap; a request finds all plugins as they were at one moment.
 //! - The publish lock orders publications; it is not held while a plugin's code runs.
 
+mod activity;
 mod adopt;
 mod attempt;
 mod degraded;
@@ -28,6 +29,7 @@ mod kept;
 pub mod library;
 mod load;
 mod mapped_file;
+mod own_output;
 mod parked;
 pub(crate) mod parting;
 pub mod probe;
@@ -47,6 +49,7 @@ mod worker;
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -56,6 +59,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use parking_lot::{Condvar, Mutex};
 
+pub use self::activity::ActivityStatus;
 pub use self::event::{Event, EventKind, Events, Step};
 pub use self::generation::{Generation, Lease};
 use self::parked::ParkedList;
@@ -94,6 +98,10 @@ pub struct Settings {
     pub freeze: bool,
     /// cargo profile of source plugins; without one, the profile made for turnaround.
     pub profile: Option<String>,
+    /// How many plugins are built at a time, each in a target directory of its own.
+    pub max_builds: NonZeroUsize,
+    /// How long a build may take; a first one three times that.
+    pub build_timeout: Duration,
     /// How long `on_load` may take.
     pub load_deadline: Duration,
     /// When a new generation is rolled back without being asked for; `None`: never.
@@ -106,6 +114,14 @@ pub struct Settings {
 
 /// Where in the state directory the supervisor leaves the record of a crash.
 pub const CRASH_FILE: &str = "crash.json";
+
+/// Why a host with this state directory would not load this content of the plugin called `name`, though it can be loaded:
+/// it has crashed a process, or was rolled back.
+pub fn is_kept_out(state_dir: &Path, name: &str, source: &Path, library: &[u8]) -> Option<String> {
+    let build = BuildId::of(library);
+    let quarantined = Quarantine::of_state(state_dir).reason(name, build);
+    quarantined.or_else(|| kept::rolled_back(state_dir, name, source, build))
+}
 
 /// How long the probe may take.
 const PROBE_DEADLINE: Duration = Duration::from_secs(10);
@@ -194,6 +210,8 @@ struct Shared {
     quarantine: Quarantine,
     /// Content that has served in the process that has crashed: it needs no probe.
     proven: Mutex<HashSet<BuildId>>,
+    /// Plugins that were deleted, as long as code of theirs is held.
+    removed: Mutex<Vec<Arc<Plugin>>>,
     /// Sources that lost to another plugin of their name, so that it is said once.
     duplicates: Mutex<HashSet<PathBuf>>,
     watcher: Mutex<Option<Watcher>>,
@@ -223,7 +241,9 @@ impl Plugins {
         let stage_dir = settings.state_dir.join("stage");
         let stage = Stage::open(&stage_dir).map_err(|e| state(&stage_dir, e))?;
         let builder =
-            Builder::new(Cargo::of_process(), settings.state_dir.join("target"), settings.profile.clone());
+            Builder::new(Cargo::of_process(), settings.state_dir.join("target"), settings.profile.clone())
+                .side_by_side(settings.max_builds.get())
+                .ended_after(settings.build_timeout);
         let unmapping = pins::self_test();
         if let Err(reason) = &unmapping {
             tracing::warn!(
@@ -253,6 +273,7 @@ impl Plugins {
             parked: ParkedList::default(),
             unmapping,
             rounds: Rounds::default(),
+            removed: Mutex::default(),
             duplicates: Mutex::new(HashSet::new()),
             watcher: Mutex::new(None),
             reaper: Mutex::new(Some(reaper)),

@@ -49,6 +49,14 @@ struct Parked {
 
 impl Parked {
     fn held_by(&self) -> Vec<String> {
+        let mut holders = self.holders();
+        if holders.is_empty() {
+            holders.push("nothing; it is about to be unmapped".to_owned());
+        }
+        holders
+    }
+
+    fn holders(&self) -> Vec<String> {
         let mut holders = self.notes.clone();
         match self.in_flight.load(Ordering::Relaxed) {
             0 => {}
@@ -56,9 +64,6 @@ impl Parked {
             running => holders.push(format!("{running} requests in it")),
         }
         holders.extend(self.code.held_by());
-        if holders.is_empty() {
-            holders.push("nothing; it is about to be unmapped".to_owned());
-        }
         holders
     }
 }
@@ -115,6 +120,12 @@ impl ParkedList {
         of_plugin
             .map(|parked| ParkedStatus { generation: parked.generation, held_by: parked.held_by() })
             .collect()
+    }
+
+    /// Whether something holds code of a plugin that no longer serves.
+    pub(super) fn is_held(&self, plugin: &str) -> bool {
+        let state = self.state.lock();
+        state.parked.iter().any(|parked| *parked.plugin == *plugin && !parked.holders().is_empty())
     }
 
     /// How many generations of a plugin have been unmapped.

@@ -21,9 +21,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::library::Library;
+use super::library::{self, Library};
 use super::mapped_file::MappedFile;
-use super::{descriptor, vetting};
+use super::{descriptor, router, vetting};
 use crate::hostcall::{Caller, OwnSafe};
 use crate::pins::Code;
 use crate::registry::{Overlay, Registry};
@@ -82,17 +82,19 @@ pub struct Report {
     refused: Option<String>,
     /// Where it wants to be mounted.
     pub mount: Option<String>,
+    /// What is wrong with its routes, if anything is.
+    pub conflict: Option<String>,
     /// Its routes as `GET /{id}`, inline ones with a leading `inline `.
     pub routes: Vec<String>,
 }
 
 impl Probe {
-    /// Tries the library at `path`.
+    /// Tries the library at `path`, a copy of one that lay in `origin`.
     ///
     /// # Errors
     ///
     /// [`ProbeError`].
-    pub fn run(&self, path: &Path) -> Result<Report, ProbeError> {
+    pub fn run(&self, path: &Path, origin: &Path) -> Result<Report, ProbeError> {
         let spawn = |source| ProbeError::Spawn { program: self.program.clone(), source };
         let token = token().map_err(spawn)?;
         let (ours, theirs) = UnixStream::pair().map_err(spawn)?;
@@ -101,7 +103,8 @@ impl Probe {
         let (said, says) = UnixStream::pair().map_err(spawn)?;
         said.set_nonblocking(true).map_err(spawn)?;
         let mut child = Command::new(&self.program)
-            .args(["probe", "--token", &token])
+            .args(["probe", "--token", &token, "--origin"])
+            .arg(origin)
             .arg(path)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
@@ -140,14 +143,16 @@ impl Probe {
 /// # Errors
 ///
 /// When there is no socket to report to.
-pub fn child(path: &Path, token: &str) -> io::Result<()> {
+pub fn child(path: &Path, origin: &Path, token: &str) -> io::Result<()> {
     // A private descriptor: the library may do with 0, 1 and 2 what it likes.
     let mut socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     no_core_dump();
-    let mut report = Report { token: token.to_owned(), refused: None, mount: None, routes: Vec::new() };
-    match enter(path) {
+    let mut report =
+        Report { token: token.to_owned(), refused: None, mount: None, conflict: None, routes: Vec::new() };
+    match enter(path, origin) {
         Ok(library) => {
             report.mount.clone_from(&library.mount);
+            report.conflict = router::index(&library.routes).err().map(|error| error.to_string());
             report.routes =
                 library
                     .routes
@@ -168,10 +173,13 @@ pub fn child(path: &Path, token: &str) -> io::Result<()> {
     socket.write_all(line.as_bytes())
 }
 
-fn enter(path: &Path) -> Result<Library, String> {
+fn enter(path: &Path, origin: &Path) -> Result<Library, String> {
     let bytes = MappedFile::open(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let descriptor = descriptor::read(&bytes).map_err(|error| error.to_string())?;
-    vetting::vet(&bytes, vetting::is_available).map_err(|error| error.to_string())?;
+    let vetted = vetting::vet(&bytes, origin, vetting::is_available).map_err(|error| error.to_string())?;
+    for library in &vetted.beside {
+        library::keep_beside(library)?;
+    }
     let caller = Arc::new(Caller {
         plugin: descriptor.name.into(),
         generation: 0,

@@ -59,10 +59,8 @@ pub(super) struct Quarantine {
 impl Quarantine {
     /// What is known, the crash that this process was started after included.
     pub(super) fn open(settings: &Settings) -> Quarantine {
-        let path = settings.state_dir.join(FILE);
-        let known = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let last = if settings.is_after_crash { read_crash(&settings.state_dir) } else { None };
-        let quarantine = Quarantine { path, entries: Mutex::new(known.unwrap_or_default()), last };
+        let quarantine = Quarantine { last, ..Quarantine::of_state(&settings.state_dir) };
         if let Some(crash) = &quarantine.last {
             quarantine.note(crash, settings);
         }
@@ -96,6 +94,13 @@ impl Quarantine {
             entries.remove(0);
         }
         self.save(&entries);
+    }
+
+    /// What is known in the state directory of a host that need not run.
+    pub(super) fn of_state(state_dir: &Path) -> Quarantine {
+        let path = state_dir.join(FILE);
+        let known = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        Quarantine { path, entries: Mutex::new(known.unwrap_or_default()), last: None }
     }
 
     /// Why this content of a plugin is not loaded, if it is not.

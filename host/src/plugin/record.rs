@@ -6,8 +6,8 @@
 //!
 //! - Whoever tells the worker something wakes it; whoever waits sees every nudge after the one it has seen.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::Settings;
+use super::activity::Activity;
 use super::event::{Event, EventKind, Steps};
 use super::generation::Lease;
 use super::rollback::{OnProbation, Order};
@@ -36,6 +37,8 @@ pub struct Plugin {
     pub(super) refusal: Arc<ArcSwapOption<Refusal>>,
     /// What it may take of the workers. Its generations' accounts are parts of it.
     pub(super) share: Arc<Share>,
+    /// What the worker is at. Written by it, read by faces.
+    pub(super) activity: Arc<Activity>,
     /// Written by the worker, read by faces.
     pub(super) state: Mutex<State>,
     pub(super) work: Mutex<Work>,
@@ -52,7 +55,6 @@ pub(super) struct State {
     pub(super) mount: String,
     /// The number the next generation gets.
     pub(super) next_generation: u64,
-    pub(super) is_building: bool,
     pub(super) last_outcome: Option<Event>,
     /// While the current generation may still be taken back. Written by the worker, read at every panic.
     pub(super) on_probation: Option<OnProbation>,
@@ -74,6 +76,8 @@ pub(super) struct Work {
     pub(super) stop: bool,
     /// The build that runs, and what it is made from.
     pub(super) building: Option<(Cancel, Fingerprint)>,
+    /// Files that the builds change themselves: they cancel none.
+    pub(super) written_by_build: BTreeSet<PathBuf>,
     /// What the newest build was made from.
     pub(super) inputs: Option<Inputs>,
 }
@@ -86,11 +90,11 @@ impl Plugin {
             source,
             refusal: Arc::default(),
             share,
+            activity: Arc::default(),
             state: Mutex::new(State {
                 current: None,
                 mount: if mount == "/" { String::new() } else { mount },
                 next_generation: 1,
-                is_building: false,
                 last_outcome: None,
                 on_probation: None,
                 is_removed: false,
@@ -139,9 +143,11 @@ impl Plugin {
         if let (Some((cancel, before)), Some(inputs)) = (&work.building, &work.inputs) {
             let now = Fingerprint::of(inputs);
             // cargo writes the lock file itself.
-            let is_stale =
-                now.changed_since(before).iter().any(|p| p.file_name().is_none_or(|n| n != "Cargo.lock"));
-            if is_stale {
+            let is_own = |path: &Path| {
+                path.file_name().is_some_and(|name| name == "Cargo.lock")
+                    || work.written_by_build.contains(path)
+            };
+            if now.changed_since(before).iter().any(|path| !is_own(path)) {
                 cancel.cancel();
             }
         }
@@ -198,6 +204,11 @@ impl Plugin {
         self.state.lock().current.as_ref().map(|lease| lease.generation().number)
     }
 
+    /// Steps of an attempt of this plugin.
+    pub(super) fn steps(&self) -> Steps {
+        Steps::shown_by(&self.activity)
+    }
+
     /// An event about this plugin that says nothing else yet.
     pub(super) fn event(&self, kind: EventKind, steps: Steps) -> Event {
         Event {
@@ -212,7 +223,7 @@ impl Plugin {
             details: None,
             dropped: Vec::new(),
             ms: steps.total(),
-            steps: steps.0,
+            steps: steps.into_list(),
         }
     }
 

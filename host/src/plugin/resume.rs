@@ -1,14 +1,14 @@
-//! Going on after a crash: the code that served before serves again, before anything is built.
+//! Going on after a crash, or after a roll-back: the code that served before serves again, before anything is built.
 //!
 //! # Invariants
 //!
-//! - Only content that has served in the crashed process goes this way, and only where that is not at
-//!   fault; so the probe, which it has passed, is not repeated.
+//! - Only content that has served goes this way, and only where that is not at fault. After a crash the probe, which it
+//!   has passed under this very host, is not repeated.
 //! - What the crashed process had made of the source is not made again: its outcome stands.
 
 use std::sync::Arc;
 
-use super::event::{EventKind, Steps};
+use super::event::EventKind;
 use super::load::Loaded;
 use super::quarantine;
 use super::router::Refusal;
@@ -35,7 +35,7 @@ impl Attempts {
             of.generations.last().copied()
         });
         let is_another = self.kept.current != Some(build_id);
-        let mut steps = Steps::default();
+        let mut steps = plugin.steps();
         // Nothing is mapped yet in this process, so the kept file itself can be opened, by another name.
         let taken = steps.run("stage", || good.stage(|kept| shared.stage.link(&plugin.name, kept)));
         let image = match taken {
@@ -45,7 +45,9 @@ impl Attempts {
                 return;
             }
         };
-        shared.proven.lock().insert(build_id);
+        if shared.settings.is_after_crash {
+            shared.proven.lock().insert(build_id);
+        }
         let number = match shared.load(&plugin, image, false, &mut steps) {
             Ok(Loaded::Published { number, .. } | Loaded::Unchanged { number }) => number,
             Err(refused) => {
@@ -56,7 +58,8 @@ impl Attempts {
         let why = match crash {
             Some(crash) => quarantine::words(crash),
             None if shared.settings.is_after_crash => "the process has crashed".to_owned(),
-            None => "newer code is quarantined".to_owned(),
+            None if is_another => "newer code is quarantined".to_owned(),
+            None => "newer code was rolled back before the host was started".to_owned(),
         };
         let mut event =
             plugin.event(if is_another { EventKind::RolledBack } else { EventKind::Resumed }, steps);
@@ -78,7 +81,7 @@ impl Attempts {
 
     /// Tells what the process before this one has died of.
     fn record_crash(&self, crash: &Crash) {
-        let mut event = self.plugin.event(EventKind::Crashed, Steps::default());
+        let mut event = self.plugin.event(EventKind::Crashed, self.plugin.steps());
         event.generation = crash.generation;
         event.reason = Some(match &crash.request {
             Some(request) => format!("{}, request {request}", quarantine::words(crash)),

@@ -98,10 +98,14 @@ pub enum OrderError {
     )]
     Frozen,
     /// It takes longer than a client waits.
-    #[error("`{plugin}` is still at it after {PATIENCE:?}; `host events` will tell what came of it")]
+    #[error(
+        "`{plugin}` is still at it after {PATIENCE:?}: {doing}; `host status` shows how it goes on, and `host events` what came of it"
+    )]
     StillRunning {
         /// The plugin.
         plugin: String,
+        /// The step it is at, since when, and what it waits for.
+        doing: String,
     },
     /// The plugin was deleted, or the host stops.
     #[error("`{plugin}` was taken out of service meanwhile")]
@@ -227,7 +231,11 @@ impl Plugins {
         answered.recv_timeout(PATIENCE).unwrap_or_else(|error| {
             let plugin = plugin.to_owned();
             Err(match error {
-                RecvTimeoutError::Timeout => OrderError::StillRunning { plugin },
+                RecvTimeoutError::Timeout => {
+                    let going = worker.activity.status();
+                    let doing = going.map_or_else(|| "between two steps".to_owned(), |going| going.words());
+                    OrderError::StillRunning { plugin, doing }
+                }
                 RecvTimeoutError::Disconnected => OrderError::Gone { plugin },
             })
         })
@@ -272,7 +280,8 @@ impl Attempts {
     pub(super) fn went_live(&mut self, previous: Option<u64>) {
         let Some(lease) = self.plugin.state.lock().current.clone() else { return };
         let generation = lease.generation();
-        if let Err(error) = self.kept.keep(generation.number, generation.build_id, generation.staged_path()) {
+        let (staged, origin) = (generation.staged_path(), &generation.origin);
+        if let Err(error) = self.kept.keep(generation.number, generation.build_id, staged, origin) {
             let plugin = &self.plugin.name;
             tracing::warn!(
                 "cannot keep the code of {plugin} generation {} for a roll-back: {error}",
@@ -303,7 +312,7 @@ impl Attempts {
         drop(current);
         let good = &self.kept.goods[at];
         let origin = good.generations[0];
-        let mut steps = Steps::default();
+        let mut steps = plugin.steps();
         let stage = &self.shared.stage;
         let image = steps.run("stage", || good.stage(|kept| stage.copy(&plugin.name, kept)))?;
         let (number, previous) = match self.shared.load(&plugin, image, true, &mut steps) {

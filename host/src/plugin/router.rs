@@ -167,6 +167,12 @@ pub fn normal_mount(mount: &str) -> Result<String, RouteError> {
     if rest.split('/').all(is_plain) { Ok(mount.to_owned()) } else { Err(error()) }
 }
 
+/// The error of a plugin that wants the mount of another one.
+pub fn mount_taken(plugin: &str, mount: &str, other: &str) -> RouteError {
+    let mount = if mount.is_empty() { "/" } else { mount };
+    RouteError::MountTaken { plugin: plugin.to_owned(), mount: mount.to_owned(), other: other.to_owned() }
+}
+
 /// Checks that the patterns of a plugin do not contradict each other, and indexes them.
 ///
 /// # Errors
@@ -206,12 +212,7 @@ impl Router {
             let lease = entry.lease.as_ref().expect("these have code");
             let patterns = index(&lease.generation().library.routes)?;
             if let Some(other) = mounts.get(&entry.mount) {
-                let mount = if entry.mount.is_empty() { "/" } else { &entry.mount };
-                return Err(RouteError::MountTaken {
-                    plugin: entry.plugin.to_string(),
-                    mount: mount.to_owned(),
-                    other: other.entry.plugin.to_string(),
-                });
+                return Err(mount_taken(&entry.plugin, &entry.mount, &other.entry.plugin));
             }
             mounts.insert(entry.mount.clone(), Mounted { entry, patterns });
         }

@@ -44,6 +44,8 @@ pub struct Image {
     pub(super) bytes: MappedFile,
     /// The id of these bytes.
     pub build_id: BuildId,
+    /// The directory that it was made for: what it needs may lie beside it there.
+    pub(super) origin: PathBuf,
 }
 
 /// Identity of a library's content: equal bytes, equal id.
@@ -52,7 +54,6 @@ pub struct BuildId(u128);
 
 impl BuildId {
     /// The id of `bytes`.
-    #[cfg(test)]
     pub(super) fn of(bytes: &[u8]) -> BuildId {
         BuildId(xxhash_rust::xxh3::xxh3_128(bytes))
     }
@@ -97,7 +98,7 @@ impl Stage {
     ///
     /// What the system says.
     pub fn open(dir: &Path) -> io::Result<Stage> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        make(dir)?;
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "so") {
@@ -118,12 +119,18 @@ impl Stage {
         let content = File::open(library).map_err(unread)?;
         let path = self.fresh(plugin);
         let unwritten = |source| StageError::Write { path: path.clone(), source };
-        let mut options = fs::OpenOptions::new();
-        let mut copy = options.write(true).create_new(true).mode(0o600).open(&path).map_err(unwritten)?;
+        let create = || fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let mut copy = match create() {
+            // Somebody has deleted the directory while the host runs.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make(&self.dir).and_then(|()| create()).map_err(unwritten)?
+            }
+            other => other.map_err(unwritten)?,
+        };
         let staged = Staged { path: path.clone() };
         let build_id = read_through(content, unread, |part| copy.write_all(part).map_err(unwritten))?;
         let bytes = MappedFile::open(&path).map_err(unwritten)?;
-        Ok(Image { staged, bytes, build_id })
+        Ok(Image { staged, bytes, build_id, origin: origin_of(library) })
     }
 
     /// As [`copy`](Stage::copy), of a private file to which nobody writes and of which nothing is mapped in this
@@ -144,7 +151,7 @@ impl Stage {
         // Read through once, so that what cannot be read is an error here and not a fault later.
         let build_id = read_through(content, unread, |_| Ok(()))?;
         let bytes = MappedFile::open(&staged.path).map_err(unread)?;
-        Ok(Image { staged, bytes, build_id })
+        Ok(Image { staged, bytes, build_id, origin: origin_of(library) })
     }
 
     /// A name that was never used before.
@@ -152,6 +159,17 @@ impl Stage {
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         self.dir.join(format!("{plugin}-{number}.so"))
     }
+}
+
+/// The directory that a library lies in, without symlinks.
+pub(super) fn origin_of(library: &Path) -> PathBuf {
+    let real = library.canonicalize().unwrap_or_else(|_| library.to_owned());
+    real.parent().unwrap_or(Path::new("/")).to_owned()
+}
+
+/// Makes the directory, for this user alone.
+fn make(dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
 /// Shows `each` all parts of the content, in order; returns its id.

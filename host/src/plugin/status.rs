@@ -1,7 +1,10 @@
 //! Plugins as the faces show them.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::activity::ActivityStatus;
 use super::event::Event;
 use super::generation::Generation;
 use super::record::Plugin;
@@ -15,6 +18,8 @@ pub struct PluginStatus {
     pub name: String,
     /// What it is at.
     pub state: PluginState,
+    /// The step that newer code of it is at, if there is any on its way.
+    pub activity: Option<ActivityStatus>,
     /// The current generation.
     pub generation: Option<u64>,
     /// Where it comes from.
@@ -60,6 +65,8 @@ pub enum PluginState {
     Serving,
     /// It has no generation: its code was refused.
     Refused,
+    /// It was deleted, and something still holds code of it.
+    Removed,
 }
 
 /// Where a plugin comes from.
@@ -117,13 +124,38 @@ impl Shared {
     pub(super) fn status(&self) -> Vec<PluginStatus> {
         let plugins: Vec<_> =
             self.plugins.lock().values().map(|worker| std::sync::Arc::clone(&worker.plugin)).collect();
-        plugins.iter().map(|plugin| self.status_of(plugin)).collect()
+        let mut all: Vec<PluginStatus> = plugins.iter().map(|plugin| self.status_of(plugin)).collect();
+        all.extend(self.status_of_removed(|name| plugins.iter().any(|plugin| *plugin.name == *name)));
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all
+    }
+
+    /// Deleted plugins of which code is held, but for those whose name another plugin has now, which shows what is parked
+    /// under that name.
+    fn status_of_removed(&self, is_taken: impl Fn(&str) -> bool) -> Vec<PluginStatus> {
+        let removed = {
+            let mut removed = self.removed.lock();
+            removed.retain(|plugin| !is_taken(&plugin.name) && self.parked.is_held(&plugin.name));
+            let mut names = HashSet::new();
+            // The newest of a name.
+            let newest = removed.iter().rev().filter(|plugin| names.insert(Arc::clone(&plugin.name)));
+            newest.map(Arc::clone).collect::<Vec<_>>()
+        };
+        let status = |plugin: &Arc<Plugin>| PluginStatus {
+            state: PluginState::Removed,
+            refused: None,
+            degraded: None,
+            activity: None,
+            ..self.status_of(plugin)
+        };
+        removed.iter().map(status).collect()
     }
 
     fn status_of(&self, plugin: &Plugin) -> PluginStatus {
         let parked = self.parked.status_of(&plugin.name);
         let unloaded = self.parked.unloaded(&plugin.name);
         let earlier = self.parked.bytes(&plugin.name);
+        let activity = plugin.activity.status();
         let state = plugin.state.lock();
         let generation = state.current.as_ref().map(|lease| lease.generation());
         let refused = plugin.refusal.load();
@@ -131,9 +163,10 @@ impl Shared {
             name: plugin.name.to_string(),
             state: match (generation, &state.last_outcome) {
                 (Some(_), _) => PluginState::Serving,
-                (None, Some(_)) if !state.is_building => PluginState::Refused,
+                (None, Some(_)) if activity.is_none() => PluginState::Refused,
                 (None, _) => PluginState::Building,
             },
+            activity,
             generation: generation.map(|g| g.number),
             source: match &plugin.source {
                 Source::Directory { path } => {

@@ -214,6 +214,15 @@ impl Round {
         self.members.iter().any(|member| std::ptr::eq(&raw const **member, plugin))
     }
 
+    /// The names of the members that have not come to anything yet, `plugin` aside.
+    pub(super) fn unreported(&self, plugin: &Plugin) -> String {
+        let progress = self.progress.lock();
+        let others = self.members.iter().filter(|member| member.name != plugin.name);
+        let names: Vec<&str> =
+            others.filter(|of| !progress.reports.contains_key(&of.name)).map(|of| &*of.name).collect();
+        names.join(", ")
+    }
+
     fn waits_for(&self, plugin: &Plugin) -> bool {
         self.has(plugin) && !self.progress.lock().reports.contains_key(&plugin.name)
     }

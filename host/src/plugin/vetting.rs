@@ -8,10 +8,12 @@
 //! - What is refused here would harm the whole process or could not be opened. What is merely odd is
 //!   allowed and said: it costs its own plugin, not the others.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use object::elf;
-use object::read::elf::{FileHeader, ProgramHeader, Sym as _};
+use object::read::elf::{DynamicTable, FileHeader, ProgramHeader, Sym as _};
+
+use super::mapped_file::MappedFile;
 
 /// Why a library is not opened. Nothing of it has run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +38,17 @@ pub enum VettingError {
     Needs {
         /// The library.
         library: String,
+    },
+    /// It needs a library that its search path finds beside it, and that the loader will not find beside its copy.
+    #[error(
+        "it needs `{library}`, which its search path finds at {}; the host opens a copy of it elsewhere, and takes such a \
+         library along only if it has that name itself: link it with `-Wl,-soname,{library}`", path.display()
+    )]
+    Nameless {
+        /// The library.
+        library: String,
+        /// Where it is.
+        path: PathBuf,
     },
 }
 
@@ -80,17 +93,20 @@ pub struct Vetted {
     pub oddities: Vec<Oddity>,
     /// The libraries it needs, by the names under which the loader knows them.
     pub needs: Vec<String>,
+    /// Those of them that only its own search path finds, relative to where it lies: to be opened before it.
+    pub beside: Vec<PathBuf>,
 }
 
 type Elf = elf::FileHeader64<object::Endianness>;
 
-/// Looks at a library that [`super::descriptor::read`] has accepted. `is_available` tells whether the
-/// loader would find a library of that name.
+/// Looks at a library that [`super::descriptor::read`] has accepted. `origin` is the directory in which it lay before it
+/// was copied, for which `$ORIGIN` stands in its search path; `is_available` tells whether the loader would find a library
+/// of that name by itself.
 ///
 /// # Errors
 ///
 /// [`VettingError`]; the first thing that is wrong.
-pub fn vet(file: &[u8], is_available: impl Fn(&str) -> bool) -> Result<Vetted, VettingError> {
+pub fn vet(file: &[u8], origin: &Path, is_available: impl Fn(&str) -> bool) -> Result<Vetted, VettingError> {
     let malformed = |error: object::Error| VettingError::Malformed { reason: error.to_string() };
     let header = Elf::parse(file).map_err(malformed)?;
     let endian = header.endian().map_err(malformed)?;
@@ -103,7 +119,8 @@ pub fn vet(file: &[u8], is_available: impl Fn(&str) -> bool) -> Result<Vetted, V
 
     let sections = header.sections(endian, file).map_err(malformed)?;
     let dynamic = sections.dynamic_table(endian, file).map_err(malformed)?;
-    let (mut oddities, mut needs) = (Vec::new(), Vec::new());
+    let search = SearchPath::of(&dynamic, origin).map_err(malformed)?;
+    let (mut oddities, mut needs, mut beside) = (Vec::new(), Vec::new(), Vec::new());
     for entry in &dynamic {
         let has = |tag: elf::DynamicTag, bit: u64| entry.tag == tag && entry.val & bit != 0;
         if entry.tag == elf::DT_TEXTREL || has(elf::DT_FLAGS, elf::DF_TEXTREL.0) {
@@ -117,8 +134,11 @@ pub fn vet(file: &[u8], is_available: impl Fn(&str) -> bool) -> Result<Vetted, V
         }
         if entry.tag == elf::DT_NEEDED {
             let library = String::from_utf8_lossy(dynamic.string(entry).map_err(malformed)?).into_owned();
-            if !is_available(&library) {
-                return Err(VettingError::Needs { library });
+            match search.find(&library)? {
+                Found::ByLoader => {}
+                Found::Beside(path) => beside.push(path),
+                Found::Nowhere if is_available(&library) => {}
+                Found::Nowhere => return Err(VettingError::Needs { library }),
             }
             needs.push(library);
         }
@@ -137,7 +157,72 @@ pub fn vet(file: &[u8], is_available: impl Fn(&str) -> bool) -> Result<Vetted, V
             oddities.push(Oddity::Keeps { function: function.into_owned() });
         }
     }
-    Ok(Vetted { oddities, needs })
+    Ok(Vetted { oddities, needs, beside })
+}
+
+/// Where a library says that what it needs is to be looked for: `DT_RUNPATH`, or `DT_RPATH` where there is none.
+struct SearchPath {
+    /// Each as written, and as it is meant.
+    directories: Vec<(String, PathBuf)>,
+}
+
+/// Where a needed library is.
+enum Found {
+    /// In a directory that is the same from everywhere.
+    ByLoader,
+    /// In one that is named relative to the library.
+    Beside(PathBuf),
+    /// Not in the search path.
+    Nowhere,
+}
+
+impl SearchPath {
+    fn of(dynamic: &DynamicTable<'_, Elf>, origin: &Path) -> object::Result<SearchPath> {
+        let text = |tag: elf::DynamicTag| -> object::Result<Option<String>> {
+            let Some(entry) = dynamic.iter().find(|entry| entry.tag == tag) else { return Ok(None) };
+            Ok(Some(String::from_utf8_lossy(dynamic.string(entry)?).into_owned()))
+        };
+        // The loader reads the older one only where the newer one is missing.
+        let path = text(elf::DT_RUNPATH)?.or(text(elf::DT_RPATH)?).unwrap_or_default();
+        let named = path.split(':').filter(|directory| !directory.is_empty());
+        let meant = |directory: &str| {
+            let origin = origin.to_string_lossy();
+            PathBuf::from(directory.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin))
+        };
+        Ok(SearchPath { directories: named.map(|of| (of.to_owned(), meant(of))).collect() })
+    }
+
+    fn find(&self, library: &str) -> Result<Found, VettingError> {
+        if library.contains('/') {
+            return Ok(Found::Nowhere);
+        }
+        for (written, directory) in &self.directories {
+            let path = directory.join(library);
+            if !path.is_file() {
+                continue;
+            }
+            if !written.contains("$ORIGIN") && !written.contains("${ORIGIN}") && directory.is_absolute() {
+                return Ok(Found::ByLoader);
+            }
+            // The loader takes what is open already by the name that it gives itself.
+            return match soname(&path).as_deref() == Some(library) {
+                true => Ok(Found::Beside(path)),
+                false => Err(VettingError::Nameless { library: library.to_owned(), path }),
+            };
+        }
+        Ok(Found::Nowhere)
+    }
+}
+
+/// The name that a library gives itself.
+fn soname(path: &Path) -> Option<String> {
+    let bytes = MappedFile::open(path).ok()?;
+    let file: &[u8] = &bytes;
+    let header = Elf::parse(file).ok()?;
+    let endian = header.endian().ok()?;
+    let dynamic = header.sections(endian, file).ok()?.dynamic_table(endian, file).ok()?;
+    let entry = dynamic.iter().find(|entry| entry.tag == elf::DT_SONAME)?;
+    Some(String::from_utf8_lossy(dynamic.string(entry).ok()?).into_owned())
 }
 
 /// The functions of libc that may keep a pointer to code or memory of their caller beyond the call, in memory of
@@ -222,19 +307,19 @@ mod tests {
     }
 
     fn vetted(file: &[u8]) -> Result<Vec<Oddity>, VettingError> {
-        vet(file, |_| true).map(|vetted| vetted.oddities)
+        vet(file, Path::new("/"), |_| true).map(|vetted| vetted.oddities)
     }
 
     #[test]
     fn ordinary_libraries_are_neither_refused_nor_odd() {
-        let vetted = vet(&whole(), is_available).unwrap();
+        let vetted = vet(&whole(), Path::new("/"), is_available).unwrap();
         assert_eq!(vetted.oddities, []);
         assert!(vetted.needs.iter().any(|library| library == "libc.so.6"), "{:?}", vetted.needs);
     }
 
     #[test]
     fn library_that_is_nowhere_is_named() {
-        let error = vet(&whole(), |library| !library.starts_with("libc.")).unwrap_err();
+        let error = vet(&whole(), Path::new("/"), |library| !library.starts_with("libc.")).unwrap_err();
         assert_eq!(error, VettingError::Needs { library: "libc.so.6".to_owned() });
         assert!(!is_available("libmade-up-by-this-test.so.7"));
     }

@@ -4,6 +4,7 @@
 //!
 //! - One thing at a time, orders before looks.
 //! - A source that stays away takes its plugin out of service, one that blinks does not.
+//! - A package that is renamed serves under its old name until it has been built under the new one.
 
 use std::io;
 use std::sync::Arc;
@@ -16,8 +17,9 @@ use plugin_api::abi::{UNLOAD_REMOVED, UNLOAD_SHUTDOWN};
 
 use super::Shared;
 use super::attempt::Look;
-use super::event::{Event, EventKind, Steps};
+use super::event::{Event, EventKind};
 use super::kept::Kept;
+use super::own_output::OwnOutput;
 use super::record::Plugin;
 use super::rollback::OrderError;
 use super::source::Source;
@@ -64,12 +66,16 @@ impl Worker {
                     package,
                     tried: None,
                     served: None,
+                    failed: None,
+                    is_echo: false,
+                    own_output: OwnOutput::default(),
+                    wanted_name: None,
                     tried_library: None,
                     resumed: None,
                     kept,
                     asked: Vec::new(),
                 };
-                if is_resuming {
+                if is_resuming || attempts.kept.is_rolled_back() {
                     attempts.resume();
                 }
                 resumed_on_thread.store(true, Ordering::Release);
@@ -106,6 +112,14 @@ pub(super) struct Attempts {
     pub(super) tried: Option<Fingerprint>,
     /// What the code that serves was made from, if that is known.
     pub(super) served: Option<Fingerprint>,
+    /// What the files were like when the last build, which failed, had ended.
+    pub(super) failed: Option<Fingerprint>,
+    /// Whether nothing has changed since then.
+    pub(super) is_echo: bool,
+    /// What its builds change themselves.
+    pub(super) own_output: OwnOutput,
+    /// The name that the package has now and that another plugin has too.
+    pub(super) wanted_name: Option<String>,
     /// The library of the last attempt.
     pub(super) tried_library: Option<BuildId>,
     /// What the process that crashed had made of the source; its outcome stands. Asked for once.
@@ -134,10 +148,17 @@ impl Attempts {
                 Source::Directory { path } => self.look_at_directory(&path, seen),
                 Source::Library { path, .. } => self.look_at_library(&path, seen),
             };
-            if matches!(look, Look::Vanished) && self.is_gone() {
+            let reason = match &look {
+                Look::Vanished if self.is_gone() => {
+                    Some(format!("{} is gone", self.plugin.source.path().display()))
+                }
+                Look::Renamed(name) => Some(format!("its package is named `{name}` now, and served as that")),
+                _ => None,
+            };
+            if let Some(reason) = reason {
                 self.plugin.stop();
                 self.kept.clear();
-                self.shared.remove(&self.plugin);
+                self.shared.remove(&self.plugin, reason);
                 return;
             }
             if matches!(look, Look::Tried) {
@@ -151,6 +172,7 @@ impl Attempts {
     pub(super) fn forget_tried(&mut self) {
         self.package = None;
         self.tried = None;
+        self.failed = None;
         self.tried_library = None;
         self.resumed = None;
     }
@@ -171,8 +193,8 @@ impl Attempts {
 }
 
 impl Shared {
-    /// Takes a plugin out of service because its source is gone.
-    pub(super) fn remove(self: &Arc<Self>, plugin: &Arc<Plugin>) {
+    /// Takes a plugin out of service because its source is gone, or another plugin's.
+    pub(super) fn remove(self: &Arc<Self>, plugin: &Arc<Plugin>, reason: String) {
         self.plugins.lock().remove(&*plugin.name);
         self.rounds.leave(plugin);
         let lease = {
@@ -184,23 +206,26 @@ impl Shared {
         if let Some(lease) = &lease {
             self.end(lease, UNLOAD_REMOVED);
         }
+        self.removed.lock().push(Arc::clone(plugin));
         self.registry.note_gone(&plugin.name);
         self.publish_without_code(plugin);
         drop(lease);
         self.record(
             Event {
                 previous_generation: generation,
-                reason: Some(format!("{} is gone", plugin.source.path().display())),
-                ..plugin.event(EventKind::Removed, Steps::default())
+                reason: Some(reason),
+                ..plugin.event(EventKind::Removed, plugin.steps())
             },
             None,
         );
         self.duplicates.lock().clear();
         self.notify_progress();
-        // Its name is free for one that lost to it, or for what it was renamed to.
+        // Its name is free for one that lost to it, or for what was renamed to it; and its source for another name.
         if let Err(error) = self.adopt_all() {
             tracing::error!("{}", chain(&error));
         }
         self.watch_inputs();
+        let others: Vec<_> = self.plugins.lock().values().map(|worker| Arc::clone(&worker.plugin)).collect();
+        others.iter().for_each(|other| other.nudge());
     }
 }

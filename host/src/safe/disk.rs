@@ -13,7 +13,7 @@
 use std::fmt::Debug;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,6 +42,11 @@ pub(super) trait Disk: Debug + Send + Sync {
 
     /// Lets another process have it. It is not opened again.
     fn close(&self);
+
+    /// Why nothing must be written to it, if that is so: what is written could not be found again.
+    fn refusal(&self) -> Option<String> {
+        None
+    }
 
     /// Where it is, for errors.
     fn path(&self) -> &Path;
@@ -153,6 +158,19 @@ impl Disk for FileDisk {
                 tracing::warn!(safe = %self.path.display(), "the page cache could not be dropped: {error}");
             }
         }
+    }
+
+    fn refusal(&self) -> Option<String> {
+        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let named = fs::metadata(&self.path).map(identity).ok();
+        let open = self.file.metadata().map(identity).ok();
+        (named != open).then(|| {
+            format!(
+                "its file {} was deleted or replaced while the host runs, so what is put now would be lost; save what \
+                 the safe holds with `host safe backup`, then restart the host",
+                self.path.display()
+            )
+        })
     }
 
     fn close(&self) {

@@ -226,6 +226,9 @@ impl Backend for Store {
         {
             return vec![Err(error.into()); writes.len()];
         }
+        if let Some(reason) = self.disk.refusal() {
+            return vec![Err(WriteError::Refused { reason }); writes.len()];
+        }
         let before = writer.sequence;
         let Writer { database: Some(database), journal, .. } = &mut *writer else {
             return vec![Err(WriteError::Closed); writes.len()];

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use super::names::is_ignored;
 
+use crate::report::quoted;
+
 /// Something that looks like a plugin.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Candidate {
@@ -152,11 +154,4 @@ fn check_private(path: &Path) -> Result<(), ScanError> {
         return Err(ScanError::Writable { path: path.to_owned() });
     }
     Ok(())
-}
-
-/// `path` as a shell takes it.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let is_plain = text.chars().all(|c| c.is_alphanumeric() || "/._-+".contains(c));
-    if is_plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }

@@ -52,6 +52,12 @@ function folded(key, title, ...content) {
 }
 const opened = new Set();
 
+function going(activity) {
+  const behind = activity.behind === null ? "" : ` behind ${activity.behind}`;
+  const doing = activity.doing === null ? "" : ` (${activity.doing})`;
+  return `newer code is on its way: ${activity.step} for ${duration(activity.lasts_ms)}${behind}${doing}`;
+}
+
 function plugin(of, publicAddress) {
   const states = { serving: "good", refused: "bad", building: "busy" };
   const trouble = of.refused ?? null;
@@ -63,6 +69,9 @@ function plugin(of, publicAddress) {
     [
       span(trouble === null ? states[of.state] ?? "" : "bad", of.state),
       of.generation === null ? null : ` generation ${of.generation}`,
+      of.activity === null
+        ? null
+        : element("div", { class: "busy" }, going(of.activity)),
       trouble === null ? null : element("div", { class: "bad" }, `newest code refused: ${trouble}`),
       trouble === null || details === null
         ? null

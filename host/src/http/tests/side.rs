@@ -68,3 +68,22 @@ fn slow_request_delays_no_other() {
     release.send(()).unwrap();
     assert_eq!(slow.answer(false).body, "/order");
 }
+
+/// Clients that do not read their answers, nor go, keep nobody from asking whether the host is well.
+#[test]
+fn clients_that_do_not_read_lock_nobody_out() {
+    let handler: Handler = Arc::new(|request| {
+        let is_large = request.uri().path() == "/large";
+        Response::new(Bytes::from(vec![b'x'; if is_large { 8 << 20 } else { 2 }]))
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let _server = serve("admin", listener, handler).unwrap();
+    let mut idle: Vec<Client> = Vec::new();
+    for _ in 0..200 {
+        let mut client = Client::connect(address);
+        client.send("GET /large HTTP/1.1\r\nhost: t\r\n\r\n");
+        idle.push(client);
+        assert_eq!(Client::connect(address).get("/healthz").body, "xx");
+    }
+}

@@ -21,7 +21,7 @@ impl Shelf {
     fn keep(&mut self, number: u64, content: &str) {
         let staged = self.dir.path().join(format!("shop-{number}.so"));
         fs::write(&staged, content).unwrap();
-        self.kept.keep(number, id(content), &staged).unwrap();
+        self.kept.keep(number, id(content), &staged, self.dir.path()).unwrap();
     }
 
     fn files(&self) -> usize {
