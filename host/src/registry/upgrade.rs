@@ -23,6 +23,9 @@ use super::{Author, Expected, InitFailure, Key, Overlay, Policy, Registry, Regis
 /// How long an upgrade waits for the users of the older value.
 pub(super) const UPGRADE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Between the publication of a generation and that of its data.
+const A_MOMENT: Duration = Duration::from_millis(1);
+
 /// How often a key may turn out to hold another value than a moment ago.
 const TRIES: u32 = 16;
 
@@ -144,6 +147,8 @@ impl Registry {
                     {
                         // Published a moment ago, and the upgrade becomes valid in a moment.
                         old.data().begin_and_leave(Instant::now() + UPGRADE_TIMEOUT);
+                        // A value that starts afresh, or comes back, is not claimed meanwhile.
+                        std::thread::sleep(A_MOMENT);
                         continue;
                     }
                     // What code of a refused generation still does, such as a drop, upgrades nothing.
@@ -293,10 +298,15 @@ impl Registry {
             Err(UpgradeFailure::Busy(users)) => format!(
                 "waited {UPGRADE_TIMEOUT:?} for {users} uses by earlier code to end; keep a handle for a request, and not in a static"
             ),
-            Err(UpgradeFailure::GivenUp(took)) => format!(
-                "code of this edit that the upgrade runs (a `Default`, a `default = ...`, an `upgrade = ...`, or `Hash`, `Eq` \
-                 or `Ord` of a key) did not return within {took:?} and was given up; let it return, and save"
-            ),
+            // Also where the key says `restarts`: the value is in use by others.
+            Err(UpgradeFailure::GivenUp(took)) => {
+                return Err(with_reason(outdated, |_| {
+                    format!(
+                        "code of this edit that the upgrade runs (a `Default`, a `default = ...`, an `upgrade = ...`, or \
+                         `Hash`, `Eq` or `Ord` of a key) did not return within {took:?} and was given up; let it return, and save"
+                    )
+                }));
+            }
             Err(UpgradeFailure::Refused(words)) if found.is_of_other_compiler(ty) => {
                 format!("{words}; {FOR_COMPILERS}")
             }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use plugin_api::abi::{ErrorSink, ErrorView, OldDataView, Status, StrView, UpgradeView};
 
 use super::claim::ClaimHolder;
-use super::{Claim, Data, DataType, Keeper, Tenure, going_deep, keep_if_several};
+use super::{Claim, Data, DataType, Keeper, Tenure, going_deep, held_for, keep_if_several};
 use crate::registry::Author;
 
 /// An upgraded value that waits to be valid. Dropped, it is undone, and the old value is in use again.
@@ -148,13 +148,12 @@ impl Upgrade {
         // until the call returns.
         let status = unsafe { copy(&view, &mut made, &sink) };
         self.has_claim = self.old.0.note_return(&holder);
-        self.kept = Some(match status {
+        self.kept = Some(if status == Status::OK {
             // SAFETY: a whole value of the type in a block of the C library's, which is ours now.
-            Status::OK => {
-                let value = unsafe { Tenure::new(before.clone(), owner.clone(), made.value) };
-                Ok((value, before, owner))
-            }
-            _ => Err(words),
+            let value = unsafe { Tenure::new(before.clone(), owner.clone(), made.value) };
+            Ok((value, before, owner))
+        } else {
+            Err(words)
         });
     }
 
@@ -227,6 +226,8 @@ impl Drop for Remains {
             // SAFETY: it uses what is left of the value; the view's functions may be called on any thread.
             unsafe { going_deep(&before.layout, end) };
         }
+        // A copy of the older value may be kept.
+        self.glue.is_held_by(held_for(&before.name));
         drop(before);
         self.old.0.free_code();
     }
