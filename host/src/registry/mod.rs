@@ -36,7 +36,7 @@ mod wait;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
@@ -143,6 +143,8 @@ pub struct Registry {
     epoch: AtomicU64,
     /// Plugins that are gone, and of which a thread may still run: what it asks for is nobody's use.
     gone: RwLock<HashSet<Arc<str>>>,
+    /// Whether there ever was one.
+    has_gone: AtomicBool,
     /// Values from before upgrades that dropped something.
     kept: Arc<KeptValues>,
 }
@@ -173,7 +175,7 @@ impl Registry {
         timeout: Duration,
         init: impl FnOnce() -> Result<Value, InitFailure>,
     ) -> Result<Value, RegistryError> {
-        let expected = expected.into();
+        let expected = self.counting(expected.into(), author, overlay);
         let mut init = Some(init);
         for _ in 0..TRIES {
             let slot = self.slot(overlay, key, author, expected)?;
@@ -210,7 +212,7 @@ impl Registry {
         key: &Key,
         expected: impl Into<Expected<'a>>,
     ) -> Result<Value, RegistryError> {
-        let expected = expected.into();
+        let expected = self.counting(expected.into(), author, overlay);
         let published = self.slots.read().get(key).cloned();
         let staged = overlay.get(key);
         for slot in [overlay.over(key), staged, published].into_iter().flatten() {
@@ -219,7 +221,7 @@ impl Registry {
                 Fit::Replace => continue,
                 Fit::Refuse(error) => return Err(error),
             }
-            if let Some(found) = slot.peek(expected) {
+            if let Some(found) = slot.peek(author, expected) {
                 let value = found?;
                 self.note_use(&slot, (&value, expected), author, overlay);
                 return Ok(value);
@@ -337,6 +339,7 @@ impl Registry {
     /// Says that there is no such plugin any more: nobody will ask for what it alone has used.
     pub fn note_gone(&self, plugin: &str) {
         self.gone.write().insert(plugin.into());
+        self.has_gone.store(true, Ordering::Relaxed);
         for slot in self.slots.read().values() {
             slot.note_gone(plugin);
         }
@@ -371,7 +374,13 @@ impl Registry {
         infos
     }
 
-    /// Notes who uses a value: at once, or when the generation is published.
+    /// What a caller expects, with whether it counts as a user: not while it is loading, and not when it is gone.
+    fn counting<'a>(&self, expected: Expected<'a>, author: &Author, overlay: &Overlay) -> Expected<'a> {
+        let is_gone = || self.has_gone.load(Ordering::Relaxed) && self.gone.read().contains(&author.plugin);
+        if overlay.is_committed() && !is_gone() { expected } else { expected.uncounted() }
+    }
+
+    /// Notes a use: a generation that is loading counts as a user when it is published.
     fn note_use(
         &self,
         slot: &Arc<Slot>,
@@ -380,8 +389,8 @@ impl Registry {
         overlay: &Overlay,
     ) {
         note_user(value, expected, author, overlay);
-        if !overlay.uses(slot, author) && !self.gone.read().contains(&author.plugin) {
-            slot.note_user(author);
+        if !expected.counts {
+            overlay.uses(slot, author);
         }
     }
 

@@ -194,17 +194,17 @@ impl Overlay {
         }
     }
 
-    /// Keeps in mind that the generation uses what is in a slot; false if it is published and counts at once.
-    pub(super) fn uses(&self, slot: &Arc<Slot>, author: &Author) -> bool {
-        match &mut *self.stage.lock() {
-            Stage::Open(open) => {
-                if !open.used.iter().any(|(known, _)| Arc::ptr_eq(known, slot)) {
-                    open.used.push((Arc::clone(slot), author.clone()));
-                }
-                true
-            }
-            Stage::Committed => false,
-            Stage::Abandoned => true,
+    /// Whether the generation is published, and counts as a user of what it finds at once.
+    pub(super) fn is_committed(&self) -> bool {
+        matches!(*self.stage.lock(), Stage::Committed)
+    }
+
+    /// Keeps in mind that the generation, which is loading, uses what is in a slot.
+    pub(super) fn uses(&self, slot: &Arc<Slot>, author: &Author) {
+        if let Stage::Open(open) = &mut *self.stage.lock()
+            && !open.used.iter().any(|(known, _)| Arc::ptr_eq(known, slot))
+        {
+            open.used.push((Arc::clone(slot), author.clone()));
         }
     }
 

@@ -80,6 +80,7 @@ impl Slot {
     pub(super) fn wait_for(
         &self,
         attempt: u64,
+        author: &Author,
         expected: Expected<'_>,
         timeout: Duration,
     ) -> Result<Turn, RegistryError> {
@@ -93,7 +94,7 @@ impl Slot {
             }
             let current = state.attempts;
             match &mut state.content {
-                Content::Ready(ready) => return self.found(ready, expected).map(Turn::Ready),
+                Content::Ready(ready) => return self.found(ready, author, expected).map(Turn::Ready),
                 Content::Opening { author: maker, deadline, timeout: allowed, .. } if current == attempt => {
                     let (maker, deadline, allowed) = (maker.clone(), *deadline, *allowed);
                     let now = Instant::now();
@@ -141,7 +142,7 @@ impl Slot {
         expected: Expected<'_>,
     ) -> Result<Value, RegistryError> {
         if let Content::Ready(ready) = &mut state.content {
-            return self.found(ready, expected);
+            return self.found(ready, &late.author, expected);
         }
         Err(match state.failed.as_ref().filter(|failed| failed.attempt == late.number) {
             Some(failed) => self.init_error(failed),

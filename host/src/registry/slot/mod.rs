@@ -201,7 +201,7 @@ impl Slot {
             return Ok(Turn::Gone);
         }
         match &mut state.content {
-            Content::Ready(ready) => return self.found(ready, expected).map(Turn::Ready),
+            Content::Ready(ready) => return self.found(ready, author, expected).map(Turn::Ready),
             Content::Opening { .. } => {}
             Content::Empty => return self.begin(&mut state, author, timeout).map(Turn::Init),
         }
@@ -211,15 +211,19 @@ impl Slot {
         let wait = waits
             .announce(self, attempt)
             .map_err(|path| RegistryError::Recursive { key: self.key.clone(), path })?;
-        let outcome = self.wait_for(attempt, expected, timeout);
+        let outcome = self.wait_for(attempt, author, expected, timeout);
         drop(wait);
         outcome
     }
 
     /// The value, if there is one; counts as a use.
-    pub(super) fn peek(&self, expected: Expected<'_>) -> Option<Result<Value, RegistryError>> {
-        match &self.state.lock().content {
-            Content::Ready(ready) => Some(self.found(ready, expected)),
+    pub(super) fn peek(
+        &self,
+        author: &Author,
+        expected: Expected<'_>,
+    ) -> Option<Result<Value, RegistryError>> {
+        match &mut self.state.lock().content {
+            Content::Ready(ready) => Some(self.found(ready, author, expected)),
             _ => None,
         }
     }
@@ -384,7 +388,12 @@ impl Slot {
         }
     }
 
-    fn found(&self, ready: &Ready, expected: Expected<'_>) -> Result<Value, RegistryError> {
+    fn found(
+        &self,
+        ready: &mut Ready,
+        author: &Author,
+        expected: Expected<'_>,
+    ) -> Result<Value, RegistryError> {
         if let (Value::Data(tenure), What::Data(ty)) = (&ready.value, expected.what)
             && let (found, owner) = tenure.owner()
             && found.is_akin(ty)
@@ -426,6 +435,9 @@ impl Slot {
                 expected: expected.name(),
                 author: ready.author.clone(),
             });
+        }
+        if expected.counts {
+            ready.note_user(author);
         }
         self.hits.fetch_add(1, Ordering::Relaxed);
         Ok(ready.value.clone())
