@@ -388,6 +388,10 @@ impl Registry {
         author: &Author,
         overlay: &Overlay,
     ) {
+        if !expected.counts && overlay.is_committed() {
+            // A thread of a plugin that is gone: the value is not its to drop either.
+            return;
+        }
         note_user(value, expected, author, overlay);
         if !expected.counts {
             overlay.uses(slot, author);
