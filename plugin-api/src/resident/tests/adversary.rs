@@ -4,6 +4,12 @@
 //! Whatever it does, an upgrade that is refused or undone leaves the old value as it was, and one that is made valid has every
 //! entry. Tokens that are dropped twice or never are counted. Miri finds what that does not show. (`tests/fuzz-upgrade` does
 //! the same with types by chance, under AddressSanitizer.)
+#![expect(
+    clippy::box_collection,
+    clippy::vec_box,
+    clippy::redundant_allocation,
+    reason = "blocks within blocks are what goes wrong"
+)]
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Ordering as Order;

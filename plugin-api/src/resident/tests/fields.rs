@@ -1,4 +1,5 @@
 //! Which field takes what: by its own name, by a former one, or nothing; and what is said of what goes.
+#![expect(clippy::box_collection, reason = "blocks within blocks are what goes wrong")]
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
