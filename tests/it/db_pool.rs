@@ -55,6 +55,99 @@ fn settings_temporary_tables_and_transactions_do_not_reach_the_next_borrower() {
     assert_eq!(pool.status().connects, 1, "and it is the same connection");
 }
 
+/// Each way to change a session that there is, hidden as well as it goes.
+#[test]
+fn nothing_of_a_session_reaches_the_next_borrower_however_it_was_changed() {
+    let cluster = Cluster::shared();
+    let database = cluster.create_database();
+    let setup = "CREATE ROLE left_here; CREATE TABLE t (x int); CREATE SEQUENCE s; \
+                 CREATE FUNCTION sly() RETURNS int LANGUAGE plpgsql AS \
+                 $$ BEGIN EXECUTE 'SET lock_timeout = 77'; RETURN 1; END $$; \
+                 CREATE FUNCTION sly_trigger() RETURNS trigger LANGUAGE plpgsql AS \
+                 $$ BEGIN PERFORM set_config('lock_timeout', '77', false); RETURN NEW; END $$; \
+                 CREATE TRIGGER sly BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION sly_trigger(); \
+                 CREATE PROCEDURE sly_procedure() LANGUAGE plpgsql AS \
+                 $$ BEGIN COMMIT; SET lock_timeout = 77; END $$";
+    cluster.connect(&database).batch_execute(setup).unwrap();
+    let config = PoolConfig { max_size: 1, ..PoolConfig::default() };
+    let pool = Pool::open(&cluster.url(&database), nowhere(), config).unwrap();
+    let state = "SELECT concat_ws(' ', current_user, session_user, current_setting('lock_timeout'), \
+                 current_setting('search_path'), current_setting('default_transaction_read_only'), \
+                 current_setting('TimeZone'), \
+                 (SELECT count(*) FROM pg_listening_channels()), (SELECT count(*) FROM pg_cursors), \
+                 (SELECT count(*) FROM pg_prepared_statements WHERE from_sql), \
+                 (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()), \
+                 (SELECT count(*) FROM pg_class WHERE relname = 'left_here'))";
+    let clean = cell(&pool.checkout().unwrap(), state);
+    for text in [
+        "SELECT set_config('lock_timeout', '77', false)",
+        "SELECT \"set_config\"('lock_timeout', '77', not true)",
+        "SELECT U&\"set\\005Fconfig\"('lock_timeout', '77', false)",
+        "WITH a AS (SELECT set_config('lock_timeout', '77', false)) SELECT * FROM a",
+        "UPDATE pg_settings SET setting = '77' WHERE name = 'lock_timeout'",
+        "SELECT sly()",
+        "SELECT * FROM sly() AS x",
+        "INSERT INTO t VALUES (1)",
+        "CREATE TABLE u AS SELECT sly()",
+        "DO $$ BEGIN SET lock_timeout = 77; END $$",
+        "CALL sly_procedure()",
+        "-- a\rSET lock_timeout = 77",
+        "SET SESSION AUTHORIZATION left_here",
+        "SET ROLE left_here",
+        "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+        "SET TIME ZONE 'Asia/Tokyo'",
+        "SET SCHEMA 'pg_catalog'",
+        "BEGIN; SET LOCAL lock_timeout = 77; DECLARE c CURSOR FOR SELECT 1",
+        "BEGIN; SET lock_timeout = 77; COMMIT AND CHAIN",
+        "BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT 1; COMMIT",
+        "LISTEN left_here",
+        "PREPARE p AS SELECT 1",
+        "DO $$ BEGIN PERFORM pg_advisory_lock(7); END $$",
+        "SELECT pg_try_advisory_lock_shared(7)",
+        "CREATE TEMP TABLE left_here (x int)",
+        "SELECT 1 AS x INTO TEMPORARY left_here",
+        "CREATE OR REPLACE TEMP VIEW left_here AS SELECT 1",
+        "DO $$ BEGIN CREATE TEMP TABLE left_here (x int); END $$",
+    ] {
+        for through_batch in [true, false] {
+            let lease = pool.checkout().unwrap();
+            let is_one = !text.contains("; ") || text.starts_with("DO");
+            match through_batch {
+                false if !is_one => continue,
+                false if text.starts_with("SELECT") || text.starts_with("WITH") => {
+                    lease.query(text, &[]).map(drop).unwrap_or_else(|error| panic!("{text}: {error}"));
+                }
+                false if text.starts_with("CREATE TABLE") => continue,
+                false => drop(lease.execute(text, &[]).unwrap_or_else(|error| panic!("{text}: {error}"))),
+                true => lease.batch_execute(text).unwrap_or_else(|error| panic!("{text}: {error}")),
+            }
+            drop(lease);
+            assert_eq!(cell(&pool.checkout().unwrap(), state), clean, "{text}");
+        }
+    }
+}
+
+/// Every borrower would find itself in it, and lose what it writes.
+#[test]
+fn a_session_that_leaves_a_transaction_open_is_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let sqlite = format!("sqlite:{}/it.db", data.path().display());
+    for url in [super::url(), sqlite] {
+        let open = |statements: &[&str]| {
+            let session = statements.iter().map(|text| (*text).to_owned()).collect();
+            let steady = SteadyConfig { session, ..SteadyConfig::default() };
+            Pool::open(&url, nowhere(), PoolConfig { max_size: 1, steady, ..PoolConfig::default() })
+        };
+        for statements in [&["BEGIN"][..], &["BEGIN; SELECT 1", "SELECT 2"]] {
+            let refused = open(statements).unwrap_err().to_string();
+            assert!(refused.contains("inside a transaction"), "{url}: {refused}");
+        }
+        for statements in [&["BEGIN", "COMMIT"][..], &["BEGIN; SELECT 1; COMMIT"]] {
+            open(statements).unwrap_or_else(|error| panic!("{url}: {error}"));
+        }
+    }
+}
+
 #[test]
 fn reset_always_undoes_a_setting_that_no_text_shows() {
     let config = PoolConfig { max_size: 1, reset: ResetPolicy::Always, ..PoolConfig::default() };
@@ -63,10 +156,11 @@ fn reset_always_undoes_a_setting_that_no_text_shows() {
     lease
         .batch_execute(
             "CREATE FUNCTION sly() RETURNS int LANGUAGE plpgsql AS \
-             $$ BEGIN EXECUTE 'SET lock_timeout = 77'; RETURN 1; END $$",
+             $$ BEGIN EXECUTE 'SET lock_timeout = 77'; RETURN 1; END $$; \
+             CREATE VIEW seen AS SELECT sly()",
         )
         .unwrap();
-    cell(&lease, "SELECT sly()");
+    cell(&lease, "SELECT * FROM seen");
     drop(lease);
     let lease = pool.checkout().unwrap();
     assert_eq!((cell(&lease, "SHOW lock_timeout"), pool.status().connects), ("0".to_owned(), 1));

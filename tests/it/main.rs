@@ -14,6 +14,10 @@ mod importer;
 mod db;
 // Streams of rows, COPY, notifications, and the way to the server.
 mod db_streams;
+// What a failing statement costs others, and what is tried again.
+mod db_classes;
+// What is left when a stream, a COPY, a borrower or a connection ends early.
+mod db_endings;
 // Connections that outlive the code which opened them.
 mod db_handles;
 // A database server that is killed under load.
@@ -46,6 +50,8 @@ mod parting;
 mod pgbouncer;
 // Keys that keep their value, restart it, or follow a configuration.
 mod policies;
+// What libraries leave behind in libc holds them.
+mod audit;
 // Children that a handler forks off are not the host.
 mod forks;
 // What plugins do with signals takes nothing from the host.

@@ -145,11 +145,13 @@ pub enum Order {
 /// What happens to a connection between two borrowers. DBUtils: `reset`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ResetPolicy {
-    /// What the texts that ran may have left behind is undone; nothing if they left nothing.
+    /// What the texts that ran may have left behind is undone; nothing if they left nothing. Whatever writes or
+    /// calls a function that is not among the server's most common ones may have: a trigger or the function may
+    /// change settings in its own body.
     #[default]
     IfDirty,
-    /// All that can be undone is, even where no text shows it: for functions that change settings in
-    /// their own body. Costs a round trip at each return.
+    /// All that can be undone is, even where no text shows it: for views, operators and row security policies
+    /// that change settings when they are read. Costs a round trip at each return.
     Always,
     /// The connection is closed. Costs a new one for each borrower.
     Reopen,

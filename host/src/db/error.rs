@@ -88,6 +88,17 @@ impl ConnectError {
         }
     }
 
+    /// Whether the database is there and has no room for one more connection: of all, of this role, of a pooler; or it
+    /// is starting or stopping.
+    pub(super) fn is_full(&self) -> bool {
+        match self {
+            ConnectError::Unreachable { sqlstate: Some(code), reason, .. } => {
+                matches!(code.as_str(), "53300" | "57P03") || reason.contains("no more connections allowed")
+            }
+            _ => false,
+        }
+    }
+
     /// What went wrong, without the address.
     pub(super) fn reason(&self) -> String {
         match self {
@@ -176,6 +187,22 @@ pub enum CheckoutError {
         max_size: u32,
         /// How long the caller waited.
         waited: Duration,
+    },
+    /// The database takes no more connections, and those that there are stayed lent out.
+    #[error(
+        "{address} takes no more connections ({reason}), and the {open} of this pool are lent out, waited {}: \
+         lower `max_size`, or raise the limit of the server",
+        seconds(.waited)
+    )]
+    Full {
+        /// The address without its password.
+        address: String,
+        /// How many connections the pool has.
+        open: u32,
+        /// How long the caller waited.
+        waited: Duration,
+        /// The database's words.
+        reason: String,
     },
     /// The database is down.
     #[error(transparent)]
@@ -322,6 +349,26 @@ pub enum QueryError {
          session locks, PREPARE and LISTEN need a connection to the server itself"
     )]
     Pooled,
+    /// The statement is not one that can be sent to the database. The connection is as it was.
+    #[error("{reason}")]
+    Unsendable {
+        /// What is too much of what.
+        reason: String,
+    },
+    /// A statement that was prepared earlier fits the tables no more, and the transaction that it is in has failed.
+    /// Run again, it is prepared again.
+    #[error("{message}")]
+    Stale {
+        /// The database's words.
+        message: String,
+        /// SQLSTATE.
+        sqlstate: String,
+    },
+    /// A COPY from or to the client, in a text that is run like any other.
+    #[error(
+        "`COPY ... FROM STDIN` and `TO STDOUT` carry rows beside the statement: use `copy_in` and `copy_out`"
+    )]
+    CopyText,
     /// The database has no such thing.
     #[error("this database has no {what}")]
     NotOffered {

@@ -74,11 +74,6 @@ pub trait Driver: fmt::Debug + Send + Sync {
         true
     }
 
-    /// Whether closing a connection may wait for a server that does not answer.
-    fn close_may_block(&self) -> bool {
-        false
-    }
-
     /// Whether the data are gone once the connection is closed. No limit closes such a connection.
     fn is_its_connection(&self) -> bool {
         false
@@ -200,11 +195,27 @@ pub trait Connection: Send {
     /// tables, as far as the texts that ran tell. Instant.
     fn is_clean(&self) -> bool;
 
+    /// Whether the next borrower might see something of this one. Instant.
+    fn needs_reset(&self) -> bool {
+        !self.is_clean()
+    }
+
+    /// Whether a statement that nobody waits for may still run, so that a reset takes its time. Instant.
+    fn is_lagging(&self) -> bool {
+        false
+    }
+
     /// Undoes what a borrower left behind: an open transaction, settings, temporary tables.
     fn reset(&mut self) -> Reset;
 
     /// Makes the next [`reset`](Connection::reset) undo all that it can, whatever the texts told.
     fn distrust(&mut self) {}
+
+    /// Whether a transaction is open that none of [`begin`](Connection::begin) began. Asks the database only if a text
+    /// may have done so.
+    fn has_foreign_transaction(&mut self) -> bool {
+        false
+    }
 
     /// Says that what has run so far belongs to the session: a reset need not undo it.
     fn settle(&mut self);

@@ -19,6 +19,9 @@ use super::gate::Gate;
 use super::journal::{Journal, Slowest};
 use super::{ConnectError, Connection, Driver, QueryError, Reset, SteadyConfig, blocking, monitor};
 
+/// How long a connection may take to show that it works after another one was lost.
+const SUSPECT_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// Makes connections to one database, and knows how that went.
 pub(super) struct Source {
     pub(super) driver: Box<dyn Driver>,
@@ -86,6 +89,10 @@ impl Source {
             Ok(conn) => conn,
             Err(error) => {
                 self.books.lock().failures += 1;
+                if error.is_full() && !self.has_none() {
+                    // It is there, and serves those who have a connection.
+                    return Err(error);
+                }
                 if attempt.failed(&error) {
                     tracing::warn!("{error}");
                     self.journal.note("down", error.to_string());
@@ -110,16 +117,25 @@ impl Source {
 
     /// Runs the statements of the session.
     pub(super) fn prepare(&self, conn: &mut dyn Connection) -> Result<(), ConnectError> {
+        let refused = |statement: &str, sqlstate: String, reason: String| ConnectError::Session {
+            address: self.driver.address().to_owned(),
+            statement: statement.to_owned(),
+            sqlstate,
+            reason,
+        };
         for statement in &self.config.session {
-            conn.batch_execute(statement).map_err(|error| ConnectError::Session {
-                address: self.driver.address().to_owned(),
-                statement: statement.clone(),
-                sqlstate: match &error {
+            conn.batch_execute(statement).map_err(|error| {
+                let sqlstate = match &error {
                     QueryError::Database { sqlstate, .. } => sqlstate.clone(),
                     _ => String::new(),
-                },
-                reason: error.to_string(),
+                };
+                refused(statement, sqlstate, error.to_string())
             })?;
+        }
+        if conn.has_foreign_transaction() {
+            let last = self.config.session.last().map_or("", String::as_str);
+            let reason = "the session is left inside a transaction: end it with COMMIT".to_owned();
+            return Err(refused(last, String::new(), reason));
         }
         conn.settle();
         Ok(())
@@ -144,7 +160,7 @@ impl Source {
         // A goodbye to this one alone: idle for too long, in a transaction or at all.
         let is_its_own = matches!(
             error,
-            QueryError::Lost { sqlstate, .. } if sqlstate == "25P03" || sqlstate == "57P05"
+            QueryError::Lost { sqlstate, .. } if matches!(sqlstate.as_str(), "25P03" | "25P04" | "57P05")
         );
         if !is_its_own && !matches!(error, QueryError::Database { .. }) {
             self.epoch.fetch_add(1, Ordering::AcqRel);
@@ -203,8 +219,6 @@ pub(super) struct Made {
     pub(super) seen: Moment,
     /// When it is too old.
     expires: Option<Moment>,
-    /// It did not answer.
-    is_silent: bool,
 }
 
 /// A connection that is dropped where dropping may block.
@@ -217,11 +231,6 @@ impl Conn {
 
     pub(super) fn as_ref(&self) -> &dyn Connection {
         self.0.as_deref().expect("emptied when it is dropped, and not before")
-    }
-
-    /// Closes the connection on a thread of its own, however long that takes.
-    fn abandon(&mut self) {
-        blocking::run_apart(self.0.take(), drop);
     }
 }
 
@@ -240,16 +249,7 @@ impl Made {
         drop(books);
         let seen = Moment::now();
         let expires = source.max_lifetime.and_then(|lifetime| seen.after(shortened(lifetime)));
-        Made {
-            conn: Conn(Some(conn)),
-            source: source.clone(),
-            serial,
-            epoch,
-            uses: 0,
-            seen,
-            expires,
-            is_silent: false,
-        }
+        Made { conn: Conn(Some(conn)), source: source.clone(), serial, epoch, uses: 0, seen, expires }
     }
 
     /// Takes note that the connection worked at that moment.
@@ -274,6 +274,17 @@ impl Made {
         most > 0 && self.uses >= most && !self.source.driver.is_its_connection()
     }
 
+    /// Whether the connection works, although another one of its source was lost since it last did. One session that
+    /// ended costs no other one, and a server that is gone costs a moment.
+    pub(super) fn survived(&mut self) -> bool {
+        let timeout = self.source.config.ping_timeout.min(SUSPECT_TIMEOUT);
+        let is_alive = !self.is_suspect() || self.conn.as_mut().is_valid(timeout);
+        if is_alive {
+            self.worked(Moment::now());
+        }
+        is_alive
+    }
+
     /// Asks the database whether the connection works.
     pub(super) fn ping(&mut self) -> bool {
         let config = &self.source.config;
@@ -286,7 +297,6 @@ impl Made {
         if is_alive {
             self.worked(Moment::now());
         }
-        self.is_silent = !is_alive;
         is_alive
     }
 
@@ -307,10 +317,6 @@ impl Drop for Made {
         books.closes += 1;
         let serial = self.serial;
         books.living.retain(|(living, _)| *living != serial);
-        drop(books);
-        if (self.is_silent || self.is_suspect()) && self.source.driver.close_may_block() {
-            self.conn.abandon();
-        }
     }
 }
 

@@ -105,7 +105,12 @@ fn earlier(committed: usize) -> String {
 
 /// Whether the database says that the same transaction may well succeed when it is tried again.
 pub(super) fn is_serialisation_failure(error: &QueryError) -> bool {
-    matches!(error, QueryError::Database { sqlstate, .. } if matches!(sqlstate.as_str(), "40001" | "40P01"))
+    match error {
+        QueryError::Database { sqlstate, .. } => matches!(sqlstate.as_str(), "40001" | "40P01"),
+        // Prepared anew, it fits.
+        QueryError::Stale { .. } => true,
+        _ => false,
+    }
 }
 
 /// As [`is_serialisation_failure`], or it lacks a resource, or somebody holds a lock.

@@ -178,8 +178,16 @@ impl Transaction {
         if open.is_lost {
             return Err(CommitError::Lost { address: address(), committed });
         }
-        let outcome =
-            open.savepoints.iter().try_for_each(|_| open.lease.rollback()).and_then(|()| open.lease.commit());
+        let outcome = open
+            .savepoints
+            .iter()
+            .try_for_each(|_| open.lease.rollback())
+            .map_err(|error| match error {
+                // The commit was not sent.
+                QueryError::Lost { reason, .. } => QueryError::NotCommitted { reason },
+                error => error,
+            })
+            .and_then(|()| open.lease.commit());
         outcome.map_err(|source| match source {
             QueryError::Lost { .. } | QueryError::OutcomeUnknown { .. } => {
                 CommitError::Unknown { address: address(), committed, source: source.into() }

@@ -93,6 +93,14 @@ impl BlockWriter {
         encode(value, &mut self.block, &mut self.heap);
     }
 
+    /// Takes back the row that was started last, with the cells that it has so far.
+    pub fn abandon_row(&mut self) {
+        self.rows = self.rows.saturating_sub(1);
+        let columns = self.columns as usize;
+        let kept = usize::try_from(self.rows).unwrap_or(usize::MAX).saturating_add(1).saturating_mul(columns);
+        self.block.truncate(kept.saturating_mul(ENTRY).saturating_add(HEADER));
+    }
+
     /// How many rows have been started.
     pub fn rows(&self) -> u64 {
         self.rows

@@ -121,7 +121,7 @@ impl Joint {
         let mut physical = place.physical.take().ok_or(QueryError::SessionLost)?;
         let outcome = body(&mut physical.steady);
         let is_in_transaction = physical.steady.is_in_transaction();
-        if !is_in_transaction && !physical.steady.is_clean() {
+        if !is_in_transaction && physical.steady.needs_reset() {
             physical.steady.reset();
         }
         place.physical = Some(physical);

@@ -238,7 +238,7 @@ impl Alone {
     /// Undoes what the last lease left behind.
     fn rest(&self) {
         if let Some(steady) = self.steady.lock().as_mut()
-            && (steady.is_in_transaction() || !steady.is_clean())
+            && (steady.is_in_transaction() || steady.needs_reset())
         {
             steady.reset();
         }
@@ -262,7 +262,10 @@ fn use_taken<P, T>(
 impl Drop for Own {
     fn drop(&mut self) {
         match self.physical.get_mut().take() {
-            Some(physical) if !blocking::cannot_run() => self.tie.0.checkin(physical),
+            // Nobody is to wait for what a stream that was ended early leaves.
+            Some(physical) if !blocking::cannot_run() && !physical.steady.is_lagging() => {
+                self.tie.0.checkin(physical);
+            }
             Some(physical) => {
                 let held = (self.tie.clone(), physical);
                 blocking::run_apart(held, |(tie, physical)| tie.0.checkin(physical));

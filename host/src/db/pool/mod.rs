@@ -31,14 +31,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 pub use self::borrower::Borrower;
-use self::borrower::Loan;
-use self::joint::Joint;
 pub(super) use self::lease::Alone;
 pub use self::lease::Lease;
 pub use self::patrol::pools;
 use self::perch::Perches;
-use self::shared::{Coming, Slot};
-use self::state::{Apart, Grant, State};
+use self::shared::{Obtained, Slot};
+use self::state::{Apart, State};
 pub use self::status::PoolStatus;
 pub use self::waits::Waits;
 use super::source::Source;
@@ -137,9 +135,10 @@ impl Pool {
     ) -> Result<Lease, CheckoutError> {
         let shared = self.shared();
         let patience = timeout.unwrap_or(shared.config.checkout_timeout);
-        let loan = Loan::now(borrower, shared.config.leak_backtrace);
-        let (grant, now) = shared.grant(patience, false, loan)?;
-        Ok(Lease::own(shared.fulfil(grant, now)?))
+        match shared.obtain(borrower, patience, false)? {
+            Obtained::Own(physical) => Ok(Lease::own(physical)),
+            Obtained::Joint(joint) => Ok(shared.lend_share(joint)),
+        }
     }
 
     /// Lends a share in a connection: of one more, up to `max_shared`; then of the one with the fewest
@@ -158,16 +157,9 @@ impl Pool {
         if shared.config.max_shared == 0 {
             return self.checkout_for(borrower, timeout);
         }
-        let loan = Loan::now(borrower, shared.config.leak_backtrace);
-        match shared.grant(patience, true, loan)? {
-            (Grant::Joint(joint), _) => Ok(shared.lend_share(joint)),
-            (grant, now) => {
-                let coming = Coming { shared, counts: grant.is_for_one() };
-                let joint = Arc::new(Joint::new(shared.fulfil(grant, now)?));
-                shared.state.lock().joints.add(joint.clone());
-                drop(coming);
-                Ok(shared.lend_share(joint))
-            }
+        match shared.obtain(borrower, patience, true)? {
+            Obtained::Own(physical) => Ok(Lease::own(physical)),
+            Obtained::Joint(joint) => Ok(shared.lend_share(joint)),
         }
     }
 

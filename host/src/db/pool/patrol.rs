@@ -115,15 +115,15 @@ impl Shared {
         for mut idle in std::mem::take(&mut state.idle) {
             let rested = now.since(idle.since);
             let made = idle.steady.made();
-            let is_bad = made.as_ref().is_none_or(|made| {
-                made.conn.as_ref().has_broken() || made.is_suspect() || made.has_expired(now)
-            });
+            let is_bad =
+                made.as_ref().is_none_or(|made| made.conn.as_ref().has_broken() || made.has_expired(now));
+            let is_suspect = made.as_ref().is_some_and(|made| made.is_suspect());
             let is_tired = surplus > 0 && self.config.idle_timeout.is_some_and(|limit| rested >= limit);
             let unseen = made.map_or(Duration::ZERO, |made| now.since(made.seen));
             if is_bad || is_tired {
                 surplus = surplus.saturating_sub(1);
                 work.close.push_back(idle);
-            } else if self.config.ping_idle.is_some_and(|every| unseen >= every) {
+            } else if is_suspect || self.config.ping_idle.is_some_and(|every| unseen >= every) {
                 work.ping.push_back(idle);
             } else {
                 state.idle.push_back(idle);
@@ -163,7 +163,10 @@ impl Shared {
             self.discard(physical);
         }
         for mut idle in work.ping {
-            let is_alive = idle.steady.made().is_some_and(|made| made.ping());
+            let is_alive = idle
+                .steady
+                .made()
+                .is_some_and(|made| if made.is_suspect() { made.survived() } else { made.ping() });
             if !is_alive {
                 self.discard(idle);
                 continue;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, MutexGuard};
 
 use super::Shared;
-use super::borrower::Loan;
+use super::borrower::{Borrower, Loan};
 use super::joint::Joint;
 use super::lease::Lease;
 use super::state::{Grant, Physical, Seat, State, Tie};
@@ -64,6 +64,14 @@ impl Shared {
             return Ok((noted(&mut state, grant, loan, shares), since));
         }
         state.counts.timeouts += 1;
+        if let Some(full) = &state.server_full {
+            return Err(CheckoutError::Full {
+                address: self.source.driver.address().to_owned(),
+                open: state.open,
+                waited: begun.elapsed(),
+                reason: full.reason.clone(),
+            });
+        }
         Err(CheckoutError::Exhausted {
             address: self.source.driver.address().to_owned(),
             max_size: self.config.max_size,
@@ -112,8 +120,13 @@ impl Shared {
                 state.leave_line(ticket);
                 return None;
             }
-            match deadline {
-                Some(deadline) => has_timed_out = ready.wait_until(state, deadline).timed_out(),
+            // Where the server has no room, there may be some later.
+            let next_try = state.full_until();
+            match [deadline, next_try].into_iter().flatten().min() {
+                Some(until) => {
+                    let is_over = ready.wait_until(state, until).timed_out();
+                    has_timed_out = is_over && deadline == Some(until);
+                }
                 None => ready.wait(state),
             }
         }
@@ -133,6 +146,37 @@ impl Shared {
             Grant::Slot(seat) => Ok(Slot { shared: self, seat }.connect()?),
             Grant::Failed(error) => Err(CheckoutError::Unreachable(*error)),
             Grant::Closed | Grant::Joint(_) => Err(self.closed()),
+        }
+    }
+
+    /// As [`grant`](Shared::grant) and [`fulfil`](Shared::fulfil), again while the server has no room for a connection
+    /// and there are some that may come back.
+    pub(super) fn obtain(
+        self: &Arc<Shared>,
+        borrower: Option<Arc<dyn Borrower>>,
+        timeout: Duration,
+        shares: bool,
+    ) -> Result<Obtained, CheckoutError> {
+        let begun = Instant::now();
+        loop {
+            let loan = Loan::now(borrower.clone(), self.config.leak_backtrace);
+            let left = timeout.saturating_sub(begun.elapsed());
+            let (grant, now) = self.grant(left, shares, loan)?;
+            if let Grant::Joint(joint) = grant {
+                return Ok(Obtained::Joint(joint));
+            }
+            let coming = Coming { shared: self, counts: shares && grant.is_for_one() };
+            match self.fulfil(grant, now) {
+                Ok(physical) if shares => {
+                    let joint = Arc::new(Joint::new(physical));
+                    self.state.lock().joints.add(joint.clone());
+                    drop(coming);
+                    return Ok(Obtained::Joint(joint));
+                }
+                Ok(physical) => return Ok(Obtained::Own(physical)),
+                Err(CheckoutError::Unreachable(error)) if error.is_full() && !self.source.has_none() => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 
@@ -166,7 +210,7 @@ impl Shared {
         if made.has_expired(now) {
             return false;
         }
-        if made.is_suspect() && !self.source.driver.is_its_connection() {
+        if made.is_suspect() && !self.source.driver.is_its_connection() && !made.survived() {
             return false;
         }
         let is_due = config.ping_after.is_zero() || now.since(since.max(made.seen)) >= config.ping_after;
@@ -198,13 +242,13 @@ impl Shared {
                 steady.reset();
             }
             ResetPolicy::IfDirty | ResetPolicy::Reopen => {
-                if steady.is_in_transaction() || !steady.is_clean() {
+                if steady.is_in_transaction() || steady.needs_reset() {
                     steady.reset();
                 }
             }
         }
         steady.made().is_some_and(|made| {
-            !made.conn.as_ref().has_broken() && (is_kept || !(made.is_suspect() || made.is_worn()))
+            !made.conn.as_ref().has_broken() && (is_kept || (!made.is_worn() && made.survived()))
         })
     }
 
@@ -300,9 +344,9 @@ fn noted(state: &mut State, mut grant: Grant, loan: Loan, shares: bool) -> Grant
 }
 
 /// A shared connection on its way, counted as one of `max_shared` until it is there or has failed.
-pub(super) struct Coming<'a> {
-    pub(super) shared: &'a Shared,
-    pub(super) counts: bool,
+struct Coming<'a> {
+    shared: &'a Shared,
+    counts: bool,
 }
 
 impl Drop for Coming<'_> {
@@ -311,6 +355,12 @@ impl Drop for Coming<'_> {
             self.shared.state.lock().joints.coming -= 1;
         }
     }
+}
+
+/// What a checkout ends with.
+pub(super) enum Obtained {
+    Own(Box<Physical>),
+    Joint(Arc<Joint>),
 }
 
 /// Leave to make one connection; given back when dropped.
@@ -324,6 +374,7 @@ impl Slot<'_> {
     pub(super) fn connect(self) -> Result<Box<Physical>, ConnectError> {
         match self.shared.source.connect() {
             Ok(made) => {
+                self.shared.state.lock().server_full = None;
                 let steady = Steady::on(self.shared.source.clone(), made);
                 let (seat, tie) = (self.seat, Arc::new(Tie(self.shared.clone())));
                 self.keep();
@@ -331,7 +382,9 @@ impl Slot<'_> {
             }
             Err(error) => {
                 // A living connection may yet come back to those in line.
-                if self.shared.source.has_none() {
+                if error.is_full() && !self.shared.source.has_none() {
+                    self.shared.state.lock().note_full(error.reason());
+                } else if self.shared.source.has_none() {
                     self.shared.state.lock().refuse_waiters(|| Grant::Failed(Box::new(error.clone())));
                 }
                 let (shared, seat) = (self.shared, self.seat);

@@ -105,6 +105,17 @@ struct Waiter {
     ready: Arc<Condvar>,
 }
 
+/// How long no connection is tried after the server had no room for one.
+const FULL_FOR: Duration = Duration::from_millis(50);
+
+/// The server has no room for one more connection.
+pub(super) struct ServerFull {
+    /// Until when none is tried.
+    pub(super) until: Instant,
+    /// Its words.
+    pub(super) reason: String,
+}
+
 /// Numbers that only grow.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
@@ -131,6 +142,8 @@ pub(super) struct State {
     order: Order,
     pub(super) joints: Joints,
     pub(super) is_closed: bool,
+    /// What the last try to connect met, if that was a server without room.
+    pub(super) server_full: Option<ServerFull>,
     pub(super) counts: Counts,
     pub(super) waits: Waits,
 }
@@ -150,6 +163,7 @@ impl State {
             order: config.order,
             joints: Joints::default(),
             is_closed: false,
+            server_full: None,
             counts: Counts::default(),
             waits: Waits::default(),
         }
@@ -173,7 +187,7 @@ impl State {
 
     /// Takes a free slot.
     pub(super) fn take_slot(&mut self) -> Option<usize> {
-        if self.open >= self.max_size || self.is_closed {
+        if self.open >= self.max_size || self.is_closed || self.full_until().is_some() {
             return None;
         }
         self.open += 1;
@@ -181,6 +195,16 @@ impl State {
             self.seats.push(None);
             self.seats.len() - 1
         }))
+    }
+
+    /// Takes note that the server has no room for one more connection.
+    pub(super) fn note_full(&mut self, reason: String) {
+        self.server_full = Some(ServerFull { until: Instant::now() + FULL_FOR, reason });
+    }
+
+    /// Until when no connection is tried.
+    pub(super) fn full_until(&self) -> Option<Instant> {
+        self.server_full.as_ref().map(|full| full.until).filter(|until| *until > Instant::now())
     }
 
     /// Counts and notes who has a seat's connection: at a perch, or with all others.
@@ -276,9 +300,10 @@ impl State {
 
     /// Gives a slot that has become free to the first waiter.
     pub(super) fn free_slot(&mut self, seat: usize) {
+        let may_connect = self.full_until().is_none();
         match self.first_waiter() {
-            Some(waiter) => waiter.give(Grant::Slot(Seat::new(seat))),
-            None => {
+            Some(waiter) if may_connect => waiter.give(Grant::Slot(Seat::new(seat))),
+            _ => {
                 self.open -= 1;
                 self.free_seats.push(seat);
             }

@@ -4,8 +4,8 @@ use std::error::Error;
 
 use plugin_api::db::ArrayBuf;
 use plugin_api::db::rows::{Block, BlockWriter};
-use postgres::{Column, Row};
 use postgres_types::{FromSql, Kind, Type};
+use tokio_postgres::{Column, Row};
 
 use super::params::base;
 use super::{array, text};
@@ -159,11 +159,16 @@ impl<'a> Cells<'a> {
         }
     }
 
+    /// A block with the columns, and no rows yet.
+    pub(super) fn block(&self) -> BlockWriter {
+        self.plan.block()
+    }
+
     /// Adds a row.
     ///
     /// # Errors
     ///
-    /// When a cell's bytes are not what its type promises.
+    /// When a cell's bytes are not what its type promises. The block has the rows before then.
     pub(super) fn write(&mut self, row: &Row, block: &mut BlockWriter) -> Result<(), QueryError> {
         block.row();
         for (index, reading) in self.plan.readings.iter().enumerate() {
@@ -173,6 +178,7 @@ impl<'a> Cells<'a> {
                 continue;
             };
             if cell(*reading, bytes, &mut self.scratch, block).is_none() {
+                block.abandon_row();
                 let (column, type_name) = self.plan.column(index);
                 let reason = format!("cannot read a value of type {type_name}");
                 return Err(QueryError::Cell { column, reason });

@@ -1,91 +1,53 @@
 //! COPY: rows in and out as the server's own text or binary, in parts of any size.
 
-use std::io::{BufRead as _, Write as _};
 use std::ops::ControlFlow;
 
-use postgres::Client;
+use bytes::Bytes;
+use tokio_postgres::Error;
 
-use super::error::query_error;
-use crate::db::{QueryError, Streamed};
+use super::client::{Client, CopyOut};
+use crate::db::Streamed;
 
-/// A failure that the driver has wrapped for `std::io`.
-pub(super) enum Failure {
-    Driver(postgres::Error),
-    Ours(QueryError),
-}
-
-impl Failure {
-    pub(super) fn driver(&self) -> Option<&postgres::Error> {
-        match self {
-            Failure::Driver(error) => Some(error),
-            Failure::Ours(_) => None,
-        }
-    }
-
-    pub(super) fn into_query_error(self) -> QueryError {
-        match self {
-            Failure::Driver(error) => query_error(&error),
-            Failure::Ours(error) => error,
-        }
-    }
-}
-
-impl From<postgres::Error> for Failure {
-    fn from(error: postgres::Error) -> Failure {
-        Failure::Driver(error)
-    }
-}
-
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Failure {
-        match error.downcast::<postgres::Error>() {
-            Ok(error) => Failure::Driver(error),
-            Err(error) => {
-                Failure::Ours(QueryError::Lost { reason: error.to_string(), sqlstate: String::new() })
-            }
-        }
-    }
-}
+/// Bytes that go to the server in one message.
+const MESSAGE: usize = 256 << 10;
 
 /// Sends what `source` writes into the buffer, until it writes nothing or breaks off.
 pub(super) fn copy_in(
     client: &mut Client,
     sql: &str,
     source: &mut dyn FnMut(&mut Vec<u8>) -> ControlFlow<()>,
-) -> Result<Streamed, Failure> {
-    let mut writer = client.copy_in(sql)?;
+) -> Result<Streamed, Error> {
+    let mut copy = client.copy_in(sql)?;
     let mut part = Vec::new();
     loop {
         part.clear();
         if source(&mut part).is_break() {
-            // Dropped unfinished, the writer tells the server to forget it all.
-            return Ok(Streamed::Stopped);
+            // Dropped unfinished, it tells the server to forget it all; which has heard so once it answers again.
+            drop(copy);
+            return client.batch_execute("").map(|()| Streamed::Stopped);
         }
         if part.is_empty() {
-            return Ok(Streamed::All(writer.finish()?));
+            return copy.finish(client).map(Streamed::All);
         }
-        writer.write_all(&part)?;
+        for message in part.chunks(MESSAGE) {
+            copy.send(client, Bytes::copy_from_slice(message))?;
+        }
     }
 }
 
-/// Hands what the server sends to `sink`, until that breaks off.
+/// Hands what the server sends to `sink`, until that breaks off: what is left then comes back, too.
 pub(super) fn copy_out(
     client: &mut Client,
     sql: &str,
     sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
-) -> Result<Streamed, Failure> {
-    let mut reader = client.copy_out(sql)?;
+) -> Result<(Streamed, Option<CopyOut>), Error> {
+    let mut copy = client.copy_out(sql)?;
     let mut bytes = 0;
-    loop {
-        let part = reader.fill_buf()?;
-        if part.is_empty() {
-            return Ok(Streamed::All(bytes));
+    while let Some(part) = copy.next(client)? {
+        bytes += part.len() as u64;
+        if sink(&part).is_break() {
+            return Ok((Streamed::Stopped, Some(copy)));
         }
-        let len = part.len();
-        bytes += len as u64;
-        if sink(part).is_break() {
-            return Ok(Streamed::Stopped);
-        }
-        reader.consume(len);
     }
+    Ok((Streamed::All(bytes), None))
 }

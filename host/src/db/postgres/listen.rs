@@ -16,10 +16,9 @@ use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use postgres::Client;
-use postgres::fallible_iterator::FallibleIterator as _;
 
 use super::Postgres;
+use super::client::Client;
 use super::error::chain;
 use crate::db::{ConfigError, ConnectError, Driver as _, OpenError};
 
@@ -220,8 +219,7 @@ impl Shared {
     fn hear(&self, client: &mut Client) -> Option<String> {
         let mut last_word = Instant::now();
         loop {
-            let heard = client.notifications().timeout_iter(ROUND).next();
-            match heard {
+            match client.notification(ROUND) {
                 Ok(Some(heard)) => {
                     last_word = Instant::now();
                     self.push(Notice::Notification {
@@ -232,8 +230,8 @@ impl Shared {
                 }
                 Ok(None) if client.is_closed() => return Some("the server closed the connection".to_owned()),
                 Ok(None) if last_word.elapsed() >= SILENCE => {
-                    if let Err(error) = client.is_valid(Duration::from_secs(5)) {
-                        return Some(chain(&error));
+                    if !client.is_valid(Duration::from_secs(5)) {
+                        return Some("the server does not answer".to_owned());
                     }
                     last_word = Instant::now();
                 }

@@ -13,6 +13,7 @@
 mod array;
 mod cancel;
 mod cells;
+mod client;
 mod connection;
 mod copy;
 mod error;
@@ -20,6 +21,7 @@ mod listen;
 mod params;
 mod pooled;
 mod prepared;
+mod stream;
 mod text;
 mod tls;
 
@@ -30,10 +32,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use postgres::Client;
-use postgres::config::{Config, Host};
+use tokio_postgres::config::{Config, Host, TargetSessionAttrs};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use self::client::Client;
 use self::connection::Open;
 pub use self::listen::{Listener, ListenerStatus, Notice};
 use super::{ConfigError, ConnectError, Connection, Driver};
@@ -93,9 +95,6 @@ impl Postgres {
         if announces {
             config.application_name("host");
         }
-        config.notice_callback(|notice| {
-            tracing::debug!(severity = notice.severity(), "postgres: {}", notice.message());
-        });
         Ok(Postgres { config, tls, address, announces, is_pooled, hanging: Arc::default() })
     }
 
@@ -109,7 +108,7 @@ impl Postgres {
     /// Connects, and makes the connection ready.
     fn dial<T: Send + 'static>(
         &self,
-        ready: impl FnOnce(Client) -> Result<T, postgres::Error> + Send + 'static,
+        ready: impl FnOnce(Client) -> Result<T, tokio_postgres::Error> + Send + 'static,
     ) -> Result<T, ConnectError> {
         let unreachable = |reason: String, sqlstate: Option<String>| ConnectError::Unreachable {
             address: self.address.clone(),
@@ -123,12 +122,16 @@ impl Postgres {
         // would hold the caller for ever. So it holds a thread, which ends when the server speaks or goes.
         let (sender, receiver) = mpsc::sync_channel(1);
         let (config, tls) = (self.config.clone(), self.tls.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| unreachable(format!("no runtime for it: {error}"), None))?;
         std::thread::Builder::new()
             .name("db-connect".to_owned())
             .spawn(move || {
                 let _hanging = hanging;
                 // Nobody may be waiting any more; the connection is closed then.
-                let _ = sender.send(config.connect(tls).and_then(ready));
+                let _ = sender.send(Client::connect(runtime, &config, tls).and_then(ready));
             })
             .map_err(|error| unreachable(format!("no thread for it: {error}"), None))?;
         match receiver.recv_timeout(patience) {
@@ -184,14 +187,10 @@ impl Driver for Postgres {
         &self.address
     }
 
-    fn close_may_block(&self) -> bool {
-        // The driver says goodbye only after the answers to all it has asked.
-        true
-    }
-
     fn connect(&self) -> Result<Box<dyn Connection>, ConnectError> {
         let (tls, announces, is_pooled) = (self.tls.clone(), self.announces, self.is_pooled);
-        let open = self.dial(move |client| Open::new(client, tls, announces, is_pooled))?;
+        let wants_writes = self.config.get_target_session_attrs() == TargetSessionAttrs::ReadWrite;
+        let open = self.dial(move |client| Open::new(client, tls, announces, is_pooled, wants_writes))?;
         Ok(Box::new(open))
     }
 }

@@ -10,6 +10,11 @@ use smallvec::SmallVec;
 use super::array;
 use crate::db::{QueryError, Value};
 
+/// How many parameters the protocol can count.
+const MOST_PARAMETERS: u64 = 65_535;
+/// Bytes that a message may have: the server allocates less than a GiB for one, and ends the connection for more.
+const MESSAGE: usize = (1 << 30) - (1 << 20);
+
 /// A parameter in the form its type wants.
 #[derive(Debug)]
 pub(super) enum Param<'a> {
@@ -41,7 +46,46 @@ pub(super) fn params<'a>(
         return Err(QueryError::ParameterCount { expected: types.len(), given: values.len() });
     }
     let convert = |(index, (ty, value)): (usize, (&Type, &Value<'a>))| param(index + 1, ty, *value);
-    types.iter().zip(values).enumerate().map(convert).collect()
+    let params: SmallVec<[Param<'a>; 8]> =
+        types.iter().zip(values).enumerate().map(convert).collect::<Result<_, _>>()?;
+    check_size(&params)?;
+    Ok(params)
+}
+
+/// Refuses what the server would end the connection for, or the driver could not count.
+///
+/// # Errors
+///
+/// When there are more placeholders or parameters than the protocol can count, or the text is longer than a message.
+pub(super) fn check(sql: &str, placeholders: u64, given: usize) -> Result<(), QueryError> {
+    let most = u64::try_from(given).unwrap_or(u64::MAX).max(placeholders);
+    if most > MOST_PARAMETERS {
+        let reason = format!(
+            "{most} parameters are more than the {MOST_PARAMETERS} that a statement can have: send arrays, or use COPY"
+        );
+        return Err(QueryError::Unsendable { reason });
+    }
+    if sql.len() > MESSAGE { Err(too_long(sql.len())) } else { Ok(()) }
+}
+
+/// Refuses values that are longer than a message together.
+fn check_size(params: &[Param<'_>]) -> Result<(), QueryError> {
+    let bytes = params.iter().map(|param| match param {
+        Param::Text(text) => text.len(),
+        Param::Printed(text) => text.len(),
+        Param::Bytes(bytes) => bytes.len(),
+        _ => 8,
+    });
+    let bytes = bytes.fold(0_usize, usize::saturating_add);
+    if bytes > MESSAGE { Err(too_long(bytes)) } else { Ok(()) }
+}
+
+fn too_long(bytes: usize) -> QueryError {
+    let reason = format!(
+        "{} MiB are more than the 1023 MiB that a statement and its parameters can have: send them in parts",
+        bytes >> 20
+    );
+    QueryError::Unsendable { reason }
 }
 
 /// The parameters as the driver takes them.
@@ -53,7 +97,7 @@ pub(super) fn for_driver<'p>(params: &'p [Param<'_>]) -> SmallVec<[&'p (dyn ToSq
 ///
 /// # Errors
 ///
-/// None now: of an array's elements only those of a known type can be wrong.
+/// When they are too long. Of an array's elements only those of a known type can be wrong.
 pub(super) fn as_text<'a>(values: &[Value<'a>]) -> Result<Vec<Param<'a>>, QueryError> {
     let text = |(index, value): (usize, &Value<'a>)| {
         Ok(match *value {
@@ -70,7 +114,9 @@ pub(super) fn as_text<'a>(values: &[Value<'a>]) -> Result<Vec<Param<'a>>, QueryE
             Value::Array(array) => Param::Printed(array::text(index + 1, None, array)?),
         })
     };
-    values.iter().enumerate().map(text).collect()
+    let params = values.iter().enumerate().map(text).collect::<Result<Vec<_>, QueryError>>()?;
+    check_size(&params)?;
+    Ok(params)
 }
 
 pub(super) fn param<'a>(number: usize, ty: &Type, value: Value<'a>) -> Result<Param<'a>, QueryError> {

@@ -3,17 +3,13 @@
 //! `?pgbouncer=true` in the address says so. Then nothing may stay in a session: statements are parsed
 //! anew each time, in the message that runs them, with their parameters as text; sessions are not named;
 //! and what would reach somebody else (settings, temporary tables, session locks, PREPARE, LISTEN) is
-//! refused before it is sent. `SET LOCAL` and `SET TRANSACTION` end with their transaction, and are not.
+//! refused before it is sent. What ends with its transaction, as `SET LOCAL` does, is not.
 
-use postgres::Client;
-use postgres::fallible_iterator::FallibleIterator as _;
-use postgres_types::Type;
+use tokio_postgres::Error;
 
 use super::cells::{Cells, Plan};
-use super::copy::Failure;
-use super::params::as_text;
-use crate::db::sql::{Dirt, Effect};
-use crate::db::{QueryError, Value};
+use super::client::{Client, Params};
+use crate::db::QueryError;
 
 /// Takes `pgbouncer=...` out of an address.
 pub(super) fn take_from(url: &str) -> (String, bool) {
@@ -25,39 +21,22 @@ pub(super) fn take_from(url: &str) -> (String, bool) {
     (format!("{base}{query}"), is_pooled)
 }
 
-/// Refuses what would stay behind in a session that is somebody else's a moment later.
-pub(super) fn admit(sql: &str, effect: Effect) -> Result<(), QueryError> {
-    let mut words = sql.split_ascii_whitespace().map(str::to_ascii_lowercase);
-    let ends_with_transaction = words.next().is_some_and(|word| word == "set")
-        && words.next().is_some_and(|word| word == "local" || word == "transaction")
-        && !sql.trim_end().trim_end_matches(';').contains(';');
-    if effect.dirt == Dirt::None || ends_with_transaction {
-        return Ok(());
+/// Runs a statement; its rows as one block, and how many it changed. A result without rows has no columns either.
+pub(super) fn run(
+    client: &mut Client,
+    sql: &str,
+    params: &Params<'_>,
+) -> Result<Result<(Vec<u8>, u64), QueryError>, Error> {
+    let mut rows = client.stream_unprepared(sql, params)?;
+    let mut all = Vec::new();
+    while let Some(row) = rows.next(client)? {
+        all.push(row);
     }
-    Err(QueryError::Pooled)
-}
-
-/// Runs a statement and reads its rows. A result without rows has no columns either.
-pub(super) fn rows(client: &mut Client, sql: &str, params: &[Value<'_>]) -> Result<Vec<u8>, Failure> {
-    let params = as_text(params).map_err(Failure::Ours)?;
-    let mut rows = client.query_typed_raw(sql, params.iter().map(|param| (param, Type::UNKNOWN)))?;
-    let Some(mut row) = rows.next()? else { return Ok(Plan::new(&[]).block().finish()) };
-    let plan = Plan::new(row.columns());
-    let mut cells = Cells::new(&plan).map_err(Failure::Ours)?;
-    let mut block = plan.block();
-    loop {
-        cells.write(&row, &mut block).map_err(Failure::Ours)?;
-        match rows.next()? {
-            Some(next) => row = next,
-            None => return Ok(block.finish()),
-        }
-    }
-}
-
-/// Runs a statement and counts the rows it changed.
-pub(super) fn affected(client: &mut Client, sql: &str, params: &[Value<'_>]) -> Result<u64, Failure> {
-    let params = as_text(params).map_err(Failure::Ours)?;
-    let mut rows = client.query_typed_raw(sql, params.iter().map(|param| (param, Type::UNKNOWN)))?;
-    while rows.next()?.is_some() {}
-    Ok(rows.rows_affected().unwrap_or(0))
+    let plan = Plan::new(all.first().map_or(&[], |row| row.columns()));
+    let mut block = plan.block_for(&all);
+    let written = Cells::new(&plan).and_then(|mut cells| {
+        all.iter().try_for_each(|row| cells.write(row, &mut block))?;
+        Ok((block.finish(), rows.affected()))
+    });
+    Ok(written)
 }

@@ -9,10 +9,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use postgres::{Client, Statement};
+use tokio_postgres::Statement;
 
 use super::cells::{Plan, Reading};
-use crate::db::sql::{Dialect, Effect, effect};
+use super::client::Client;
+use crate::db::sql::Effect;
 
 /// Prepared statements kept for each connection.
 const KEPT: usize = 128;
@@ -27,6 +28,16 @@ pub(super) struct Prepared {
     pub(super) statement: Statement,
     pub(super) effect: Effect,
     pub(super) plan: Plan,
+}
+
+impl Prepared {
+    /// Whether its parameters and columns have the types that those of `other` have.
+    pub(super) fn has_types_of(&self, other: &Prepared) -> bool {
+        let columns = |prepared: &Prepared| -> Vec<_> {
+            prepared.statement.columns().iter().map(|column| column.type_().clone()).collect()
+        };
+        self.statement.params() == other.statement.params() && columns(self) == columns(other)
+    }
 }
 
 /// The statements of one connection.
@@ -76,8 +87,11 @@ impl Statements {
 }
 
 /// Has the server parse a statement.
-pub(super) fn parse(client: &mut Client, sql: &str) -> Result<Prepared, postgres::Error> {
-    let effect = effect(Dialect::Postgres, sql);
+pub(super) fn parse(
+    client: &mut Client,
+    sql: &str,
+    effect: Effect,
+) -> Result<Prepared, tokio_postgres::Error> {
     let statement = client.prepare(sql)?;
     let plan = Plan::new(statement.columns());
     let text: Box<str> = sql.into();

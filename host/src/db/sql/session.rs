@@ -13,8 +13,16 @@ pub(in crate::db) struct Session {
     pub(in crate::db) is_loose: bool,
     /// What the next borrower must not see.
     pub(in crate::db) dirt: Dirt,
-    /// A text ran that does more than read.
+    /// A text ran that may have done more than read.
     has_written: bool,
+    /// Nothing has run in the transaction since it began, but beginnings of savepoints.
+    is_fresh: bool,
+    /// The text that began the transaction.
+    begun_by: String,
+    /// Nothing had run in it before the last text.
+    was_fresh: bool,
+    /// The author has made it read-only.
+    pub(in crate::db) is_read_only: bool,
 }
 
 impl Session {
@@ -27,8 +35,10 @@ impl Session {
         if effect.ends_transaction && self.depth > 0 {
             return Err(QueryError::TransactionText);
         }
+        self.was_fresh = std::mem::take(&mut self.is_fresh);
+        self.is_read_only |= effect.forbids_writing;
         self.is_loose |= effect.ends_transaction;
-        self.has_written |= effect.writes;
+        self.has_written |= !effect.only_reads();
         self.dirt = self.dirt.max(effect.dirt);
         Ok(())
     }
@@ -40,7 +50,12 @@ impl Session {
 
     /// Whether nothing would be lost with the connection.
     pub(in crate::db) fn is_clean(&self) -> bool {
-        !self.may_be_in_transaction() && self.dirt == Dirt::None
+        !self.may_be_in_transaction() && self.dirt <= Dirt::Suspect
+    }
+
+    /// Whether the next borrower might see something of this one.
+    pub(in crate::db) fn needs_reset(&self) -> bool {
+        self.may_be_in_transaction() || self.dirt > Dirt::None
     }
 
     /// Counts all that a reset can undo as left behind.
@@ -49,7 +64,7 @@ impl Session {
         self.dirt = self.dirt.max(Dirt::Session);
     }
 
-    /// Whether a text ran since the last call that does more than read.
+    /// Whether a text ran since the last call that may have done more than read.
     pub(in crate::db) fn take_wrote(&mut self) -> bool {
         std::mem::take(&mut self.has_written)
     }
@@ -71,6 +86,25 @@ impl Session {
         }
     }
 
+    /// Counts a transaction or savepoint that has begun.
+    pub(in crate::db) fn enter(&mut self, text: String, is_read_only: bool) {
+        self.is_read_only |= is_read_only;
+        if self.depth == 0 {
+            self.is_fresh = !self.is_loose;
+            self.begun_by = text;
+        }
+        self.depth += 1;
+    }
+
+    /// What begins a transaction of which only the last text has run, as it was before that; `None` if more has run.
+    pub(in crate::db) fn begin_again_text(&self) -> Option<String> {
+        if !self.was_fresh {
+            return None;
+        }
+        let savepoints = (1..self.depth).map(|depth| format!("; SAVEPOINT level_{depth}"));
+        Some(format!("ROLLBACK; {}{}", self.begun_by, savepoints.collect::<String>()))
+    }
+
     /// Counts the innermost transaction or savepoint as over.
     ///
     /// # Errors
@@ -78,6 +112,7 @@ impl Session {
     /// When there is none.
     pub(in crate::db) fn leave(&mut self) -> Result<Level, QueryError> {
         self.depth = self.depth.checked_sub(1).ok_or(QueryError::NoTransaction)?;
+        (self.is_fresh, self.was_fresh) = (false, false);
         Ok(Level(self.depth))
     }
 }

@@ -1,4 +1,4 @@
-//! The words of an SQL text, without its literals and comments.
+//! The words of an SQL text, its literals and the signs between them; not its comments.
 //!
 //! # Invariants
 //!
@@ -19,6 +19,12 @@ pub(in crate::db) enum Dialect {
 pub(super) enum Token<'a> {
     /// A keyword or a name, quoted or not.
     Word(&'a str),
+    /// What stands between the quotes of a literal, as it is written.
+    Literal(&'a str),
+    /// A placeholder `$1`, by its number.
+    Placeholder(u64),
+    /// `(`, `)`, `,` or `.`.
+    Sign(u8),
     /// The end of a statement.
     Semicolon,
 }
@@ -44,6 +50,13 @@ impl<'a> Words<'a> {
         let rest = self.rest();
         let found = rest.windows(end.len()).position(|window| window == end);
         self.at += found.map_or(rest.len(), |start| start + end.len());
+    }
+
+    /// Moves behind the end of the line. PostgreSQL ends lines at a carriage return, too.
+    fn skip_line(&mut self) {
+        let ends = |byte: &u8| *byte == b'\n' || (*byte == b'\r' && self.dialect == Dialect::Postgres);
+        let rest = self.rest();
+        self.at += rest.iter().position(ends).map_or(rest.len(), |end| end + 1);
     }
 
     /// Moves behind a quoted piece whose opening quote is at `self.at`. A doubled quote continues it.
@@ -80,8 +93,8 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// Moves behind `$tag$ ... $tag$` if that is what begins here, else behind the `$`.
-    fn skip_dollar(&mut self) {
+    /// Moves behind `$tag$ ... $tag$` if that is what begins here, else behind the placeholder.
+    fn dollar(&mut self) -> Option<Token<'a>> {
         let rest = self.rest();
         let tag = rest.iter().skip(1).take_while(|byte| is_word(**byte) && **byte != b'$').count();
         let is_quote = self.dialect == Dialect::Postgres
@@ -90,11 +103,25 @@ impl<'a> Words<'a> {
         if is_quote {
             let quote = rest.get(..tag + 2).unwrap_or_default();
             self.at += quote.len();
+            let start = self.at;
             self.skip_past(quote);
-        } else {
-            // A placeholder, with its digits.
-            self.at += 1 + tag;
+            let body = self.text.get(start..self.at).unwrap_or_default();
+            return Some(Token::Literal(
+                body.strip_suffix(self.text.get(start - quote.len()..start)?).unwrap_or(body),
+            ));
         }
+        self.at += 1 + tag;
+        let digits = rest.get(1..=tag).and_then(|digits| std::str::from_utf8(digits).ok())?;
+        let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then(|| Token::Placeholder(digits.parse().unwrap_or(u64::MAX)))
+    }
+
+    /// A literal whose opening quote is at `self.at`.
+    fn literal(&mut self, has_escapes: bool) -> Token<'a> {
+        let start = self.at + 1;
+        self.skip_quoted(b'\'', has_escapes);
+        let text = self.text.get(start..self.at).unwrap_or_default();
+        Token::Literal(text.strip_suffix('\'').unwrap_or(text))
     }
 
     fn quoted_word(&mut self, close: u8) -> Token<'a> {
@@ -104,7 +131,7 @@ impl<'a> Words<'a> {
         Token::Word(self.text.get(start..end).unwrap_or_default())
     }
 
-    fn word(&mut self) -> Option<Token<'a>> {
+    fn word(&mut self) -> Token<'a> {
         let start = self.at;
         let len = self.rest().iter().take_while(|byte| is_word(**byte)).count();
         self.at += len;
@@ -113,10 +140,9 @@ impl<'a> Words<'a> {
             && word.eq_ignore_ascii_case("e")
             && self.rest().first() == Some(&b'\'')
         {
-            self.skip_quoted(b'\'', true);
-            return None;
+            return self.literal(true);
         }
-        Some(Token::Word(word))
+        Token::Word(word)
     }
 }
 
@@ -132,19 +158,23 @@ impl<'a> Iterator for Words<'a> {
                     self.at += 1;
                     return Some(Token::Semicolon);
                 }
-                b'-' if rest.starts_with(b"--") => self.skip_past(b"\n"),
+                b'-' if rest.starts_with(b"--") => self.skip_line(),
                 b'/' if rest.starts_with(b"/*") => self.skip_comment(),
-                b'\'' => self.skip_quoted(b'\'', false),
+                b'\'' => return Some(self.literal(false)),
                 b'"' => return Some(self.quoted_word(b'"')),
                 b'`' if self.dialect == Dialect::Sqlite => return Some(self.quoted_word(b'`')),
                 b'[' if self.dialect == Dialect::Sqlite => return Some(self.quoted_word(b']')),
-                b'$' => self.skip_dollar(),
-                b'0'..=b'9' => self.at += rest.iter().take_while(|byte| is_word(**byte)).count(),
-                _ if is_word(byte) => {
-                    if let Some(word) = self.word() {
-                        return Some(word);
+                b'$' => {
+                    if let Some(token) = self.dollar() {
+                        return Some(token);
                     }
                 }
+                b'(' | b')' | b',' | b'.' => {
+                    self.at += 1;
+                    return Some(Token::Sign(byte));
+                }
+                b'0'..=b'9' => self.at += rest.iter().take_while(|byte| is_word(**byte)).count(),
+                _ if is_word(byte) => return Some(self.word()),
                 _ => self.at += 1,
             }
         }

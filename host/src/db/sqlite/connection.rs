@@ -296,7 +296,7 @@ impl Connection for Open {
         let text = self.session.begin_text(options, TransactionOptions::sqlite_text)?;
         let cancel = Arc::clone(&self.cancel);
         running(cancel, || self.step(&text))?;
-        self.session.depth += 1;
+        self.session.enter(text, false);
         if self.session.depth == 1 {
             self.is_read_only = options.access == Some(Access::ReadOnly);
         }
@@ -345,6 +345,10 @@ impl Connection for Open {
             return Reset::Close;
         }
         if dirt != Dirt::None && !self.is_memory { Reset::Close } else { Reset::Ready }
+    }
+
+    fn has_foreign_transaction(&mut self) -> bool {
+        !self.db.is_autocommit()
     }
 
     fn settle(&mut self) {

@@ -217,9 +217,14 @@ impl Steady {
         self.made.as_mut()
     }
 
-    /// Whether nothing is left behind in the session.
-    pub(super) fn is_clean(&self) -> bool {
-        self.made.as_ref().is_none_or(|made| made.conn.as_ref().is_clean())
+    /// Whether the next borrower might see something of this one.
+    pub(super) fn needs_reset(&self) -> bool {
+        self.made.as_ref().is_some_and(|made| made.conn.as_ref().needs_reset())
+    }
+
+    /// Whether a reset takes its time.
+    pub(super) fn is_lagging(&self) -> bool {
+        self.made.as_ref().is_some_and(|made| made.conn.as_ref().is_lagging())
     }
 
     /// Undoes what its user left behind; a connection on which that fails is closed.

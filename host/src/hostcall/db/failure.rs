@@ -36,7 +36,7 @@ impl From<CheckoutError> for Failure {
     fn from(error: CheckoutError) -> Failure {
         let status = match error {
             CheckoutError::Unreachable(error) => return error.into(),
-            CheckoutError::Exhausted { .. } => Status::EXHAUSTED,
+            CheckoutError::Exhausted { .. } | CheckoutError::Full { .. } => Status::EXHAUSTED,
             CheckoutError::Closed { .. } => Status::CLOSED,
         };
         Failure::new(status, error.to_string())
@@ -52,6 +52,7 @@ impl From<QueryError> for Failure {
                 told = details;
                 (Status::DATABASE, sqlstate)
             }
+            QueryError::Stale { sqlstate, .. } => (Status::DATABASE, sqlstate),
             QueryError::Lost { sqlstate, .. } => (Status::UNREACHABLE, sqlstate),
             QueryError::OutcomeUnknown { .. } => (Status::OUTCOME_UNKNOWN, String::new()),
             QueryError::NotCommitted { .. }
@@ -74,6 +75,8 @@ impl From<QueryError> for Failure {
             | QueryError::Cell { .. }
             | QueryError::NotOffered { .. }
             | QueryError::Pooled
+            | QueryError::CopyText
+            | QueryError::Unsendable { .. }
             | QueryError::Busy
             | QueryError::WrongThread => (Status::INVALID, String::new()),
         };
