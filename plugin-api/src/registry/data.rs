@@ -104,6 +104,7 @@ pub struct CachedCell<T> {
 }
 
 impl<T> CachedCell<T> {
+    #[expect(clippy::declare_interior_mutable_const, reason = "each `Lazy` begins with its own")]
     const EMPTY: CachedCell<T> =
         CachedCell { cell: AtomicPtr::new(ptr::null_mut()), fills: AtomicU32::new(0), of: PhantomData };
 
@@ -185,7 +186,6 @@ impl<T: Resident + Send + Sync> Keep for T {
     type Held = Used<T>;
     type Cache = CachedCell<T>;
     type Lent<'a> = Handle<T>;
-    #[expect(clippy::declare_interior_mutable_const, reason = "each `Lazy` begins with its own")]
     const EMPTY: CachedCell<T> = CachedCell::EMPTY;
 
     fn target(held: &Used<T>) -> &T {
