@@ -38,6 +38,8 @@ mod evolution;
 mod fingerprint;
 // Code of an edit that does not return gives up the data that it has claimed.
 mod hanging;
+// Edits that are easy to miss are noticed, and each plugin gets its own code.
+mod followed;
 // The harness keeps its promises.
 mod harness;
 // Empty maps in data lead into no code that is gone.
