@@ -25,7 +25,7 @@ const COMMIT_GRACE: Duration = Duration::from_secs(5);
 /// A client that waits. Dropped without an answer, it has gone.
 pub(super) struct Waiting<'a> {
     scope: Arc<Scope>,
-    connection: &'a Connection,
+    connection: &'a Arc<Connection>,
     has_answer: bool,
     /// Whether the caller knows that the client has closed its side.
     is_told: bool,
@@ -50,7 +50,7 @@ impl<'a> Waiting<'a> {
     ///
     /// What a method promises not to change is read: its transactions take the right to write only when they do.
     pub(super) fn begin(
-        connection: &'a Connection,
+        connection: &'a Arc<Connection>,
         version: Version,
         method: &Method,
         headers: &HeaderMap,
@@ -72,6 +72,11 @@ impl<'a> Waiting<'a> {
     /// The I/O thread that answers.
     pub(super) fn thread(&self) -> &Arc<Thread> {
         &self.connection.thread
+    }
+
+    /// The client's connection.
+    pub(super) fn connection(&self) -> &Arc<Connection> {
+        self.connection
     }
 
     /// Where the request's transactions are.
