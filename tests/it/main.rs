@@ -28,6 +28,10 @@ mod db_plugin;
 mod db_pool;
 // What becomes of Rust's types in columns, and back.
 mod db_values;
+// Every type of a date or time against every column of one.
+mod db_moments;
+// Numbers, addresses, durations and characters, every digit of them.
+mod db_numbers;
 // Each test of the pool that ours is measured by has its counterpart.
 mod dbutils;
 // Handlers that do not return cost their own plugin, and nobody else.

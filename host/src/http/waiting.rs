@@ -16,8 +16,7 @@ use http::{HeaderMap, Method, Version};
 use tokio::sync::oneshot;
 
 use super::connection::{Connection, Departure, Thread};
-use crate::db::Access;
-use crate::tx::{Reason, Scope};
+use crate::tx::{Access, Reason, Scope};
 
 /// How long beyond its deadline a request waits for the commit that is under way.
 const COMMIT_GRACE: Duration = Duration::from_secs(5);
