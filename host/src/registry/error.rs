@@ -101,11 +101,11 @@ pub enum RegistryError {
         /// The slot.
         key: Key,
         /// What it holds.
-        found: String,
+        found: Box<str>,
         /// Its path, as an author writes it.
-        path: String,
+        path: Box<str>,
         /// What the caller asked for.
-        expected: String,
+        expected: Box<str>,
         /// Who made the value.
         author: Author,
     },

@@ -17,9 +17,9 @@ use super::data::{DataType, Tenure};
 use super::{Author, Key, unix_ms};
 
 /// How long such a value is kept.
-pub const KEPT_FOR: Duration = Duration::from_secs(3600);
+const KEPT_FOR: Duration = Duration::from_secs(3600);
 /// How many are kept.
-pub const MOST: usize = 16;
+const MOST: usize = 16;
 /// How often it is looked for those that have been kept long enough.
 const LOOK: Duration = Duration::from_secs(30);
 

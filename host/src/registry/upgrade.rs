@@ -51,7 +51,7 @@ enum Change {
     /// None: the next caller makes one.
     Restart(Arc<Tenure>),
     /// The value from before an earlier upgrade, for the older one.
-    Restore(Arc<Tenure>, KeptValue),
+    Restore(Arc<Tenure>, Box<KeptValue>),
 }
 
 impl Staged {
@@ -274,7 +274,7 @@ impl Registry {
         }
         let kept = self.kept.of(key, ty);
         if let Some(kept) = kept.clone().filter(|_| overlay.restores()) {
-            return Ok(Some(Staged { slot, what: Change::Restore(old, kept) }));
+            return Ok(Some(Staged { slot, what: Change::Restore(old, Box::new(kept)) }));
         }
         let deadline = Instant::now() + UPGRADE_TIMEOUT;
         let built = match old.data().has_given_up(author) {

@@ -34,12 +34,15 @@ pub(in crate::registry) struct Upgrade {
     /// What it drops of the old value, such as `Item.colour: String`.
     lost: Vec<String>,
     /// A copy of the old value, where going back needs one; or why there is none.
-    kept: Option<Result<(Arc<Tenure>, DataType, Author), String>>,
+    kept: Option<OlderCopy>,
 }
 
 // SAFETY: the view's functions may be called on any thread, by the contract of `UpgradeView`; the values it leads to
 // are used by nobody until one thread ends the upgrade.
 unsafe impl Send for Upgrade {}
+
+/// A copy of an older value, its type and whose that is; or why there is none.
+pub(in crate::registry) type OlderCopy = Result<(Arc<Tenure>, DataType, Author), String>;
 
 /// Why there is no upgrade. The old value is in use as before.
 #[derive(Debug)]
@@ -158,9 +161,7 @@ impl Upgrade {
     }
 
     /// The copy of the older value, if there is to be one, for the registry to keep.
-    pub(in crate::registry) fn take_kept(
-        &mut self,
-    ) -> Option<Result<(Arc<Tenure>, DataType, Author), String>> {
+    pub(in crate::registry) fn take_kept(&mut self) -> Option<OlderCopy> {
         self.kept.take()
     }
 

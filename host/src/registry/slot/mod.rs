@@ -420,11 +420,12 @@ impl Slot {
         } else if let (Value::Data(tenure), What::Data(ty)) = (&ready.value, expected.what) {
             let found = tenure.owner().0;
             let is_told_apart = found.name() != ty.name();
-            let shown = |of: &DataType| if is_told_apart { of.name() } else { of.full_name() }.to_owned();
+            let shown =
+                |of: &DataType| -> Box<str> { if is_told_apart { of.name() } else { of.full_name() }.into() };
             return Err(RegistryError::OtherData {
                 key: self.key.clone(),
                 found: shown(&found),
-                path: found.full_name().split('<').next().unwrap_or_default().to_owned(),
+                path: found.full_name().split('<').next().unwrap_or_default().into(),
                 expected: shown(ty),
                 author: ready.author.clone(),
             });
