@@ -48,8 +48,10 @@ fn show(_: &Request) -> Result<String> {
 
 const V2: (&str, &str) = ("\"v1\"", "\"v2\"");
 
+type Replacements = &'static [(&'static str, &'static str)];
+
 /// Edits that drop something, by what they do, with what is said of it.
-const EDITS: &[(&str, &[(&str, &str)], &str)] = &[
+const EDITS: &[(&str, Replacements, &str)] = &[
     (
         "a field goes",
         &[V2, ("    text: String,\n", ""), ("text: format!(\"text {hit}\"), ", "")],
