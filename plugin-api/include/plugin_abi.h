@@ -57,7 +57,7 @@ typedef struct MemoryStripe MemoryStripe;
  *
  * The section is text: `name=value` records, each ended by a NUL byte, the first being
  * `magic=host-plugin`. The host reads it from the file, before any code of the library runs.
- * Required: `abi`, `name`. Known: `version`, `api`, `rustc`, `target`, `panic`. Others are ignored. */
+ * Required: `abi`, `name`. Known: `version`, `api`, `rustc`, `target`, `panic`, `package`. Others are ignored. */
 #define PLUGIN_DESCRIPTOR_SECTION ".plugin_descriptor"
 
 /* First record of a descriptor. */

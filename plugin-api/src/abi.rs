@@ -29,7 +29,7 @@ pub const ENTRY_SYMBOL: &str = "plugin_entry_v1";
 ///
 /// The section is text: `name=value` records, each ended by a NUL byte, the first being
 /// `magic=host-plugin`. The host reads it from the file, before any code of the library runs.
-/// Required: `abi`, `name`. Known: `version`, `api`, `rustc`, `target`, `panic`. Others are ignored.
+/// Required: `abi`, `name`. Known: `version`, `api`, `rustc`, `target`, `panic`, `package`. Others are ignored.
 pub const DESCRIPTOR_SECTION: &str = ".plugin_descriptor";
 
 /// First record of a descriptor.

@@ -13,16 +13,41 @@ pub(crate) const RUSTC: &str = env!("PLUGIN_API_RUSTC");
 pub(crate) const TARGET: &str = env!("PLUGIN_API_TARGET");
 
 /// The records of a descriptor that every plugin has, in order.
-pub const fn records<'a>(name: &'a str, version: &'a str, panic_unwinds: bool) -> [&'a str; 8] {
+pub const fn records<'a>(
+    name: &'a str,
+    version: &'a str,
+    package: &'a [u8; 16],
+    panic_unwinds: bool,
+) -> [&'a str; 9] {
     let panic = if panic_unwinds { "unwind" } else { "abort" };
-    [DESCRIPTOR_MAGIC, "1", name, version, env!("CARGO_PKG_VERSION"), RUSTC, TARGET, panic]
+    let Ok(package) = core::str::from_utf8(package) else { panic!("it is made of digits") };
+    [DESCRIPTOR_MAGIC, "1", name, version, env!("CARGO_PKG_VERSION"), RUSTC, TARGET, panic, package]
+}
+
+/// Identity of the package in `directory`, in hexadecimal digits: FNV-1a of 64 bits. Two packages may have one name, and a
+/// library should not tell where it was built.
+pub const fn package_id(directory: &str) -> [u8; 16] {
+    let directory = directory.as_bytes();
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut i = 0;
+    while i < directory.len() {
+        hash = (hash ^ directory[i] as u64).wrapping_mul(0x100_0000_01b3);
+        i += 1;
+    }
+    let mut digits = [0; 16];
+    let mut i = 0;
+    while i < digits.len() {
+        digits[i] = b"0123456789abcdef"[(hash >> (60 - 4 * i) & 15) as usize];
+        i += 1;
+    }
+    digits
 }
 
 /// The names that go before [`records`].
-const NAMES: [&str; 8] = ["", "abi=", "name=", "version=", "api=", "rustc=", "target=", "panic="];
+const NAMES: [&str; 9] = ["", "abi=", "name=", "version=", "api=", "rustc=", "target=", "panic=", "package="];
 
 /// How long the descriptor of `records` is, in bytes.
-pub const fn descriptor_len(records: &[&str; 8]) -> usize {
+pub const fn descriptor_len(records: &[&str; 9]) -> usize {
     let mut len = 0;
     let mut i = 0;
     while i < records.len() {
@@ -33,7 +58,7 @@ pub const fn descriptor_len(records: &[&str; 8]) -> usize {
 }
 
 /// The descriptor of `records`: `name=value` records, each ended by a NUL byte.
-pub const fn descriptor<const N: usize>(records: &[&str; 8]) -> [u8; N] {
+pub const fn descriptor<const N: usize>(records: &[&str; 9]) -> [u8; N] {
     let mut bytes = [0; N];
     let mut at = 0;
     let mut i = 0;
@@ -247,9 +272,10 @@ macro_rules! plugin {
             #[global_allocator]
             static __PLUGIN_ALLOC: $crate::Alloc = $crate::Alloc;
 
-            const __PLUGIN_RECORDS: [&str; 8] = $crate::__private::records(
+            const __PLUGIN_RECORDS: [&str; 9] = $crate::__private::records(
                 ::core::env!("CARGO_PKG_NAME"),
                 ::core::env!("CARGO_PKG_VERSION"),
+                &$crate::__private::package_id(::core::env!("CARGO_MANIFEST_DIR")),
                 ::core::cfg!(panic = "unwind"),
             );
             #[used]

@@ -26,6 +26,10 @@ mod db_plugin;
 mod db_pool;
 // What becomes of Rust's types in columns, and back.
 mod db_values;
+// Every type of a date or time against every column of one.
+mod db_moments;
+// Numbers, addresses, durations and characters, every digit of them.
+mod db_numbers;
 // Each test of the pool that ours is measured by has its counterpart.
 mod dbutils;
 // Handlers that do not return cost their own plugin, and nobody else.
@@ -34,6 +38,8 @@ mod deadlines;
 mod evolution;
 // What a type is called in memory, tried with definitions by chance.
 mod fingerprint;
+// Edits that are easy to miss are noticed, and each plugin gets its own code.
+mod followed;
 // The harness keeps its promises.
 mod harness;
 // Empty maps in data lead into no code that is gone.

@@ -34,6 +34,13 @@
 //! the safe is open, so an `inline` route may make them if `on_load` has touched the safe. What `on_load` puts
 //! stays, also when the generation is refused in the end.
 //!
+//! # Limits
+//!
+//! A key has at most 1,024 bytes as it is encoded, a value 16 MiB, an atomic write 1,000 changes; what is larger is
+//! [`WriteError`], and nothing of the write is kept. A page of [`Safe::list`] has at most 1,000 entries, and ends
+//! earlier once its values make up 4 MiB. A write waits 30 s for its turn, at most.
+//! [`Queue::len`] goes through the keys of all jobs, so it takes longer the more there are.
+//!
 //! # Invariants
 //!
 //! - `unsafe` is in `call.rs` only.
@@ -223,7 +230,12 @@ impl Safe {
     ///
     /// [`ReadError`].
     pub fn list(&self, range: &Range) -> Result<Page, ReadError> {
-        entry::read_page(range, &call::list(self.handle, range)?)
+        entry::read_page(range, &call::list(self.handle, range, true)?)
+    }
+
+    /// As [`list`](Safe::list), without the values.
+    pub(super) fn keys(&self, range: &Range) -> Result<Page, ReadError> {
+        entry::read_page(range, &call::list(self.handle, range, false)?)
     }
 
     /// Puts a value under a key, whatever was there; returns its version, once it is on disk.

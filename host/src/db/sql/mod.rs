@@ -149,6 +149,12 @@ pub(super) fn effect(dialect: Dialect, sql: &str) -> Effect {
     effect
 }
 
+/// Whether a text holds no statement: nothing, blanks, comments, semicolons.
+pub(super) fn is_blank(sql: &str) -> bool {
+    // What is a comment is one for both.
+    !Words::new(Dialect::Postgres, sql).any(|token| matches!(token, Token::Word(_)))
+}
+
 /// What is known of the statement so far.
 #[derive(Default)]
 struct Statement<'a> {
