@@ -3,12 +3,18 @@
 //! # Invariants
 //!
 //! - The expansion is data and one-line trampolines; what they do is in [`crate::entry`].
+//! - The author's paths are outside of the unchecked blocks, and the trampolines around them are safe functions: what is
+//!   unchecked in a path needs the author's own word. (Nobody but the host has a trampoline's address.)
 //! - A crate under `#![forbid(unsafe_code)]` can use it: the lint does not look into macros of other crates.
 
 use crate::abi::{DESCRIPTOR_MAGIC, StrView};
 
 /// The compiler that built this copy of plugin-api.
 pub(crate) const RUSTC: &str = env!("PLUGIN_API_RUSTC");
+/// This copy of plugin-api, as far as values that libraries share are concerned: its version, and a number for its own
+/// types in them.
+pub(crate) const API: &str =
+    concat!("plugin-api ", env!("CARGO_PKG_VERSION"), " ", env!("PLUGIN_API_SHARED_TYPES"));
 /// The target it was built for.
 pub(crate) const TARGET: &str = env!("PLUGIN_API_TARGET");
 
@@ -242,7 +248,7 @@ macro_rules! plugin {
 
     (@upgrade) => { ::core::option::Option::None };
     (@upgrade $hook:path) => {{
-        unsafe extern "C" fn __plugin_upgrade(
+        extern "C" fn __plugin_upgrade(
             from: *const $crate::abi::PreviousView,
             error: *const $crate::abi::ErrorSink,
         ) -> $crate::abi::Status {
@@ -254,7 +260,7 @@ macro_rules! plugin {
     }};
     (@check) => { ::core::option::Option::None };
     (@check $hook:path) => {{
-        unsafe extern "C" fn __plugin_check(error: *const $crate::abi::ErrorSink) -> $crate::abi::Status {
+        extern "C" fn __plugin_check(error: *const $crate::abi::ErrorSink) -> $crate::abi::Status {
             let hook: fn() -> $crate::Result<()> = $hook;
             // SAFETY: the host passes a sink that is valid for this call.
             unsafe { $crate::__private::check(error, hook) }
@@ -290,12 +296,13 @@ macro_rules! plugin {
                     path: __plugin_abi::StrView::new($path),
                     kind: $crate::plugin!(@kind $($word)+),
                     handler: {
-                        unsafe extern "C" fn __plugin_handler(
+                        extern "C" fn __plugin_handler(
                             request: *const __plugin_abi::RequestView,
                             reply: *const __plugin_abi::ReplyView,
                         ) -> __plugin_abi::Status {
+                            let handler = $handler;
                             // SAFETY: the host passes a request and a reply that are valid for this call.
-                            unsafe { $crate::__private::handle(request, reply, $handler) }
+                            unsafe { $crate::__private::handle(request, reply, handler) }
                         }
                         __plugin_handler
                     },
@@ -303,19 +310,18 @@ macro_rules! plugin {
                 }
             ),*];
 
-            unsafe extern "C" fn __plugin_on_load(error: *const __plugin_abi::ErrorSink) -> __plugin_abi::Status {
+            extern "C" fn __plugin_on_load(error: *const __plugin_abi::ErrorSink) -> __plugin_abi::Status {
+                let load = || {
+                    let hook: fn() -> $crate::Result<()> = $crate::plugin!(@load $($load)?);
+                    hook()?;
+                    $($crate::__private::prepare(&$lazy)?;)*
+                    $crate::Result::Ok(())
+                };
                 // SAFETY: the host passes a sink that is valid for this call.
-                unsafe {
-                    $crate::__private::on_load(error, || {
-                        let hook: fn() -> $crate::Result<()> = $crate::plugin!(@load $($load)?);
-                        hook()?;
-                        $($crate::__private::prepare(&$lazy)?;)*
-                        $crate::Result::Ok(())
-                    })
-                }
+                unsafe { $crate::__private::on_load(error, load) }
             }
 
-            unsafe extern "C" fn __plugin_on_unload(reason: u32) -> __plugin_abi::Status {
+            extern "C" fn __plugin_on_unload(reason: u32) -> __plugin_abi::Status {
                 $crate::__private::on_unload(reason, $crate::plugin!(@unload $($unload)?))
             }
 

@@ -346,7 +346,7 @@ impl Attempts {
             }
             return;
         }
-        match self.shared.load(&self.plugin, image, &mut steps) {
+        match self.shared.load(&self.plugin, image, false, &mut steps) {
             Ok(loaded) => self.loaded(loaded, steps),
             Err(refused) => self.refuse(steps, refused),
         }
@@ -369,10 +369,14 @@ impl Attempts {
             self.refuse(steps, Refused::new("publish", reason));
             return Look::Tried;
         }
-        match shared.prepare(&self.plugin, image, &mut steps) {
+        match shared.prepare(&self.plugin, image, (Some(round.together()), false), &mut steps) {
             Err(refused) => self.refuse_in(Some(round), steps, refused),
             Ok(Prepared::Unchanged { number }) => {
-                shared.report(round, &self.plugin, Report::Out);
+                let is_missed = !round.together().leave(&self.plugin.name);
+                let missed = || {
+                    Report::Failed("its code is the same as before, which knows an older layout".to_owned())
+                };
+                shared.report(round, &self.plugin, if is_missed { missed() } else { Report::Out });
                 self.loaded(Loaded::Unchanged { number }, steps);
             }
             Ok(Prepared::Ready(generation)) => {

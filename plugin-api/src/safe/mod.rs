@@ -28,7 +28,8 @@
 //!
 //! Values are MessagePack with the names of fields, so a type may gain a field (with `#[serde(default)]`)
 //! or lose one, across a reload. What does not fit any more is [`ReadError::Decode`]; its bytes are
-//! still there, by [`Safe::entry`].
+//! still there, by [`Safe::entry`]. What could not be read back as it was is not put ([`WriteError::Encode`] says why): a `Some`
+//! that holds nothing, a key twice in a struct with `#[serde(flatten)]`, values nested more than a thousand deep.
 //!
 //! The calls block; a route that uses them must not be `inline`. Gated and relaxed writes do not block once
 //! the safe is open, so an `inline` route may make them if `on_load` has touched the safe. What `on_load` puts
