@@ -57,7 +57,7 @@ typedef struct MemoryStripe MemoryStripe;
  *
  * The section is text: `name=value` records, each ended by a NUL byte, the first being
  * `magic=host-plugin`. The host reads it from the file, before any code of the library runs.
- * Required: `abi`, `name`. Known: `version`, `api`, `rustc`, `target`, `panic`. Others are ignored. */
+ * Required: `abi`, `name`. Known: `version`, `api`, `rustc`, `target`, `panic`, `package`. Others are ignored. */
 #define PLUGIN_DESCRIPTOR_SECTION ".plugin_descriptor"
 
 /* First record of a descriptor. */
@@ -708,6 +708,12 @@ typedef struct DataTypeView {
      *
      * THREAD: the caller's. UNWINDS: never. RETURNS: `OK` and `*out`, or an error with nothing changed. */
     Status (*upgrade)(const OldDataView *old, UpgradeView *out, const ErrorSink *error);
+    /* Builds a copy of a value of this very type beside it, that shares nothing with it which can change; `finish` of what
+     * it writes is null. Fails where no such copy can be made.
+     *
+     * Null functions are not allowed; plugins from before this have a shorter struct. THREAD: any. BLOCKS: as long as code
+     * of the author does that compares keys. UNWINDS: never. RETURNS: `OK` and fills `out` in, or an error status. */
+    Status (*copy)(const OldDataView *old, UpgradeView *out, const ErrorSink *error);
 } DataTypeView;
 
 /* Keep the value and refuse the new code. */
@@ -727,7 +733,23 @@ struct OldDataView {
     size_t glue_count;
     /* The value. */
     void *value;
+    /* What the upgrade is at: one of the numbers below, changed atomically by both sides. The plugin goes from
+     * `UPGRADE_READS` to one of the next two before it runs code of an author, and back after it; the host goes from these
+     * to one of the last two when it gives the upgrade up. Where the plugin finds it given up it fails, and does not look at
+     * the value again. Null: the host never gives up. LIFETIME: the call. */
+    const uint32_t *progress;
 };
+
+/* The upgrade looks at the older value: nobody else may use it. */
+#define PLUGIN_UPGRADE_READS 0
+/* It runs code of an author that is shown nothing of the older value. */
+#define PLUGIN_UPGRADE_IN_CODE 1
+/* It runs code of an author that has references to parts of the older value which cannot be changed through them. */
+#define PLUGIN_UPGRADE_IN_HOOK 2
+/* The host gave it up in `UPGRADE_IN_CODE`: the older value may be in use, and be gone. */
+#define PLUGIN_UPGRADE_GIVEN_UP 3
+/* The host gave it up in `UPGRADE_IN_HOOK`: the older value may be in use, and stays until the call returns. */
+#define PLUGIN_UPGRADE_GIVEN_UP_IN_HOOK 4
 
 /* An upgraded value that is not valid yet. OWNERSHIP: the host's, which calls `finish` once. */
 struct UpgradeView {
@@ -745,6 +767,8 @@ struct UpgradeView {
     /* What of the old value has no place in the new one and is dropped, one a line: `OWNER.FIELD: TYPE`, and
      * ` (in N values)` if there are several. LIFETIME: until `finish`. */
     StrView lost;
+    /* 1: a hook of the author has built the value or a part of it, so there may be no way back. */
+    uint32_t hooked;
 };
 
 /* The functions of values that are shared in place. */

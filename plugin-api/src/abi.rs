@@ -17,7 +17,7 @@
 //!   one is an error, not a dereference.
 
 use core::ffi::c_void;
-use core::sync::atomic::{AtomicU8, AtomicU64};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 /// The version of this contract.
 pub const ABI_VERSION: u32 = 1;
@@ -29,7 +29,7 @@ pub const ENTRY_SYMBOL: &str = "plugin_entry_v1";
 ///
 /// The section is text: `name=value` records, each ended by a NUL byte, the first being
 /// `magic=host-plugin`. The host reads it from the file, before any code of the library runs.
-/// Required: `abi`, `name`. Known: `version`, `api`, `rustc`, `target`, `panic`. Others are ignored.
+/// Required: `abi`, `name`. Known: `version`, `api`, `rustc`, `target`, `panic`, `package`. Others are ignored.
 pub const DESCRIPTOR_SECTION: &str = ".plugin_descriptor";
 
 /// First record of a descriptor.
@@ -757,6 +757,16 @@ pub struct DataTypeView {
         out: *mut UpgradeView,
         error: *const ErrorSink,
     ) -> Status,
+    /// Builds a copy of a value of this very type beside it, that shares nothing with it which can change; `finish` of what
+    /// it writes is null. Fails where no such copy can be made.
+    ///
+    /// Null functions are not allowed; plugins from before this have a shorter struct. THREAD: any. BLOCKS: as long as code
+    /// of the author does that compares keys. UNWINDS: never. RETURNS: `OK` and fills `out` in, or an error status.
+    pub copy: unsafe extern "C" fn(
+        old: *const OldDataView,
+        out: *mut UpgradeView,
+        error: *const ErrorSink,
+    ) -> Status,
 }
 
 /// Keep the value and refuse the new code.
@@ -778,7 +788,23 @@ pub struct OldDataView {
     pub glue_count: usize,
     /// The value.
     pub value: *mut c_void,
+    /// What the upgrade is at: one of the numbers below, changed atomically by both sides. The plugin goes from
+    /// `UPGRADE_READS` to one of the next two before it runs code of an author, and back after it; the host goes from these
+    /// to one of the last two when it gives the upgrade up. Where the plugin finds it given up it fails, and does not look at
+    /// the value again. Null: the host never gives up. LIFETIME: the call.
+    pub progress: *const AtomicU32,
 }
+
+/// The upgrade looks at the older value: nobody else may use it.
+pub const UPGRADE_READS: u32 = 0;
+/// It runs code of an author that is shown nothing of the older value.
+pub const UPGRADE_IN_CODE: u32 = 1;
+/// It runs code of an author that has references to parts of the older value which cannot be changed through them.
+pub const UPGRADE_IN_HOOK: u32 = 2;
+/// The host gave it up in `UPGRADE_IN_CODE`: the older value may be in use, and be gone.
+pub const UPGRADE_GIVEN_UP: u32 = 3;
+/// The host gave it up in `UPGRADE_IN_HOOK`: the older value may be in use, and stays until the call returns.
+pub const UPGRADE_GIVEN_UP_IN_HOOK: u32 = 4;
 
 /// An upgraded value that is not valid yet. OWNERSHIP: the host's, which calls `finish` once.
 #[repr(C)]
@@ -798,6 +824,8 @@ pub struct UpgradeView {
     /// What of the old value has no place in the new one and is dropped, one a line: `OWNER.FIELD: TYPE`, and
     /// ` (in N values)` if there are several. LIFETIME: until `finish`.
     pub lost: StrView,
+    /// 1: a hook of the author has built the value or a part of it, so there may be no way back.
+    pub hooked: u32,
 }
 
 /// The functions of values that are shared in place.
@@ -1511,9 +1539,9 @@ const _: () = {
     assert!(size_of::<ValueView>() == 32);
     assert!(size_of::<DataCell>() == 24);
     assert!(size_of::<GlueView>() == 40);
-    assert!(size_of::<DataTypeView>() == 72);
-    assert!(size_of::<OldDataView>() == 48);
-    assert!(size_of::<UpgradeView>() == 48);
+    assert!(size_of::<DataTypeView>() == 80);
+    assert!(size_of::<OldDataView>() == 56);
+    assert!(size_of::<UpgradeView>() == 56);
     assert!(size_of::<SafeRangeView>() == 56);
     assert!(size_of::<SafeCheckView>() == 24);
     assert!(size_of::<SafeChangeView>() == 64);

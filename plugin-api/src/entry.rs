@@ -88,6 +88,7 @@ pub unsafe fn handle<O: IntoOutcome>(
 ) -> Status {
     // SAFETY: this function's contract.
     let reply = unsafe { &*reply };
+    crate::registry::begin_call();
     let outcome = guard(|| {
         // SAFETY: `request` is valid for this call, and the `Request` does not outlive this closure.
         let request = unsafe { Request::new(request) };

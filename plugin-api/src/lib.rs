@@ -121,6 +121,8 @@ mod env;
 mod error;
 mod host;
 mod log;
+#[cfg(feature = "serde")]
+mod message;
 mod plugin;
 pub mod registry;
 mod request;
@@ -168,7 +170,8 @@ pub mod __private {
     pub use crate::alloc::MEMORY;
     pub use crate::entry::{check, entry, handle, on_load, on_unload, upgrade};
     pub use crate::host::Owned;
-    pub use crate::plugin::{NO_MOUNT, descriptor, descriptor_len, records};
+    pub use crate::plugin::{NO_MOUNT, descriptor, descriptor_len, package_id, records};
+    pub use crate::registry::Init;
     pub use crate::registry::prepare;
     pub use crate::registry::sealed::Keep;
     pub use crate::registry::{find_service, lend_service, service_into_owned};

@@ -3,26 +3,57 @@
 //! # Invariants
 //!
 //! - The expansion is data and one-line trampolines; what they do is in [`crate::entry`].
+//! - The author's paths are outside of the unchecked blocks, and the trampolines around them are safe functions: what is
+//!   unchecked in a path needs the author's own word. (Nobody but the host has a trampoline's address.)
 //! - A crate under `#![forbid(unsafe_code)]` can use it: the lint does not look into macros of other crates.
 
 use crate::abi::{DESCRIPTOR_MAGIC, StrView};
 
 /// The compiler that built this copy of plugin-api.
 pub(crate) const RUSTC: &str = env!("PLUGIN_API_RUSTC");
+/// This copy of plugin-api, as far as values that libraries share are concerned: its version, and a number for its own
+/// types in them.
+pub(crate) const API: &str =
+    concat!("plugin-api ", env!("CARGO_PKG_VERSION"), " ", env!("PLUGIN_API_SHARED_TYPES"));
 /// The target it was built for.
 pub(crate) const TARGET: &str = env!("PLUGIN_API_TARGET");
 
 /// The records of a descriptor that every plugin has, in order.
-pub const fn records<'a>(name: &'a str, version: &'a str, panic_unwinds: bool) -> [&'a str; 8] {
+pub const fn records<'a>(
+    name: &'a str,
+    version: &'a str,
+    package: &'a [u8; 16],
+    panic_unwinds: bool,
+) -> [&'a str; 9] {
     let panic = if panic_unwinds { "unwind" } else { "abort" };
-    [DESCRIPTOR_MAGIC, "1", name, version, env!("CARGO_PKG_VERSION"), RUSTC, TARGET, panic]
+    let Ok(package) = core::str::from_utf8(package) else { panic!("it is made of digits") };
+    [DESCRIPTOR_MAGIC, "1", name, version, env!("CARGO_PKG_VERSION"), RUSTC, TARGET, panic, package]
+}
+
+/// Identity of the package in `directory`, in hexadecimal digits: FNV-1a of 64 bits. Two packages may have one name, and a
+/// library should not tell where it was built.
+pub const fn package_id(directory: &str) -> [u8; 16] {
+    let directory = directory.as_bytes();
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut i = 0;
+    while i < directory.len() {
+        hash = (hash ^ directory[i] as u64).wrapping_mul(0x100_0000_01b3);
+        i += 1;
+    }
+    let mut digits = [0; 16];
+    let mut i = 0;
+    while i < digits.len() {
+        digits[i] = b"0123456789abcdef"[(hash >> (60 - 4 * i) & 15) as usize];
+        i += 1;
+    }
+    digits
 }
 
 /// The names that go before [`records`].
-const NAMES: [&str; 8] = ["", "abi=", "name=", "version=", "api=", "rustc=", "target=", "panic="];
+const NAMES: [&str; 9] = ["", "abi=", "name=", "version=", "api=", "rustc=", "target=", "panic=", "package="];
 
 /// How long the descriptor of `records` is, in bytes.
-pub const fn descriptor_len(records: &[&str; 8]) -> usize {
+pub const fn descriptor_len(records: &[&str; 9]) -> usize {
     let mut len = 0;
     let mut i = 0;
     while i < records.len() {
@@ -33,7 +64,7 @@ pub const fn descriptor_len(records: &[&str; 8]) -> usize {
 }
 
 /// The descriptor of `records`: `name=value` records, each ended by a NUL byte.
-pub const fn descriptor<const N: usize>(records: &[&str; 8]) -> [u8; N] {
+pub const fn descriptor<const N: usize>(records: &[&str; 9]) -> [u8; N] {
     let mut bytes = [0; N];
     let mut at = 0;
     let mut i = 0;
@@ -217,7 +248,7 @@ macro_rules! plugin {
 
     (@upgrade) => { ::core::option::Option::None };
     (@upgrade $hook:path) => {{
-        unsafe extern "C" fn __plugin_upgrade(
+        extern "C" fn __plugin_upgrade(
             from: *const $crate::abi::PreviousView,
             error: *const $crate::abi::ErrorSink,
         ) -> $crate::abi::Status {
@@ -229,7 +260,7 @@ macro_rules! plugin {
     }};
     (@check) => { ::core::option::Option::None };
     (@check $hook:path) => {{
-        unsafe extern "C" fn __plugin_check(error: *const $crate::abi::ErrorSink) -> $crate::abi::Status {
+        extern "C" fn __plugin_check(error: *const $crate::abi::ErrorSink) -> $crate::abi::Status {
             let hook: fn() -> $crate::Result<()> = $hook;
             // SAFETY: the host passes a sink that is valid for this call.
             unsafe { $crate::__private::check(error, hook) }
@@ -247,9 +278,10 @@ macro_rules! plugin {
             #[global_allocator]
             static __PLUGIN_ALLOC: $crate::Alloc = $crate::Alloc;
 
-            const __PLUGIN_RECORDS: [&str; 8] = $crate::__private::records(
+            const __PLUGIN_RECORDS: [&str; 9] = $crate::__private::records(
                 ::core::env!("CARGO_PKG_NAME"),
                 ::core::env!("CARGO_PKG_VERSION"),
+                &$crate::__private::package_id(::core::env!("CARGO_MANIFEST_DIR")),
                 ::core::cfg!(panic = "unwind"),
             );
             #[used]
@@ -264,12 +296,13 @@ macro_rules! plugin {
                     path: __plugin_abi::StrView::new($path),
                     kind: $crate::plugin!(@kind $($word)+),
                     handler: {
-                        unsafe extern "C" fn __plugin_handler(
+                        extern "C" fn __plugin_handler(
                             request: *const __plugin_abi::RequestView,
                             reply: *const __plugin_abi::ReplyView,
                         ) -> __plugin_abi::Status {
+                            let handler = $handler;
                             // SAFETY: the host passes a request and a reply that are valid for this call.
-                            unsafe { $crate::__private::handle(request, reply, $handler) }
+                            unsafe { $crate::__private::handle(request, reply, handler) }
                         }
                         __plugin_handler
                     },
@@ -277,19 +310,18 @@ macro_rules! plugin {
                 }
             ),*];
 
-            unsafe extern "C" fn __plugin_on_load(error: *const __plugin_abi::ErrorSink) -> __plugin_abi::Status {
+            extern "C" fn __plugin_on_load(error: *const __plugin_abi::ErrorSink) -> __plugin_abi::Status {
+                let load = || {
+                    let hook: fn() -> $crate::Result<()> = $crate::plugin!(@load $($load)?);
+                    hook()?;
+                    $($crate::__private::prepare(&$lazy)?;)*
+                    $crate::Result::Ok(())
+                };
                 // SAFETY: the host passes a sink that is valid for this call.
-                unsafe {
-                    $crate::__private::on_load(error, || {
-                        let hook: fn() -> $crate::Result<()> = $crate::plugin!(@load $($load)?);
-                        hook()?;
-                        $($crate::__private::prepare(&$lazy)?;)*
-                        $crate::Result::Ok(())
-                    })
-                }
+                unsafe { $crate::__private::on_load(error, load) }
             }
 
-            unsafe extern "C" fn __plugin_on_unload(reason: u32) -> __plugin_abi::Status {
+            extern "C" fn __plugin_on_unload(reason: u32) -> __plugin_abi::Status {
                 $crate::__private::on_unload(reason, $crate::plugin!(@unload $($unload)?))
             }
 

@@ -31,8 +31,10 @@ mod services;
 
 use std::ffi::c_void;
 use std::fmt;
+use std::marker::PhantomData;
 use std::ops::Deref;
 
+pub(crate) use self::data::begin_call;
 pub(crate) use self::entry::Wishes;
 pub use self::entry::{Config, Entry};
 pub use self::error::RegistryError;
@@ -78,9 +80,8 @@ impl<T: sealed::Keep<Made = T>> IntoKept for T {
 }
 
 pub(crate) mod sealed {
-    use super::memory::Memory;
-    use super::{Key, RegistryError};
-    use crate::abi::InitView;
+    use super::memory::KeyMemory;
+    use super::{Init, Key, RegistryError};
     use crate::host::Owned;
 
     /// What a host handle says of itself. [`host_handle`](super::host_handle) makes it a [`Keep`].
@@ -111,21 +112,21 @@ pub(crate) mod sealed {
         /// Gives a value that was just made to the host; the text says why not.
         fn into_owned(made: Self::Made) -> Result<Owned, String>;
         /// Finds the value, or makes it if there is an `init`.
-        fn find(key: Key<'_>, init: Option<&InitView>) -> Result<Self::Held, RegistryError>;
+        fn find(key: Key<'_>, init: Option<&Init<'_>>) -> Result<Self::Held, RegistryError>;
         /// What the generation remembers of the key, if it is still that.
-        fn recall(_memory: &'static Memory) -> Option<Self::Held> {
+        fn recall(_memory: KeyMemory<Self>) -> Option<Self::Held> {
             None
         }
         /// As `find`, and remembers it.
         fn find_to_recall(
-            _memory: &'static Memory,
+            _memory: KeyMemory<Self>,
             key: Key<'_>,
-            init: &InitView,
+            init: &Init<'_>,
         ) -> Result<Self::Held, RegistryError> {
             Self::find(key, Some(init))
         }
         /// Remembers it no more.
-        fn forget(_memory: &Memory) {}
+        fn forget(_memory: KeyMemory<Self>) {}
         /// What the cache remembers, if it does and the value is still that.
         fn remembered(_cache: &Self::Cache) -> Option<Self::Lent<'_>> {
             None
@@ -134,10 +135,10 @@ pub(crate) mod sealed {
         fn lend<'a>(
             cache: &'a Self::Cache,
             key: Key<'_>,
-            init: &InitView,
+            init: &Init<'_>,
         ) -> Result<Self::Lent<'a>, RegistryError>;
         /// Readies the key at the end of loading.
-        fn prepare(cache: &Self::Cache, key: Key<'_>, init: &InitView) -> Result<(), RegistryError>;
+        fn prepare(cache: &Self::Cache, key: Key<'_>, init: &Init<'_>) -> Result<(), RegistryError>;
     }
 }
 
@@ -158,20 +159,20 @@ macro_rules! host_handle {
             }
 
             #[inline]
-            fn recall(memory: &'static $crate::registry::Memory) -> Option<Self::Held> {
+            fn recall(memory: $crate::registry::KeyMemory<$of>) -> Option<Self::Held> {
                 $crate::registry::recall_host_handle(memory)
             }
 
             fn find_to_recall(
-                memory: &'static $crate::registry::Memory,
+                memory: $crate::registry::KeyMemory<$of>,
                 key: $crate::registry::Key<'_>,
-                init: &$crate::abi::InitView,
+                init: &$crate::registry::Init<'_>,
             ) -> ::std::result::Result<Self::Held, $crate::registry::RegistryError> {
                 $crate::registry::find_host_handle_to_recall(memory, key, init)
             }
 
-            fn forget(memory: &$crate::registry::Memory) {
-                $crate::registry::forget_host_handle::<$of>(memory)
+            fn forget(memory: $crate::registry::KeyMemory<$of>) {
+                $crate::registry::forget_host_handle(memory)
             }
 
             fn into_owned(made: $of) -> ::std::result::Result<$crate::host::Owned, String> {
@@ -180,7 +181,7 @@ macro_rules! host_handle {
 
             fn find(
                 key: $crate::registry::Key<'_>,
-                init: Option<&$crate::abi::InitView>,
+                init: Option<&$crate::registry::Init<'_>>,
             ) -> ::std::result::Result<Self::Held, $crate::registry::RegistryError> {
                 $crate::registry::find_host_handle(key, init).map($crate::registry::Held::Own)
             }
@@ -193,7 +194,7 @@ macro_rules! host_handle {
             fn lend<'a>(
                 cache: &'a Self::Cache,
                 key: $crate::registry::Key<'_>,
-                init: &$crate::abi::InitView,
+                init: &$crate::registry::Init<'_>,
             ) -> ::std::result::Result<&'a $of, $crate::registry::RegistryError> {
                 $crate::registry::lend_host_handle(cache, key, init)
             }
@@ -201,7 +202,7 @@ macro_rules! host_handle {
             fn prepare(
                 cache: &Self::Cache,
                 key: $crate::registry::Key<'_>,
-                init: &$crate::abi::InitView,
+                init: &$crate::registry::Init<'_>,
             ) -> ::std::result::Result<(), $crate::registry::RegistryError> {
                 $crate::registry::lend_host_handle(cache, key, init).map(|_| ())
             }
@@ -214,7 +215,7 @@ pub use self::handles::Held;
 pub(crate) use self::handles::{
     find_host_handle, find_host_handle_to_recall, forget_host_handle, lend_host_handle, recall_host_handle,
 };
-pub use self::memory::Memory;
+pub use self::memory::KeyMemory;
 pub(crate) use self::memory::forget_all;
 
 /// A value of the registry. Derefs to it; dropping it does not close the value.
@@ -363,13 +364,16 @@ impl Module<'_> {
         init: impl FnOnce() -> Result<M, E>,
     ) -> Result<Handle<M::Kept>, RegistryError> {
         let key = self.key(key);
-        let memory = memory::of::<M::Kept>(&key, <M::Kept as sealed::Keep>::forget);
+        // SAFETY: called with the place that is taken for this type.
+        let forget = |memory| <M::Kept as sealed::Keep>::forget(unsafe { KeyMemory::new(memory) });
+        let memory = memory::of::<M::Kept>(&key, forget);
         if let Some(held) = memory.and_then(<M::Kept as sealed::Keep>::recall) {
             return Ok(Handle(held));
         }
         let mut init = Some(init);
         // `init` lives until these return, and the host runs it within, at most once.
-        let view = init_view::<M::Kept, E, _>(&mut init, &Wishes::default());
+        let wishes = Wishes::default();
+        let view = Init::new::<M::Kept, E, _>(&mut init, &wishes);
         let found = match memory {
             Some(memory) => <M::Kept as sealed::Keep>::find_to_recall(memory, key, &view),
             None => <M::Kept as sealed::Keep>::find(key, Some(&view)),
@@ -423,19 +427,34 @@ impl Module<'_> {
 
 type InitFn = unsafe extern "C" fn(*mut c_void, *mut HandleId, *const ErrorSink) -> Status;
 
-/// What the host needs to run `init`, which has to live as long as the view is used, and `wishes` too.
-fn init_view<T: ?Sized + Keep, E: Into<Error>, F: FnOnce() -> Result<T::Made, E>>(
-    init: &mut Option<F>,
-    wishes: &Wishes,
-) -> InitView {
-    let call: InitFn = run::<T, E, F>;
-    InitView {
-        size: size_of::<InitView>(),
-        data: (&raw mut *init).cast(),
-        call,
-        timeout_ns: wishes.timeout_ns(),
-        flags: wishes.flags(),
-        config: StrView::new(wishes.config()),
+/// What the host needs to run an init. Made here alone: its address and its function belong together, and live as long as it
+/// does. It stays on its thread, so the init is run by one at a time.
+#[derive(Debug)]
+pub struct Init<'i> {
+    view: InitView,
+    of: PhantomData<&'i mut ()>,
+}
+
+impl<'i> Init<'i> {
+    fn new<T: ?Sized + Keep, E: Into<Error>, F: FnOnce() -> Result<T::Made, E>>(
+        init: &'i mut Option<F>,
+        wishes: &'i Wishes,
+    ) -> Init<'i> {
+        let call: InitFn = run::<T, E, F>;
+        let view = InitView {
+            size: size_of::<InitView>(),
+            data: (&raw mut *init).cast(),
+            call,
+            timeout_ns: wishes.timeout_ns(),
+            flags: wishes.flags(),
+            config: StrView::new(wishes.config()),
+        };
+        Init { view, of: PhantomData }
+    }
+
+    /// For the host, which runs it within the call that it is passed to.
+    pub(crate) fn view(&self) -> &InitView {
+        &self.view
     }
 }
 

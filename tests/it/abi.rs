@@ -56,9 +56,9 @@ fn layouts() -> Vec<Layout> {
                   error_details, begin_with }
         DataCell { size, users, value }
         GlueView { size, drop_value, variant, children, dissolve }
-        DataTypeView { size, name, layout, glue, glue_count, on_change, upgrade }
-        OldDataView { size, layout, glue, glue_count, value }
-        UpgradeView { size, value, data, finish, lost }
+        DataTypeView { size, name, layout, glue, glue_count, on_change, upgrade, copy }
+        OldDataView { size, layout, glue, glue_count, value, progress }
+        UpgradeView { size, value, data, finish, lost, hooked }
         DataTable { size, create, find, prepare, release }
         SafeRangeView { size, start, end, flags, limit }
         SafeCheckView { key, version }

@@ -95,6 +95,19 @@ fn failures_carry_the_sqlstate() {
 }
 
 #[test]
+fn a_text_without_a_statement_is_refused_and_a_batch_of_none_is_done() {
+    on_both("without_a_statement", |pool| {
+        let lease = pool.checkout().unwrap();
+        for text in ["", " \n", ";", "-- nothing", "/* nothing */ ;"] {
+            assert!(matches!(lease.query(text, &[]), Err(QueryError::Blank)), "{text}");
+            assert!(matches!(lease.execute(text, &[]), Err(QueryError::Blank)), "{text}");
+            lease.batch_execute(text).unwrap();
+        }
+        assert_eq!(cell(&lease, "/* one */ SELECT 1", &[]), "1");
+    });
+}
+
+#[test]
 fn a_wrong_number_of_parameters_is_refused() {
     on_both("parameter_count", |pool| {
         let lease = pool.checkout().unwrap();

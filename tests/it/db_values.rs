@@ -89,11 +89,26 @@ fn an_element_that_does_not_fit_is_refused_with_its_type() {
     assert!(reason.contains("`Vec<Option<i64>>`"), "{reason}");
 }
 
+/// SQLite has no arrays; it takes lists apart with a function.
 #[test]
-fn a_database_without_arrays_says_so() {
-    let sent = [1_i64].to_value().unwrap();
-    let refused = sqlite().query("SELECT $1", &[sent.as_value()]).unwrap_err();
-    assert_eq!(refused.to_string(), "this database has no arrays");
+fn a_list_of_sqlite_is_one_for_json_each() {
+    let lease = sqlite();
+    lease.batch_execute("CREATE TABLE t (id, word)").unwrap();
+    for (id, word) in [(1, "a"), (2, "say \"b\""), (3, "c")] {
+        lease.execute("INSERT INTO t VALUES ($1, $2)", &[Value::Int(id), Value::Text(word)]).unwrap();
+    }
+    let count = |column: &str, sent: Parameter<'_>| {
+        let sql = format!("SELECT count(*) FROM t WHERE {column} IN (SELECT value FROM json_each($1))");
+        read::<i64>(&lease, &sql, &[sent.as_value()])
+    };
+    assert_eq!(count("id", [1_i64, 3, 9].to_value().unwrap()), Ok(2));
+    assert_eq!(count("word", ["say \"b\"", ""].to_value().unwrap()), Ok(1));
+    assert_eq!(count("id", [Some(1_i64), None].to_value().unwrap()), Ok(1));
+    assert_eq!(count("id", Vec::<i64>::new().to_value().unwrap()), Ok(0));
+    assert_eq!(count("id", [true].to_value().unwrap()), Ok(1));
+    for refused in [[f64::NAN].to_value(), [f64::INFINITY].to_value(), vec![vec![1_u8]].to_value()] {
+        lease.query("SELECT $1", &[refused.unwrap().as_value()]).unwrap_err();
+    }
 }
 
 /// Columns that have no form here are read as the server prints them, in every kind of statement.

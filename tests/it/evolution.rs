@@ -286,6 +286,56 @@ const CASES: &[Case] = &[
         outcome: Becomes(&["hits: 1000"]),
     },
     Case {
+        name: "types renamed and moved to a module, said so",
+        edits: &[
+            (
+                "#[derive(Resident, Debug)]\npub struct Item {\n    pub label: String,\n    pub count: u32,\n}\n",
+                "pub mod things {\n    use plugin_api::prelude::*;\n\n    #[derive(Resident, Debug)]\n    \
+                     #[resident(rename = \"Item\")]\n    pub struct Item {\n        pub label: String,\n        pub count: u32,\n    }\n}\nuse things::Item;\n",
+            ),
+            (
+                "#[derive(Resident, Debug)]\npub struct Pair<T> {",
+                "#[derive(Resident, Debug)]\n#[resident(rename = \"Pair\")]\npub struct Couple<T> {",
+            ),
+            ("pair: Pair<u32>,", "pair: Couple<u32>,"),
+            ("pair: Pair {", "pair: Couple {"),
+            (
+                "#[derive(Resident, Debug)]\npub struct State {",
+                "#[derive(Resident, Debug)]\n#[resident(rename = \"State\")]\npub struct State {",
+            ),
+        ],
+        outcome: Becomes(&[
+            "hits: 7",
+            "pair: Couple { left: 5, right: \"pear\" }",
+            "boxed: Item { label: \"boxed\", count: 8 }",
+        ]),
+    },
+    Case {
+        name: "the kept type renamed, said so",
+        edits: &[(
+            "#[derive(Resident, Debug)]\npub struct State {",
+            "type State = Tally;\n#[derive(Resident, Debug)]\n#[resident(rename = \"crate::State\")]\npub struct Tally {",
+        )],
+        outcome: Becomes(&["Tally { hits: 7"]),
+    },
+    Case {
+        name: "the kept type renamed, not said",
+        edits: &[(
+            "#[derive(Resident, Debug)]\npub struct State {",
+            "type State = Tally;\n#[derive(Resident, Debug)]\npub struct Tally {",
+        )],
+        outcome: Refused(&["`State`", "`Tally`", "say `#[resident(rename = \"probe::State\")]`"]),
+    },
+    Case {
+        name: "a nested type renamed, not said",
+        edits: &[
+            ("pub struct Pair<T> {", "pub struct Couple<T> {"),
+            ("pair: Pair<u32>,", "pair: Couple<u32>,"),
+            ("pair: Pair {", "pair: Couple {"),
+        ],
+        outcome: Refused(&["field `pair`", "`Pair<u32>`", "`Couple<u32>`", "Pair\")]` on `Couple`"]),
+    },
+    Case {
         name: "visibility",
         edits: &[
             ("pub struct Item", "struct Item"),

@@ -2,9 +2,11 @@
 
 use std::env;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use tests::fixture::repository;
 use tests::guard;
 use tests::postgres::{Cluster, Shutdown};
 use tests::stress::{Memory, Outcome, judge_memory};
@@ -139,4 +141,43 @@ fn none_runs(pids: &[u32]) -> Result<(), String> {
         Some(pid) => Err(format!("process {pid} runs")),
         None => Ok(()),
     }
+}
+
+/// The test command, where programs are missing and a user is who `id` says: its exit code and what it did.
+fn run_without_programs(user: &str, programs: &[&str]) -> (Option<i32>, String) {
+    let scratch = tempfile::tempdir().unwrap();
+    let did = scratch.path().join("did");
+    let stub = |name: &str, body: &str| {
+        let path = scratch.path().join(name);
+        fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    stub("id", &format!("echo {user}"));
+    stub("dirname", &format!("echo {}", repository().join("tests").display()));
+    stub("cargo", "exit 0");
+    for program in programs {
+        stub(program, &format!("echo {program} \"$@\" >> {}", did.display()));
+    }
+    let script = repository().join("tests/run");
+    let output =
+        Command::new("/bin/bash").arg(script).env_clear().env("PATH", scratch.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code(), fs::read_to_string(did).unwrap_or_default() + &said)
+}
+
+/// What is missing is installed by root, by `sudo` for others, and else named with the command that installs it.
+#[test]
+fn test_command_installs_what_is_missing_or_says_how() {
+    let (code, did) = run_without_programs("0", &["apt-get", "env"]);
+    assert_eq!(code, Some(0), "{did}");
+    assert!(did.contains("apt-get update -q") && did.contains("apt-get install -q -y"), "{did}");
+    let (code, did) = run_without_programs("1000", &["apt-get", "sudo"]);
+    assert_eq!(code, Some(0), "{did}");
+    assert!(did.contains("sudo apt-get update -q") && did.contains("gcc libc6-dev openssl"), "{did}");
+    let (code, did) = run_without_programs("1000", &["apt-get"]);
+    assert_eq!(code, Some(1), "{did}");
+    assert!(did.contains("run as root: apt-get install gcc libc6-dev openssl"), "{did}");
+    let (code, did) = run_without_programs("0", &[]);
+    assert_eq!(code, Some(1), "{did}");
+    assert!(did.contains("cannot install here (no apt-get)"), "{did}");
 }

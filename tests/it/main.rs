@@ -2,6 +2,8 @@
 
 // What C is told about the contract is what Rust means.
 mod abi;
+// What an edit has dropped of live data, brought back by going back.
+mod brought_back;
 // What an operator types, and what is said when it is wrong.
 mod cli;
 // The table of faults, and those that no other room tests.
@@ -26,6 +28,10 @@ mod db_plugin;
 mod db_pool;
 // What becomes of Rust's types in columns, and back.
 mod db_values;
+// Every type of a date or time against every column of one.
+mod db_moments;
+// Numbers, addresses, durations and characters, every digit of them.
+mod db_numbers;
 // Each test of the pool that ours is measured by has its counterpart.
 mod dbutils;
 // Handlers that do not return cost their own plugin, and nobody else.
@@ -34,6 +40,10 @@ mod deadlines;
 mod evolution;
 // What a type is called in memory, tried with definitions by chance.
 mod fingerprint;
+// Code of an edit that does not return gives up the data that it has claimed.
+mod hanging;
+// Edits that are easy to miss are noticed, and each plugin gets its own code.
+mod followed;
 // The harness keeps its promises.
 mod harness;
 // Empty maps in data lead into no code that is gone.
@@ -46,6 +56,8 @@ mod parting;
 mod pgbouncer;
 // Keys that keep their value, restart it, or follow a configuration.
 mod policies;
+// What libraries leave behind in libc holds them.
+mod audit;
 // Children that a handler forks off are not the host.
 mod forks;
 // What plugins do with signals takes nothing from the host.
@@ -66,6 +78,8 @@ mod safe;
 mod safe_backends;
 // Code that outlives its generation, because somebody calls it.
 mod services;
+// Live data of a type that several plugins share.
+mod shared_types;
 // The safe on a full disk.
 mod safe_disk;
 // Writes that the response waits for, waiting for changes, queues, shared safes.
@@ -74,6 +88,8 @@ mod safe_later;
 mod serving;
 // Checked code cannot reach what is gone.
 mod soundness;
+// Macros make nothing unchecked that an author writes.
+mod unchecked;
 // Builds that hang or loop, renamed plugins, a deleted state directory.
 mod pipeline;
 // Plugins that the host builds itself.

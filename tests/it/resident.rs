@@ -88,3 +88,23 @@ fn removed_data_begins_anew_and_its_holders_are_not_disturbed() {
     host.reload("probe", |plugins| plugins.rebuild("probe", FIXTURE, 1));
     assert_eq!(ask(&host, "/probe/show"), "1 Some(\"bob\") bob=1");
 }
+
+/// A value that is found and removed ten thousand times leaves nothing behind, however it is found.
+#[test]
+fn keys_that_come_and_go_cost_no_memory() {
+    let host = start();
+    for how in ["lazy", "key", "keys"] {
+        ask(&host, &format!("/probe/churn/{how}/200"));
+        let before = resident_kb(&host);
+        ask(&host, &format!("/probe/churn/{how}/10000"));
+        let grown = resident_kb(&host).saturating_sub(before);
+        assert!(grown < 4_000, "{how}: {grown} KB for 10000 values");
+    }
+}
+
+/// What of the host is in memory.
+fn resident_kb(host: &TestHost) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", host.serving_pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
+}

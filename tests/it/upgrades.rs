@@ -3,6 +3,8 @@
 //! Each case is a plugin before and after an edit, really built. Whatever becomes of the edit, what serves afterwards reads
 //! values that are whole. `tests/memcheck` runs these, too, and finds what an answer does not show.
 
+use std::process::Command;
+
 use tests::host::{Launch, TestHost};
 use tests::wait::{SOON, eventually};
 use tests::workshop::Workshop;
@@ -492,4 +494,23 @@ fn a_field_whose_type_an_attribute_changes_does_not_compile() {
     let text =
         with(&format!("#[derive(Resident)]\n{hook}#[dependency::with(u64)]\nenum S {{ A(u64) }}"), "S::A(1)");
     workshop.build(&text, &[]);
+}
+
+/// A program of definitions by chance, as `tests/fuzz-upgrade` runs many: each end of an upgrade comes about, and nothing is
+/// found. (The allocator overwrites what is freed, so that a use of it shows.)
+#[test]
+fn definitions_and_edits_by_chance_end_whole_or_undone() {
+    let written = Command::new(env!("CARGO_BIN_EXE_fuzz-upgrade"))
+        .arg("1")
+        .output()
+        .expect("it was built with this test");
+    let text = String::from_utf8(written.stdout).expect("a program is text");
+    let program = Workshop::open("fuzzed").program(&text);
+    let run =
+        Command::new(program).arg("40").env("MALLOC_PERTURB_", "165").output().expect("it was just built");
+    let (said, found) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success(), "{said}{found}");
+    for end in ["refused", "undone", "valid"] {
+        assert!(said.contains(end), "no upgrade was {end}: {said}");
+    }
 }

@@ -35,6 +35,15 @@ pub fn library(name: &str) -> PathBuf {
         let source = repository().join("tests/fixtures/c_plugin/plugin.c");
         return compile_c(&source, &format!("lib{name}.so"), flags);
     }
+    if let Some(way) = name.strip_prefix("c_plants_") {
+        let source = repository().join("tests/fixtures/c_plugin/plugin.c");
+        let plant = format!("-DPLANT=plant_{way}");
+        return compile_c(
+            &source,
+            &format!("lib{name}.so"),
+            &["-shared", "-fPIC", "-Wno-deprecated-declarations", &plant],
+        );
+    }
     let path = profile_dir().join("examples").join(format!("lib{name}.so"));
     assert!(path.exists(), "fixture missing: run `cargo test -p tests` (no {})", path.display());
     path

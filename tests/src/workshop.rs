@@ -5,6 +5,7 @@
 //! tests may say as cargo wants it (`CARGO_PROFILE_DEV_OPT_LEVEL`).
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
 
@@ -83,6 +84,21 @@ impl Workshop {
         assert!(output.status.success(), "{}\n{text}", String::from_utf8_lossy(&output.stderr));
         let library = profile_dir().join("workshop/target/debug").join(format!("lib{}.so", self.name));
         fs::read(library).expect("cargo says that it built it")
+    }
+
+    /// The program that `text` makes, as a file.
+    ///
+    /// # Panics
+    ///
+    /// When it does not compile, with the compiler's words.
+    #[track_caller]
+    pub fn program(&self, text: &str) -> PathBuf {
+        let plugin = self.plugin.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let file = plugin.dir().join("src/main.rs");
+        fs::write(file, text).expect("the target directory is writable");
+        let output = self.cargo(&plugin, "", &["--bins"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        profile_dir().join("workshop/target/debug").join(&self.name)
     }
 
     /// The compiler's words about `text`, which must not compile.

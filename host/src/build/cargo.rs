@@ -67,6 +67,21 @@ impl Cargo {
         &self.program
     }
 
+    /// The user's own configuration files of cargo, whether they are there or not.
+    pub(super) fn user_configuration(&self) -> Vec<PathBuf> {
+        let value = |name: &str| {
+            let of = |(key, value): &(OsString, OsString)| {
+                (key == name && !value.is_empty()).then(|| value.into())
+            };
+            self.environment.iter().find_map(of)
+        };
+        let home: Option<PathBuf> = value("CARGO_HOME").or_else(|| {
+            let home: PathBuf = value("HOME")?;
+            Some(home.join(".cargo"))
+        });
+        home.into_iter().flat_map(|home| ["config.toml", "config"].map(|name| home.join(name))).collect()
+    }
+
     /// A call of cargo in `directory`, so that its `.cargo/config.toml` and `rust-toolchain.toml` count.
     pub(super) fn command(&self, directory: &Path) -> Command {
         let mut command = Command::new(&self.program);

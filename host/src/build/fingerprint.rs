@@ -24,13 +24,13 @@ use super::inputs::Inputs;
 const CLOCK_LAG: Duration = Duration::from_millis(20);
 
 /// The content of a set of files at one moment.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Fingerprint {
     files: BTreeMap<PathBuf, Content>,
 }
 
 /// What a fingerprint knows of one file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Content {
     /// There is no such file.
     Missing,
@@ -60,13 +60,12 @@ impl Fingerprint {
     /// Files known before count as they were then. One that only the build has discovered is read now,
     /// and where it changed after the start it is [`Content::Unsure`], which equals nothing.
     pub fn after_build(before: &Fingerprint, inputs: &Inputs, started: SystemTime) -> Fingerprint {
-        let settled = started.checked_sub(CLOCK_LAG).unwrap_or(UNIX_EPOCH);
         let files = inputs.every_file().into_iter().map(|path| {
             let content = match before.files.get(&path) {
                 // Not there before, and written by cargo itself.
                 Some(Content::Missing) if inputs.lock.as_ref() == Some(&path) => Content::of(&path),
                 Some(content) => *content,
-                None if changed_at(&path).is_some_and(|time| time >= settled) => Content::Unsure,
+                None if has_changed_since(&path, started) => Content::Unsure,
                 None => Content::of(&path),
             };
             (path, content)
@@ -111,9 +110,82 @@ impl Fingerprint {
         hash.digest128()
     }
 
+    /// Each file, and what is known of it.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&Path, Content)> {
+        self.files.iter().map(|(path, content)| (path.as_path(), *content))
+    }
+
+    /// Whether anything is known of a file.
+    pub(super) fn has(&self, path: &Path) -> bool {
+        self.files.contains_key(path)
+    }
+
     fn content(&self, path: &Path) -> Content {
         self.files.get(path).copied().unwrap_or(Content::Missing)
     }
+}
+
+impl FromIterator<(PathBuf, Content)> for Fingerprint {
+    fn from_iter<T: IntoIterator<Item = (PathBuf, Content)>>(files: T) -> Fingerprint {
+        Fingerprint { files: files.into_iter().collect() }
+    }
+}
+
+/// The content of files, and when they had changed: enough to tell later whether they were left alone.
+#[derive(Debug, Default)]
+pub(super) struct Snapshot {
+    files: BTreeMap<PathBuf, Reading>,
+}
+
+/// One file, read.
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    content: Content,
+    /// When the file had changed last, as of before it was read.
+    changed: Option<SystemTime>,
+    /// When it was read.
+    at: SystemTime,
+}
+
+impl Snapshot {
+    /// Reads those of `paths` that it does not know yet.
+    pub(super) fn read(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
+        for path in paths {
+            self.files.entry(path).or_insert_with_key(|path| {
+                let (changed, at) = (changed_at(path), SystemTime::now());
+                Reading { content: Content::of(path), changed, at }
+            });
+        }
+    }
+
+    /// What was read; `None`: it was not.
+    pub(super) fn content(&self, path: &Path) -> Option<Content> {
+        self.files.get(path).map(|reading| reading.content)
+    }
+
+    /// What the file had in it all the time from the reading, or from `started` where it was not read, until now;
+    /// [`Content::Unsure`] where that is not certain.
+    pub(super) fn content_during(&self, path: &Path, started: SystemTime) -> Content {
+        let Some(reading) = self.files.get(path) else {
+            return if has_changed_since(path, started) { Content::Unsure } else { Content::of(path) };
+        };
+        if changed_at(path) != reading.changed {
+            return Content::Unsure;
+        }
+        // Where the clock had not gone on since the last change, it does not show the next one.
+        let is_settled = reading.changed.is_none_or(|time| time < settled(reading.at));
+        if is_settled || Content::of(path) == reading.content { reading.content } else { Content::Unsure }
+    }
+}
+
+/// Whether the file at `path` has changed since `time`, or may have.
+pub(super) fn has_changed_since(path: &Path, time: SystemTime) -> bool {
+    changed_at(path).is_some_and(|changed| changed >= settled(time))
+}
+
+/// What changed before this had changed by `time` for certain.
+fn settled(time: SystemTime) -> SystemTime {
+    time.checked_sub(CLOCK_LAG).unwrap_or(UNIX_EPOCH)
 }
 
 impl Content {

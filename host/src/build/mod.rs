@@ -8,22 +8,29 @@
 //! # Invariants
 //!
 //! - One build is one cargo process: what it was made of is read from files that it leaves behind.
+//! - A library is made of the content that its inputs have: where cargo would go by the time of a file, it is made to
+//!   look (see [`compiled`]).
 //! - At most one cargo runs in a target directory, and one that was cancelled or took too long is gone, its compilers
 //!   with it, when [`Builder::build`] returns.
 //! - The path of the library is cargo's own word, never guessed. The file is replaced by the next build
 //!   of the same plugin, so it must be copied before another one is started, and never be loaded in place.
 
+mod apart;
 mod cancel;
 mod cargo;
+mod compiled;
+mod dep_info;
 mod diagnostics;
 mod fingerprint;
 mod inputs;
+mod left_behind;
 mod package;
 mod process;
 mod run;
 mod seed;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod turn;
 
 use std::io;
@@ -37,7 +44,11 @@ pub use diagnostics::{Diagnostics, plain};
 pub use fingerprint::{Content, Fingerprint};
 pub use inputs::Inputs;
 pub use package::{DescribeError, Package};
+pub use tree::WatchRules;
 
+use apart::{TargetDir, TargetDirs};
+use compiled::Compiled;
+use left_behind::LeftBehind;
 use run::{Ended, Outcome};
 use turn::{Queue, Turn};
 
@@ -48,10 +59,16 @@ pub const BUILD_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// every dependency.
 const FIRST_BUILD: u32 = 3;
 
+/// How often cargo is run for one build at most: once more where it took something for fresh that was not, and once
+/// more for what that brings to light.
+const MOST_RUNS: usize = 3;
+
 /// Builds source plugins, each target directory one at a time.
 pub struct Builder {
     /// The cargo that is run.
     cargo: Cargo,
+    /// Which packages are built in directories of their own.
+    target_dirs: TargetDirs,
     /// The operator's choice; `None` is the profile made for turnaround.
     profile: Option<String>,
     /// How long a build may take.
@@ -158,6 +175,17 @@ pub enum BuildError {
         /// The package.
         package: String,
     },
+    /// cargo takes a package for unchanged although it has changed. Its library is not used.
+    #[error(
+        "cargo takes package `{name}` for unchanged although its files have changed: delete {} and reload",
+        target_dir.display()
+    )]
+    Stale {
+        /// The package.
+        name: String,
+        /// Where cargo keeps what it goes by.
+        target_dir: PathBuf,
+    },
     /// It took too long and was ended; nothing of it runs any more.
     #[error(
         "it did not finish within {} s{}: it was ended, so that other builds go on; if it needs longer, set \
@@ -201,7 +229,7 @@ impl Builder {
     /// plugins' workspaces; without it plugins are built by the `dev` profile, less what costs time.
     pub fn new(cargo: Cargo, target_dir: impl Into<PathBuf>, profile: Option<String>) -> Builder {
         let queue = Queue::new(&target_dir.into(), 1);
-        Builder { cargo, profile, timeout: BUILD_TIMEOUT, queue }
+        Builder { cargo, target_dirs: TargetDirs::new(), profile, timeout: BUILD_TIMEOUT, queue }
     }
 
     /// The same, but up to `most` packages are built at a time, in target directories beside the main one.
@@ -215,6 +243,17 @@ impl Builder {
     #[must_use]
     pub fn ended_after(self, timeout: Duration) -> Builder {
         Builder { timeout, ..self }
+    }
+
+    /// Takes the names of `package` for it, so that no other one is built where it is. Whoever comes first is built
+    /// where most are; so whoever makes plugins of packages claims them in an order that is the same each time.
+    pub fn claim(&self, package: &Package) {
+        self.target_dirs.claim(package);
+    }
+
+    /// Gives the names of the package in `directory` back: it is a plugin no more.
+    pub fn release(&self, directory: &Path) {
+        self.target_dirs.release(directory);
     }
 
     /// The cargo in use, for [`Package::describe`].
@@ -253,23 +292,13 @@ impl Builder {
         }
         let started = SystemTime::now();
         let allowed = if turn.is_first() { self.timeout.saturating_mul(FIRST_BUILD) } else { self.timeout };
-        let target_dir = turn.directory().to_owned();
-        let mut command = self.command(package, &target_dir);
-        let outcome = run::run(&mut command, &package.url, allowed, step, cancel);
-        // Read while nobody else builds there: the next cargo may replace the list of sources.
-        let inputs = outcome.as_ref().ok().map(|outcome| inputs(package, &target_dir, outcome));
+        // Up to the reading of what cargo leaves behind nobody else builds there: the next cargo may replace it.
+        let compiled = self.compile(package, turn.directory(), allowed, step, cancel);
         drop(turn);
         if cancel.is_cancelled() {
             return Err(BuildError::Cancelled);
         }
-        let outcome = outcome
-            .map_err(|source| BuildError::Spawn { program: self.cargo.program().to_owned(), source })?;
-        match outcome.ended {
-            Some(Ended::Late(doing)) => return Err(BuildError::Late { allowed, doing }),
-            Some(Ended::Flood(doing)) => return Err(BuildError::Flood { doing }),
-            None => {}
-        }
-        let inputs = inputs.unwrap_or_else(|| Inputs::of_package(package));
+        let (outcome, inputs) = compiled?;
         if !outcome.success {
             return Err(refusal(outcome, inputs));
         }
@@ -287,12 +316,62 @@ impl Builder {
         })
     }
 
-    fn command(&self, package: &Package, target_dir: &Path) -> Command {
+    /// Runs cargo until nothing that it takes for fresh has changed.
+    fn compile(
+        &self,
+        package: &Package,
+        shared: &Path,
+        allowed: Duration,
+        step: &mut dyn FnMut(Step<'_>),
+        cancel: &Cancel,
+    ) -> Result<(Outcome, Inputs), BuildError> {
+        let target_dir = &*self.target_dirs.of(package, shared);
+        let deadline = Instant::now() + allowed;
+        let mut runs = 1;
+        loop {
+            let known = Inputs::of_package(package).with_ignored();
+            let run = target_dir.compiled.begin(package, &known);
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut command = self.command(package, target_dir);
+            let outcome = match run::run(&mut command, &package.url, left, step, cancel) {
+                Ok(outcome) if !cancel.is_cancelled() && outcome.ended.is_none() => outcome,
+                Ok(outcome) => {
+                    target_dir.compiled.break_off(&run);
+                    return Err(match outcome.ended {
+                        Some(Ended::Late(doing)) => BuildError::Late { allowed, doing },
+                        Some(Ended::Flood(doing)) => BuildError::Flood { doing },
+                        None => BuildError::Cancelled,
+                    });
+                }
+                Err(source) => {
+                    target_dir.compiled.break_off(&run);
+                    return Err(BuildError::Spawn { program: self.cargo.program().to_owned(), source });
+                }
+            };
+            let left = LeftBehind::read(package, &outcome, [shared, &target_dir.path]);
+            let inputs = left.inputs(target_dir.compiled.last_inputs(&package.directory));
+            let compiled = Compiled { root: &package.directory, packages: left.packages() };
+            let stale = target_dir.compiled.end(&run, compiled);
+            if let Some(name) = stale.resisting.filter(|_| outcome.success) {
+                return Err(BuildError::Stale { name, target_dir: target_dir.path.clone() });
+            }
+            if stale.names.is_empty() || runs == MOST_RUNS {
+                return Ok((outcome, inputs));
+            }
+            let names: Vec<String> = stale.names.into_iter().collect();
+            tracing::debug!(package = package.name, stale = names.join(", "), "cargo is run again");
+            runs += 1;
+        }
+    }
+
+    fn command(&self, package: &Package, target_dir: &TargetDir) -> Command {
         let mut command = self.cargo.command(&package.directory);
         command.args(["build", "--lib", "--color=never", "--message-format=json-diagnostic-rendered-ansi"]);
         command.arg("--manifest-path").arg(&package.manifest_path);
         command.arg("--package").arg(package.spec());
-        command.arg("--target-dir").arg(target_dir);
+        command.arg("--target-dir").arg(&target_dir.path);
+        // A user's configuration may put what is not final elsewhere, where the author's own builds are.
+        command.env("CARGO_BUILD_BUILD_DIR", &target_dir.path);
         match &self.profile {
             Some(profile) => command.arg("--profile").arg(profile),
             // Given to cargo alone, so the user's files stay as they are. Without debug information a thin
@@ -302,16 +381,6 @@ impl Builder {
         };
         command
     }
-}
-
-fn inputs(package: &Package, target_dir: &Path, outcome: &Outcome) -> Inputs {
-    let mut inputs = Inputs::of_package(package);
-    inputs.add_packages(&outcome.local_packages);
-    inputs.add_files(&outcome.blamed);
-    if let Some((library, _)) = outcome.library.as_ref().filter(|_| outcome.success) {
-        inputs.add_dep_info(&library.with_extension("d"), package, target_dir);
-    }
-    inputs
 }
 
 fn refusal(outcome: Outcome, inputs: Inputs) -> BuildError {

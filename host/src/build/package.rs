@@ -8,10 +8,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cargo_metadata::{CrateType, Metadata, MetadataCommand};
+use cargo_metadata::{Metadata, MetadataCommand, Target, TargetKind};
 
 use super::cargo::Cargo;
+use super::dep_info::crate_name;
 use super::process::output;
+use super::tree::{Ignored, WatchRules};
 
 /// How long cargo may take to answer, which it does in tens of milliseconds unless something is in its way.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -23,6 +25,8 @@ const ANSWER: Duration = Duration::from_secs(60);
 pub struct Package {
     /// The package's name, the plugin's unless the configuration says otherwise.
     pub name: String,
+    /// Where it was looked for: symlinks on the way there may be replaced.
+    pub(super) entry: PathBuf,
     /// The package's directory, without symlinks.
     pub directory: PathBuf,
     /// Its `Cargo.toml`.
@@ -34,6 +38,18 @@ pub struct Package {
     /// The directories of the packages it depends on by path, as far as the manifests of its workspace
     /// tell. A build knows them all.
     pub path_dependencies: BTreeSet<PathBuf>,
+    /// The manifests of its workspace.
+    pub(super) members: BTreeSet<PathBuf>,
+    /// The directory of the library's main source file: `src` unless the manifest says otherwise.
+    pub(super) source_root: PathBuf,
+    /// Whether it has a build script.
+    pub(super) has_build_script: bool,
+    /// The names by which cargo knows what it makes of it in the target directory.
+    pub(super) artifacts: BTreeSet<String>,
+    /// Where cargo looks for the user's configuration, besides the directories above the package.
+    pub(super) user_configuration: Vec<PathBuf>,
+    /// What the operator says of its files.
+    pub(super) rules: WatchRules,
     /// The part of its id that names the directory, and that an edit of the version leaves alone.
     pub(super) url: String,
 }
@@ -114,6 +130,16 @@ pub enum DescribeError {
     },
 }
 
+impl DescribeError {
+    /// cargo's own words, all of them; empty where it was not asked.
+    pub fn words(&self) -> &str {
+        match self {
+            DescribeError::Manifest { words, .. } | DescribeError::Workspace { words, .. } => words,
+            _ => "",
+        }
+    }
+}
+
 impl Package {
     /// Asks cargo about the package in `directory`.
     ///
@@ -122,6 +148,7 @@ impl Package {
     /// [`DescribeError`] when there is no usable manifest, or no cdylib in it.
     pub fn describe(cargo: &Cargo, directory: &Path) -> Result<Package, DescribeError> {
         let missing = |source| DescribeError::NoManifest { directory: directory.to_owned(), source };
+        let entry = directory.to_owned();
         let manifest = directory.join("Cargo.toml");
         // Resolved first: cargo knows a package by its path, and one real directory is one package.
         let manifest = manifest.canonicalize().map_err(missing)?;
@@ -132,26 +159,57 @@ impl Package {
             .iter()
             .find(|package| package.manifest_path.as_std_path() == manifest)
             .ok_or_else(|| DescribeError::NoPackage { manifest: manifest.clone() })?;
-        let makes_library =
-            package.targets.iter().any(|target| target.crate_types.contains(&CrateType::CDyLib));
-        if !makes_library {
+        // An example may be a cdylib too, and is another target than the library.
+        let is_library = |target: &&Target| target.kind.contains(&TargetKind::CDyLib);
+        let Some(library) = package.targets.iter().find(is_library) else {
             let package = package.name.to_string();
             return Err(DescribeError::NoLibrary { package, manifest });
-        }
+        };
         let workspace_root = metadata.workspace_root.clone().into_std_path_buf();
         Ok(Package {
             name: package.name.to_string(),
             lock_path: workspace_root.join("Cargo.lock"),
             workspace_root,
             path_dependencies: path_dependencies(&metadata, &directory),
+            members: metadata
+                .packages
+                .iter()
+                .map(|of| of.manifest_path.clone().into_std_path_buf())
+                .collect(),
+            source_root: library.src_path.parent().map_or(directory.clone(), |parent| parent.into()),
+            has_build_script: package.targets.iter().any(|of| of.kind.contains(&TargetKind::CustomBuild)),
+            artifacts: BTreeSet::from([
+                format!("package {}", package.name),
+                format!("library {}", crate_name(&library.name)),
+            ]),
+            rules: WatchRules::default(),
+            user_configuration: cargo.user_configuration(),
             url: package.id.repr.split('#').next().unwrap_or(&package.id.repr).to_owned(),
             manifest_path: manifest,
+            entry,
             directory,
         })
     }
 }
 
 impl Package {
+    /// The same, with what the operator says of its files.
+    #[must_use]
+    pub fn with_rules(self, rules: WatchRules) -> Package {
+        Package { rules, ..self }
+    }
+
+    /// The files and directories that the operator has named.
+    pub(super) fn watched(&self) -> impl Iterator<Item = PathBuf> {
+        self.rules.watch.iter().map(|path| self.directory.join(path))
+    }
+
+    /// What the operator has told to leave alone.
+    pub(super) fn ignored(&self) -> Ignored {
+        // Each pattern was looked at when the configuration was read.
+        Ignored::new(&self.directory, &self.rules.ignore).unwrap_or_default()
+    }
+
     /// How cargo is told which package is meant: the name alone may be a dependency's too.
     pub(super) fn spec(&self) -> String {
         format!("{}#{}", self.url, self.name)

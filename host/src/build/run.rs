@@ -8,7 +8,7 @@
 //! - Nothing of the run outlives [`run`] but what was asked to (a daemon that a build script started):
 //!   the group is reaped, and after a cancellation killed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -64,12 +64,24 @@ pub(super) struct Outcome {
     pub(super) library: Option<(PathBuf, bool)>,
     /// How many crates were compiled, not counting those that were fresh.
     pub(super) compiled: usize,
-    /// The directories of all packages on this machine's disk that cargo mentioned.
-    pub(super) local_packages: BTreeSet<PathBuf>,
+    /// All packages on this machine's disk that cargo mentioned, by directory.
+    pub(super) local_packages: BTreeMap<PathBuf, LocalPackage>,
     /// Files that the compiler's errors point at.
     pub(super) blamed: BTreeSet<PathBuf>,
     /// cargo's own words: the errors, without its reports of progress.
     pub(super) words: String,
+}
+
+/// A package that cargo reads in place.
+#[derive(Debug, Default)]
+pub(super) struct LocalPackage {
+    pub(super) name: String,
+    /// Whether anything of it was compiled, and not found fresh.
+    pub(super) is_compiled: bool,
+    /// What cargo has made of it.
+    pub(super) artifacts: BTreeSet<PathBuf>,
+    /// Where its build scripts have put what they make.
+    pub(super) script_outputs: BTreeSet<PathBuf>,
 }
 
 enum Line {
@@ -183,14 +195,18 @@ impl Outcome {
         match serde_json::from_str(line) {
             Ok(Message::CompilerArtifact(artifact)) => self.artifact(artifact, url, step),
             Ok(Message::CompilerMessage(message)) => {
-                let directory = local_directory(&message.package_id);
+                let is_local = self.local_package(&message.package_id).is_some();
                 let foreign = (!is(&message.package_id, url)).then(|| package_name(&message.package_id));
                 self.diagnostics.add(&message.message, foreign);
                 let named = message.message.spans.iter().map(|span| Path::new(&span.file_name));
-                if let Some(directory) = directory {
+                if is_local {
                     self.blamed.extend(named.filter(|f| f.is_absolute()).map(Path::to_owned));
                     self.blamed.insert(message.target.src_path.into_std_path_buf());
-                    self.local_packages.insert(directory);
+                }
+            }
+            Ok(Message::BuildScriptExecuted(script)) => {
+                if let Some(package) = self.local_package(&script.package_id) {
+                    package.script_outputs.insert(script.out_dir.into_std_path_buf());
                 }
             }
             Ok(Message::BuildFinished(_)) => return true,
@@ -199,12 +215,22 @@ impl Outcome {
         false
     }
 
+    /// What is known of the package, if cargo reads it in place.
+    fn local_package(&mut self, id: &PackageId) -> Option<&mut LocalPackage> {
+        let package = self.local_packages.entry(local_directory(id)?).or_default();
+        package_name(id).clone_into(&mut package.name);
+        Some(package)
+    }
+
     fn artifact(&mut self, artifact: Artifact, url: &str, step: &mut dyn FnMut(Step<'_>)) {
         if !artifact.fresh {
             self.compiled += 1;
             step(Step::Compiled { name: package_name(&artifact.package_id), done: self.compiled });
         }
-        self.local_packages.extend(local_directory(&artifact.package_id));
+        if let Some(package) = self.local_package(&artifact.package_id) {
+            package.is_compiled |= !artifact.fresh;
+            package.artifacts.extend(artifact.filenames.iter().map(|file| file.clone().into_std_path_buf()));
+        }
         if is(&artifact.package_id, url) && artifact.target.crate_types.contains(&CrateType::CDyLib) {
             let library = artifact
                 .filenames

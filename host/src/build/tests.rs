@@ -12,7 +12,10 @@ use tempfile::TempDir;
 use super::*;
 use crate::watch;
 
+mod content;
+mod names;
 mod queue;
+mod repair;
 
 /// Far beyond what any step takes; reached only by a failing test.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -309,9 +312,11 @@ fn package_is_known_by_its_real_directory_and_workspace() {
     let project = Project::new();
     project.write("../Cargo.toml", "[workspace]\nmembers = [\"thin plugin\"]\n");
     symlink(&project.root, project.directory.path().join("link")).unwrap();
-    let package = Package::describe(project.builder.cargo(), &project.directory.path().join("link")).unwrap();
+    let link = project.directory.path().canonicalize().unwrap().join("link");
+    let package = Package::describe(project.builder.cargo(), &link).unwrap();
 
-    assert_eq!(package, project.package());
+    assert_eq!(Package { entry: project.root.clone(), ..package.clone() }, project.package());
+    assert!(Inputs::of_package(&package).concern(&link));
     assert_eq!(package.name, "thin");
     assert_eq!(package.directory, project.root);
     assert_eq!(package.lock_path, project.root.parent().unwrap().join("Cargo.lock"));
@@ -385,7 +390,7 @@ fn file_changed_during_the_build_that_found_it_is_not_trusted() {
     let before = Fingerprint::of(&Inputs::of_package(&package));
     let mut inputs = Inputs::of_package(&package);
     project.write("page.html", "1");
-    inputs.add_files(&[project.path("page.html")].into());
+    inputs.add_files([project.path("page.html")]);
     project.write("src/lib.rs", "// edited while it compiled");
 
     // A start before the page was written: the compiler may have read what was there before.

@@ -101,6 +101,9 @@ pub struct RunArgs {
     /// Do not follow edits, and switch development mode off
     #[arg(long, env = "HOST_NO_WATCH", value_parser = FalseyValueParser::new())]
     pub no_watch: bool,
+    /// Look for edits every N milliseconds instead of being told: for network file systems, which tell nobody
+    #[arg(long, value_name = "N", env = "HOST_POLL_MS", conflicts_with = "no_watch")]
+    pub poll_ms: Option<NonZeroU64>,
     /// Serve the code there is at the start for good: no edit, no SIGHUP and no `host reload` brings other code
     #[arg(long, env = "HOST_FREEZE", value_parser = FalseyValueParser::new(), conflicts_with = "watch")]
     pub freeze: bool,

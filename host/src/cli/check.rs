@@ -135,7 +135,7 @@ struct Checker {
 impl Checker {
     fn candidate(&self, candidate: &Candidate) -> Finding {
         let finding = match candidate {
-            Candidate::Source { directory } => self.directory(directory),
+            Candidate::Source { directory, .. } => self.directory(directory),
             Candidate::Library { path, name, .. } => self.library(path, path, name),
         };
         match candidate.check() {

@@ -94,12 +94,26 @@ pub(super) fn registry_text(slots: &[Value], now: u64) -> String {
         if let Some(failure) = failure(slot, now) {
             let _ = writeln!(below, "\n{}: {failure}", name(slot));
         }
+        if let Some(kept) = kept(slot) {
+            let _ = writeln!(below, "\n{}: {kept}", name(slot));
+        }
     }
     table.render("") + &below
 }
 
 const ORPHAN: &str = "an orphan: nobody has asked for it since those who used it were reloaded or deleted; \
                       `host registry rm` lets go of it";
+
+/// What a roll-back brings back.
+fn kept(slot: &Value) -> Option<String> {
+    let kept = slot.get("kept").filter(|kept| kept.is_object())?;
+    let left = lasted(kept["for_ms"].as_u64().unwrap_or_default());
+    Some(format!(
+        "the value that {} left is kept for {left} more, with {}; `host rollback` of that plugin brings it back",
+        word(&kept["of"]),
+        words(&kept["lost"])
+    ))
+}
 
 /// All that is known of a slot.
 pub(super) fn slot_text(slot: &Value, now: u64) -> String {
@@ -139,7 +153,7 @@ pub(super) fn slot_text(slot: &Value, now: u64) -> String {
     }
     text.push_str(&table.render("  "));
     let failure = failure(slot, now).into_iter();
-    for line in failure.chain((slot["is_orphan"] == true).then(|| ORPHAN.to_owned())) {
+    for line in failure.chain(kept(slot)).chain((slot["is_orphan"] == true).then(|| ORPHAN.to_owned())) {
         // Writing to a `String` cannot fail.
         let _ = writeln!(text, "\n{line}");
     }

@@ -130,6 +130,20 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A list of texts, none of them empty.
+    pub(super) fn texts(&self, key: &str, example: &str) -> Result<Vec<&'a str>, ConfigError> {
+        let wrong = || self.wrong(key, format!("must be a list of texts, such as [{example}]"));
+        match self.value(key) {
+            None => Ok(Vec::new()),
+            Some(Value::Array(list)) => {
+                let text =
+                    |value: &'a Value| value.as_str().filter(|text| !text.is_empty()).ok_or_else(wrong);
+                list.iter().map(text).collect()
+            }
+            Some(_) => Err(wrong()),
+        }
+    }
+
     pub(super) fn boolean(&self, key: &str) -> Result<Option<bool>, ConfigError> {
         match self.value(key) {
             None => Ok(None),
@@ -182,6 +196,10 @@ impl<'a> Section<'a> {
                 self.wrong(key, "must be a whole number of milliseconds, at least 1, or \"off\"")
             }),
         }
+    }
+
+    pub(super) fn is_list(&self, key: &str) -> bool {
+        self.value(key).is_some_and(Value::is_array)
     }
 
     fn value(&self, key: &str) -> Option<&'a Value> {

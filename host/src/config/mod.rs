@@ -23,9 +23,13 @@ use std::time::Duration;
 
 use self::document::{Document, Section};
 use self::values::{LogLevel, OffOr};
+use crate::build::WatchRules;
 use crate::http::Limits;
 use crate::plugin::router::normal_mount;
 use crate::safe::SafeSettings;
+
+/// What paths to be watched look like.
+const WATCH_EXAMPLE: &str = "\"templates\", \"../schema.sql\"";
 
 /// The file that is read when none is named.
 pub const DEFAULT_FILE: &str = "host.toml";
@@ -43,8 +47,12 @@ pub struct FileConfig {
     pub plugins: Option<PathBuf>,
     /// `[host] state`.
     pub state: Option<PathBuf>,
-    /// `[host] watch`.
+    /// `[host] watch`; a list of paths says yes.
     pub watch: Option<bool>,
+    /// The paths of `[host] watch`, and `[host] ignore`: they count for every source plugin.
+    pub watch_rules: WatchRules,
+    /// `[host] poll_ms`.
+    pub poll: Option<Duration>,
     /// `[host] freeze`.
     pub freeze: Option<bool>,
     /// `[host] profile`.
@@ -69,6 +77,8 @@ pub struct FileConfig {
     pub load_timeout: Option<Duration>,
     /// `[plugin.NAME] mount`, by plugin.
     pub mounts: BTreeMap<String, String>,
+    /// `[plugin.NAME] watch` and `ignore`, by plugin.
+    pub plugin_watch_rules: BTreeMap<String, WatchRules>,
     /// `[host] safe` and `[safe.shared]`.
     pub safe: SafeSettings,
 }
@@ -152,7 +162,15 @@ impl FileConfig {
         config.limits(&document.section("limits")?)?;
         for name in document.section("plugin")?.keys() {
             let section = document.section(&format!("plugin.{name}"))?;
-            section.only(&["mount"])?;
+            section.only(&["mount", "watch", "ignore"])?;
+            let watch = section.texts("watch", WATCH_EXAMPLE)?;
+            let rules = WatchRules {
+                watch: watch.into_iter().map(PathBuf::from).collect(),
+                ignore: ignored(&section)?,
+            };
+            if rules != WatchRules::default() {
+                config.plugin_watch_rules.insert(name.clone(), rules);
+            }
             if let Some(mount) = section.text("mount")? {
                 normal_mount(mount)
                     .map_err(|error| section.wrong("mount", format!("cannot be used: {error}")))?;
@@ -175,6 +193,8 @@ impl FileConfig {
             "plugins",
             "state",
             "watch",
+            "ignore",
+            "poll_ms",
             "freeze",
             "profile",
             "production",
@@ -197,7 +217,15 @@ impl FileConfig {
         self.admin_hosts = section.names("admin_hosts")?;
         self.plugins = section.text("plugins")?.map(|path| directory.join(path));
         self.state = section.text("state")?.map(|path| directory.join(path));
-        self.watch = section.boolean("watch")?;
+        if section.is_list("watch") {
+            let paths = section.texts("watch", WATCH_EXAMPLE)?;
+            self.watch_rules.watch = paths.into_iter().map(|path| directory.join(path)).collect();
+            self.watch = Some(true);
+        } else {
+            self.watch = section.boolean("watch")?;
+        }
+        self.watch_rules.ignore = ignored(section)?;
+        self.poll = section.duration("poll_ms")?;
         self.freeze = section.boolean("freeze")?;
         self.profile = section.text("profile")?.map(str::to_owned);
         self.production = section.boolean("production")?;
@@ -265,4 +293,15 @@ fn set<T>(place: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *place = value;
     }
+}
+
+/// The patterns of `ignore`.
+fn ignored(section: &Section<'_>) -> Result<Vec<String>, ConfigError> {
+    let patterns = section.texts("ignore", "\"*.db\", \"/cache/\"")?;
+    for pattern in &patterns {
+        WatchRules::check(pattern).map_err(|words| {
+            section.wrong("ignore", format!("has a pattern that cannot be used: {words}"))
+        })?;
+    }
+    Ok(patterns.into_iter().map(str::to_owned).collect())
 }

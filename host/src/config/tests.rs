@@ -66,7 +66,7 @@ fn an_unknown_key_is_named_with_its_line_and_the_nearest_one() {
     );
     assert_eq!(
         error("[plugin.a]\nmount = \"/a\"\n\n[plugin.b]\ncolour = 3\n"),
-        "etc/host.toml:5: unknown key `colour` in [plugin.b]; there is mount"
+        "etc/host.toml:5: unknown key `colour` in [plugin.b]; there is mount, watch, ignore"
     );
 }
 
@@ -156,4 +156,25 @@ fn a_time_has_a_unit_or_is_off() {
     for wrong in ["10", "0s", "s", "-1s", "10 hours", ""] {
         assert_eq!(time(wrong).unwrap_err(), "must be a time such as 10s, 500ms or 2m, or `off`");
     }
+}
+
+#[test]
+fn what_is_watched_besides_is_said_for_all_and_for_one() {
+    let config = parse(
+        "[host]\nwatch = [\"shared\", \"/abs\"]\nignore = [\"*.db\"]\npoll_ms = 700\n\
+         [plugin.shop]\nwatch = [\"templates\"]\nignore = [\"/cache/\", \"!kept\"]\n",
+    )
+    .unwrap();
+    assert_eq!((config.watch, config.poll), (Some(true), Some(Duration::from_millis(700))));
+    assert_eq!(config.watch_rules.watch, [PathBuf::from("etc/shared"), PathBuf::from("/abs")]);
+    assert_eq!(config.watch_rules.ignore, ["*.db"]);
+    let shop = &config.plugin_watch_rules["shop"];
+    assert_eq!((shop.watch.as_slice(), shop.ignore.len()), ([PathBuf::from("templates")].as_slice(), 2));
+    assert_eq!(
+        error("[plugin.shop]\nwatch = \"templates\"\n"),
+        "etc/host.toml:2: `watch` must be a list of texts, such as [\"templates\", \"../schema.sql\"]"
+    );
+    let broken = error("[host]\nignore = [\"a{b\"]\n");
+    assert!(broken.starts_with("etc/host.toml:2: `ignore` has a pattern that cannot be used: "), "{broken}");
+    assert!(error("[host]\npoll_ms = 0\n").contains("`poll_ms` must be a whole number"));
 }

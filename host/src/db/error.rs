@@ -188,6 +188,21 @@ pub enum CheckoutError {
         /// How long the caller waited.
         waited: Duration,
     },
+    /// The caller has all connections itself.
+    #[error(
+        "the {max_size} connections of the pool to {address} are all this request's own, so it would wait for itself \
+         (waited {}): use the request's transaction for all it does, return connections before asking for another one, \
+         or raise `max_size`",
+        seconds(.waited)
+    )]
+    OwnWork {
+        /// The address without its password.
+        address: String,
+        /// How many connections the pool may have.
+        max_size: u32,
+        /// How long the caller waited.
+        waited: Duration,
+    },
     /// The database takes no more connections, and those that there are stayed lent out.
     #[error(
         "{address} takes no more connections ({reason}), and the {open} of this pool are lent out, waited {}: \
@@ -287,6 +302,9 @@ pub enum QueryError {
         "the text begins or ends a transaction while one is open: use the transaction's own commit and rollback"
     )]
     TransactionText,
+    /// A text without a statement.
+    #[error("the text has no statement in it")]
+    Blank,
     /// Another number of parameters than the statement has.
     #[error("the statement has {expected} parameters, {given} were given")]
     ParameterCount {

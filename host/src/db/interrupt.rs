@@ -128,6 +128,11 @@ thread_local! {
     static CURRENT: RefCell<Option<Arc<Interrupt>>> = const { RefCell::new(None) };
 }
 
+/// Tells the work of this thread from any other that goes on now; `None` where it belongs to none.
+pub(super) fn current_work() -> Option<usize> {
+    CURRENT.try_with(|current| current.borrow().as_ref().map(|work| Arc::as_ptr(work).addr())).ok().flatten()
+}
+
 /// Runs a statement that `cancel` can stop, unless this thread's work has been given up.
 ///
 /// # Errors

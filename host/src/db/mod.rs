@@ -275,8 +275,8 @@ pub enum Reset {
 
 /// The driver for a URL. Does not connect.
 ///
-/// `postgres://...` and `postgresql://...` are PostgreSQL, `sqlite:PATH` and `sqlite::memory:` are
-/// SQLite. A relative path of SQLite lies below `data_dir`.
+/// `postgres://...` and `postgresql://...` are PostgreSQL; `sqlite:PATH`, `sqlite::memory:` and SQLite's own
+/// `file:` URIs are SQLite. A relative path of SQLite lies below `data_dir`.
 ///
 /// # Errors
 ///
@@ -286,6 +286,8 @@ pub fn driver(url: &str, data_dir: &Path) -> Result<Box<dyn Driver>, ConfigError
         Ok(Box::new(Postgres::parse(url)?))
     } else if let Some(path) = url.strip_prefix("sqlite:") {
         Ok(Box::new(Sqlite::parse(path, data_dir)?))
+    } else if url.starts_with("file:") {
+        Ok(Box::new(Sqlite::parse(url, data_dir)?))
     } else {
         // Not the whole text: it may hold a password.
         let scheme = url.split(':').next().filter(|scheme| scheme.len() < url.len()).unwrap_or_default();

@@ -30,5 +30,5 @@ fn a_relative_path_lies_below_the_data_directory() {
     assert_eq!(address("sqlite:///abs.db"), "sqlite:/abs.db");
     assert_eq!(address("sqlite::memory:"), "sqlite::memory:");
     assert!(driver("sqlite:", Path::new("/data")).is_err());
-    assert!(driver("sqlite:a.db?mode=ro", Path::new("/data")).is_err());
+    assert!(driver("sqlite:a.db?mode=none", Path::new("/data")).is_err());
 }

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "reads the arguments of host calls")]
 
 use std::ffi::c_void;
+use std::mem::offset_of;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -165,20 +166,28 @@ impl Keep for CodePin {
 ///
 /// `ty` is null or points to a type that is valid for this call.
 unsafe fn read_type(caller: &Caller, ty: *const DataTypeView) -> Result<DataType, Failure> {
-    // SAFETY: this function's contract.
-    let Some(ty) = (unsafe { ty.as_ref() }) else {
+    if ty.is_null() {
         return Err(Failure::invalid("the type is null"));
-    };
-    if ty.size < size_of::<DataTypeView>() {
+    }
+    // SAFETY: this function's contract: every type begins with its size.
+    let size = unsafe { (&raw const (*ty).size).read() };
+    // Plugins from before `copy` pass a shorter struct.
+    if size < offset_of!(DataTypeView, copy) {
         return Err(Failure::invalid("the type is smaller than version 1 of it"));
     }
+    // SAFETY: this function's contract: the first fields are there.
+    let (name, layout, glue, count) = unsafe { ((*ty).name, (*ty).layout, (*ty).glue, (*ty).glue_count) };
+    // SAFETY: likewise.
+    let (on_change, upgrade) = unsafe { ((*ty).on_change, (*ty).upgrade) };
+    // SAFETY: this function's contract: a type of this size has it.
+    let copy = (size >= size_of::<DataTypeView>()).then(|| unsafe { (*ty).copy });
     // SAFETY: the texts and the array of a valid type are valid for this call.
     let (name, text, glue) = unsafe {
-        let text = view::text(ty.layout, "the layout")?;
-        (view::text(ty.name, "the type's name")?, text, view::slice(ty.glue, ty.glue_count))
+        let text = view::text(layout, "the layout")?;
+        (view::text(name, "the type's name")?, text, view::slice(glue, count))
     };
     let keeper = Arc::new(CodePin(Mutex::new(caller.pin(data::held_for(name))?)));
     // SAFETY: the glue is that of the caller's own type, and the keeper a pin of the caller's code.
-    unsafe { DataType::new(name, text, glue, ty.upgrade, ty.on_change == ON_CHANGE_RESTART, keeper) }
+    unsafe { DataType::new(name, text, glue, (upgrade, copy), on_change == ON_CHANGE_RESTART, keeper) }
         .ok_or_else(|| Failure::invalid("the layout is not written in a form that this host reads"))
 }

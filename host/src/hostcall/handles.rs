@@ -49,8 +49,8 @@ pub struct Handles {
     /// Never held while an object is dropped or used.
     table: RwLock<HashMap<u64, Held, foldhash::fast::RandomState>>,
     last: AtomicU64,
-    /// Data whose cells the library may look at as long as it is mapped, also when it is retired.
-    cells: Mutex<Vec<Arc<Data>>>,
+    /// Data whose cells the library may look at as long as it is mapped, also when it is retired; by address.
+    cells: Mutex<HashMap<usize, Arc<Data>>>,
     /// Services that the generation made and that live, and whether it is retired.
     services: Mutex<(usize, bool)>,
 }
@@ -112,10 +112,7 @@ impl Handles {
 
     /// Keeps the cell of data readable to the end of the table.
     pub fn keep_cell(&self, data: &Arc<Data>) {
-        let mut cells = self.cells.lock();
-        if !cells.iter().any(|known| Arc::ptr_eq(known, data)) {
-            cells.push(Arc::clone(data));
-        }
+        self.cells.lock().entry(Arc::as_ptr(data).addr()).or_insert_with(|| Arc::clone(data));
     }
 
     /// Finds an object.

@@ -242,7 +242,7 @@ impl From<RegistryError> for Failure {
             RegistryError::BackingOff { .. } => Status::BACKING_OFF,
             RegistryError::TimedOut { .. } => Status::TIMED_OUT,
             RegistryError::Recursive { .. } => Status::RECURSIVE,
-            RegistryError::WrongType { .. } => Status::WRONG_TYPE,
+            RegistryError::WrongType { .. } | RegistryError::OtherData { .. } => Status::WRONG_TYPE,
             RegistryError::Outdated { .. } => Status::OUTDATED,
             RegistryError::Misconfigured { .. } => Status::MISCONFIGURED,
             RegistryError::Interface { .. } => Status::INTERFACE,

@@ -110,7 +110,8 @@ unsafe extern "C" fn list(
             range.flags & SAFE_REVERSE != 0,
             usize::try_from(limit).unwrap_or(usize::MAX),
             |key, entry| {
-                let has_room = answer.is_empty() || answer.len() + entry.value.len() <= PAGE_BYTES;
+                let value = if with_values { entry.value.len() } else { 0 };
+                let has_room = answer.is_empty() || answer.len() + value <= PAGE_BYTES;
                 has_room.then(|| answer.extend(encoded(key, entry, with_values)))
             },
         )?;

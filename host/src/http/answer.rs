@@ -126,10 +126,7 @@ pub(super) async fn answer<S: Service>(
             log.answered(response.status(), origin.as_ref());
         }
     }
-    Ok(response.map(|bytes| {
-        let bytes = book_response(bytes, &front.budget, &flight.connection);
-        Outgoing::new(bytes, flight)
-    }))
+    Ok(response.map(|bytes| Outgoing::new(bytes, flight)))
 }
 
 impl<S: Service> Front<S> {
@@ -186,7 +183,8 @@ impl<S: Service> Front<S> {
         let remote = Arc::clone(&flight.connection.remote);
         let mut incoming = Incoming { id, method, uri, headers, body, remote, scope: None, deadline: None };
         if route.is_inline() {
-            let reply = run(&route, &incoming);
+            let book = |bytes| book_response(bytes, &self.budget, &flight.connection);
+            let reply = run(&route, &incoming).map_body(&book);
             let must_tell = is_traced
                 || self.limits.development
                 || !matches!(reply, Reply::Response(_) | Reply::HttpError(_));
@@ -223,18 +221,24 @@ impl<S: Service> Front<S> {
         incoming.scope = Some(waiting.scope());
         let (answers, mut answer) = oneshot::channel();
         let lease = route.part();
+        let reservation = Cell::new(Some(reservation));
+        let (budget, connection) = (Arc::clone(&self.budget), Arc::clone(waiting.connection()));
         let job = Box::new(move || {
             let lease = Cell::new(Some(lease));
             let answers = Cell::new(Some(answers));
             let on_lost = |what: &str| {
                 route.lost();
-                drop(lease.take());
+                drop((lease.take(), reservation.take()));
                 let message = format!("{what}; its thread is lost");
-                send(answers.take(), Reply::Lost { message });
+                send(answers.take(), Some(Reply::Lost { message }));
             };
-            let reply = pins::losable(&on_lost, || run(&route, &incoming));
-            drop((route, incoming, reservation));
-            drop(lease.take());
+            // Those that were in line when memory ran out would bring more of it.
+            let reply = (!budget.is_exhausted()).then(|| {
+                let reply = pins::losable(&on_lost, || run(&route, &incoming));
+                reply.map_body(&|bytes| book_response(bytes, &budget, &connection))
+            });
+            drop((route, incoming));
+            drop((lease.take(), reservation.take()));
             afterwards(Box::new(move || send(answers.take(), reply)));
         });
         let ticket = match self.workers.enqueue(&account, job) {
@@ -256,9 +260,11 @@ impl<S: Service> Front<S> {
             }
         };
         job.is_over = true;
-        let reply = reply.unwrap_or_else(|_| Reply::Panicked {
-            message: "the host panicked while it ran the handler; see the log".to_owned(),
+        let reply = reply.unwrap_or_else(|_| {
+            let message = "the host panicked while it ran the handler; see the log".to_owned();
+            Some(Reply::Panicked { message })
         });
+        let Some(reply) = reply else { return Outcome::new(Err(self.no_memory()), Some(origin)) };
         if matches!(reply, Reply::Lost { .. }) {
             // Another thread takes the place of the one that is lost, and nobody else would roll back.
             job.give_up();
@@ -381,8 +387,8 @@ fn client_left(origin: Origin) -> Outcome {
     Outcome { is_cancelled: true, ..Outcome::new(Err(Trouble::new(status, words)), Some(origin)) }
 }
 
-/// Tells who waits for a handler what came of it. After the deadline nobody does.
-fn send(answers: Option<oneshot::Sender<Reply>>, reply: Reply) {
+/// Tells the request what came of its handler; `None`: it was not run, for want of memory. After the deadline nobody does.
+fn send(answers: Option<oneshot::Sender<Option<Reply>>>, reply: Option<Reply>) {
     if let Some(answers) = answers {
         let _ = answers.send(reply);
     }

@@ -161,6 +161,16 @@ pub enum Reply {
 }
 
 impl Reply {
+    /// The same with another body, if it has one.
+    pub(super) fn map_body(self, change: &impl Fn(Bytes) -> Bytes) -> Reply {
+        match self {
+            Reply::Response(response) => Reply::Response(response.map(change)),
+            Reply::HttpError(response) => Reply::HttpError(response.map(change)),
+            Reply::Gated { reply, gate } => Reply::Gated { reply: Box::new(reply.map_body(change)), gate },
+            other => other,
+        }
+    }
+
     /// The answer that can be sent.
     pub(super) async fn settled(self) -> Reply {
         match self {

@@ -34,6 +34,8 @@ use super::body::{self, BodyError};
 /// Connections at a time. One more takes the place of the one that was accepted first, of those whose request does
 /// not run; where all run, it waits to be accepted.
 const MAX_CONNECTIONS: usize = 64;
+/// How long a new client waits before those that are in its way are looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long a client may take nothing of its answer.
 const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 /// Largest body, in bytes.
@@ -214,12 +216,14 @@ impl Places {
     where
         I: AsyncRead + AsyncWrite + Send + 'static,
     {
-        let permit = match Arc::clone(&self.permits).try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => {
+        let permit = loop {
+            if self.permits.available_permits() == 0 {
                 self.make_room();
-                let permit = Arc::clone(&self.permits).acquire_owned().await;
-                permit.expect("the semaphore is never closed")
+            }
+            let permit = Arc::clone(&self.permits).acquire_owned();
+            // Where all requests ran, one may have ended without its connection; then that makes room.
+            if let Ok(permit) = tokio::time::timeout(LOOK_AGAIN, permit).await {
+                break permit.expect("the semaphore is never closed");
             }
         };
         let is_running = Arc::new(AtomicBool::new(false));

@@ -16,8 +16,7 @@ use http::{HeaderMap, Method, Version};
 use tokio::sync::oneshot;
 
 use super::connection::{Connection, Departure, Thread};
-use crate::db::Access;
-use crate::tx::{Reason, Scope};
+use crate::tx::{Access, Reason, Scope};
 
 /// How long beyond its deadline a request waits for the commit that is under way.
 const COMMIT_GRACE: Duration = Duration::from_secs(5);
@@ -25,7 +24,7 @@ const COMMIT_GRACE: Duration = Duration::from_secs(5);
 /// A client that waits. Dropped without an answer, it has gone.
 pub(super) struct Waiting<'a> {
     scope: Arc<Scope>,
-    connection: &'a Connection,
+    connection: &'a Arc<Connection>,
     has_answer: bool,
     /// Whether the caller knows that the client has closed its side.
     is_told: bool,
@@ -50,7 +49,7 @@ impl<'a> Waiting<'a> {
     ///
     /// What a method promises not to change is read: its transactions take the right to write only when they do.
     pub(super) fn begin(
-        connection: &'a Connection,
+        connection: &'a Arc<Connection>,
         version: Version,
         method: &Method,
         headers: &HeaderMap,
@@ -72,6 +71,11 @@ impl<'a> Waiting<'a> {
     /// The I/O thread that answers.
     pub(super) fn thread(&self) -> &Arc<Thread> {
         &self.connection.thread
+    }
+
+    /// The client's connection.
+    pub(super) fn connection(&self) -> &Arc<Connection> {
+        self.connection
     }
 
     /// Where the request's transactions are.

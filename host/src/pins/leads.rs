@@ -20,9 +20,9 @@ use super::code::owner_of;
 
 /// Bytes of a word.
 const WORD: usize = size_of::<usize>();
-/// In the list that libc keeps of functions for the end of the process: the kind of those that it calls and forgets
-/// by itself when their library goes, followed by the function, its argument, and the library.
-const FORGOTTEN_AT_UNMAP: usize = 4;
+/// How many words before the mark of a library belong to what libc calls and forgets by itself when that library goes:
+/// the functions around a fork, or one for the end with its argument.
+const BEFORE_MARK: usize = 3;
 /// Whose data tells nothing: what has to do with loading and unwinding, and drops what it keeps when a library goes.
 const MINDFUL: [&str; 2] = ["ld-linux", "libgcc_s"];
 
@@ -33,7 +33,13 @@ pub fn leads_into(range: &Range<usize>) -> Vec<String> {
     for Data { library, at } in data_of_libraries() {
         let mut bytes = vec![0; at.len()];
         if memory.read_exact_at(&mut bytes, at.start as u64).is_ok() {
-            let found = words_into(&bytes, range).count();
+            // Each library has a variable that holds its own address, by which libc tells libraries apart.
+            let is_mark = |word: usize| {
+                let mut value = [0; WORD];
+                let is_read = memory.read_exact_at(&mut value, word as u64).is_ok();
+                is_read && usize::from_ne_bytes(value) == word
+            };
+            let found = words_into(&bytes, range, is_mark);
             if found > 0 {
                 let plural = if found == 1 { "an address" } else { "addresses" };
                 leads.push(format!("{plural} of it in the data of {library}"));
@@ -43,18 +49,25 @@ pub fn leads_into(range: &Range<usize>) -> Vec<String> {
     leads
 }
 
-/// The words that lead into `range`.
-fn words_into<'a>(bytes: &'a [u8], range: &'a Range<usize>) -> impl Iterator<Item = usize> + 'a {
-    let word = move |at: usize| {
-        let bytes = bytes.get(at.checked_mul(WORD)?..)?.first_chunk::<WORD>()?;
-        Some(usize::from_ne_bytes(*bytes))
-    };
-    let is_forgotten = move |at: usize| {
-        // As the argument, or as the library.
-        [2, 3].into_iter().any(|back| at.checked_sub(back).and_then(word) == Some(FORGOTTEN_AT_UNMAP))
-    };
-    let words = (0..bytes.len() / WORD).filter(move |&at| word(at).is_some_and(|word| range.contains(&word)));
-    words.filter(move |&at| !is_forgotten(at))
+/// How many words lead into `range`, but for those that libc forgets by itself.
+fn words_into(bytes: &[u8], range: &Range<usize>, is_mark: impl Fn(usize) -> bool) -> usize {
+    let words: Vec<usize> = bytes
+        .chunks_exact(WORD)
+        .map(|word| usize::from_ne_bytes(word.try_into().unwrap_or_default()))
+        .collect();
+    let mut found = 0;
+    // From behind: a mark comes after what it is for.
+    let mut marked = 0;
+    for &word in words.iter().rev() {
+        let is_within = range.contains(&word);
+        if is_within && is_mark(word) {
+            marked = BEFORE_MARK;
+        } else {
+            found += usize::from(is_within && marked == 0);
+            marked = marked.saturating_sub(1);
+        }
+    }
+    found
 }
 
 /// The variables of the environment that lie in `range`, and the environment itself.
@@ -133,19 +146,20 @@ mod tests {
 
     #[test]
     fn words_that_lead_into_a_range_are_found_but_for_those_that_libc_forgets_by_itself() {
-        let range = 0x1000..0x2000;
-        let found = |words: &[usize]| words_into(&bytes_of(words), &range).collect::<Vec<_>>();
-        assert_eq!(found(&[0, 0xfff, 0x1000, 0x1fff, 0x2000]), [2, 3]);
-        assert_eq!(found(&[4, 0xdead, 0x1008, 0x1010]), Vec::<usize>::new());
-        assert_eq!(found(&[3, 0xdead, 0x1008, 0x1010]), [2, 3], "of `on_exit`");
-        assert_eq!(found(&[]), Vec::<usize>::new());
+        const MARK: usize = 0x1010;
+        let found = |words: &[usize]| words_into(&bytes_of(words), &(0x1000..0x2000), |word| word == MARK);
+        assert_eq!(found(&[0, 0xfff, 0x1000, 0x1fff, 0x2000]), 2);
+        assert_eq!(found(&[4, 0xdead, 0x1008, MARK]), 0, "at the end");
+        assert_eq!(found(&[0x1020, 0x1028, 0x1030, MARK, 1, 0x1020, 0, 0x1030, MARK]), 0, "around forks");
+        assert_eq!(found(&[0x1008, 0, 0, 0, MARK, 0x1008]), 2, "beside them");
+        assert_eq!(found(&[]), 0);
     }
 
     #[test]
     fn data_of_libc_is_looked_at() {
         let libraries: Vec<String> = data_of_libraries().into_iter().map(|data| data.library).collect();
         assert!(libraries.iter().any(|library| library.starts_with("libc.so")), "{libraries:?}");
-        let text = words_into as *const () as usize;
+        let text = leads_into as *const () as usize;
         assert_eq!(leads_into(&(text..text + 1)), Vec::<String>::new());
     }
 }

@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
 use super::interpose::{compare, glibc};
-use super::real::{COUNT, Destructor};
+use super::real::{COUNT, Destructor, NAMES};
 use super::{Code, Unsupported, attend, drain_if_due, is_due};
 
 /// Code that consists of one function of libc. Each test takes another, for the table is the process's.
@@ -253,4 +253,14 @@ fn function_that_libraries_would_get_from_libc_fails_the_self_test() {
     let name = "__pthread_key_create".to_owned();
     assert_eq!(compare(ours, found), Err(Unsupported::NotExported { name }));
     assert_eq!(compare([77; COUNT], |_| 77), Ok(()));
+}
+
+/// The script that exports the definitions cannot read the list of them.
+#[test]
+fn what_is_defined_is_exported() {
+    let script = include_str!("../../build.rs");
+    for name in NAMES {
+        assert!(script.contains(&format!("{name:?},")), "host/build.rs does not export {name:?}");
+    }
+    assert_eq!(script.matches("\",").count(), COUNT, "host/build.rs exports something else");
 }

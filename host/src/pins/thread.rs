@@ -5,6 +5,7 @@
 //! - A destructor runs on the thread that registered it, in reverse order, thread-locals before keys: as
 //!   libc would have run it.
 //! - No lock is held while a destructor runs, and its pin is released after it has returned.
+//! - Whose destructors run is decided once for each drain: all of a code's, or none.
 //! - On a thread that goes on, nothing of a library is destroyed before its code is draining: whatever of it ran
 //!   there afterwards would find its thread-locals gone, and abort.
 //! - A thread that a library started releases it after the last of its destructors: nothing of the
@@ -152,7 +153,10 @@ pub fn drain_if_due() {
         record.is_due.store(false, Ordering::SeqCst);
         // A thread that does not attend is left as it is now.
         let found = record.state.get().is_none().then(|| (ThreadState::now(), Scheduling::now()));
-        record.drain(Code::is_draining);
+        // Once, for all that follows: of code that begins to be drained meanwhile, keys would go before thread-locals,
+        // whose destructors ask for their thread.
+        let draining = record.draining();
+        record.drain(|code| draining.iter().any(|known| ptr::eq(Arc::as_ptr(known), code)));
         match &found {
             Some((state, scheduling)) => record.put_back(state, scheduling),
             None => record.put_back_own(),
@@ -335,6 +339,13 @@ impl Record {
         if stack.is_none() {
             *stack = SignalStack::install();
         }
+    }
+
+    /// The code that is draining, of all that this thread keeps something of.
+    fn draining(&self) -> Vec<Arc<Code>> {
+        let kept = lock(&self.kept);
+        let draining = kept.iter().filter(|kept| kept.code.is_draining());
+        draining.map(|kept| Arc::clone(&kept.code)).collect()
     }
 
     /// Puts back how this record's own thread was when it began to attend.

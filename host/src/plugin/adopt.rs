@@ -10,23 +10,27 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::worker::Worker;
 use super::{Plugin, Shared, Source, StartError, kept};
 use crate::build::{DescribeError, Package};
 use crate::watch::scan::{Candidate, scan};
-use crate::watch::{Change, Depth, WatchError, Watcher, is_ignored};
+use crate::watch::{Change, Depth, Trail, WatchError, Watcher, is_ignored, trail};
 
 impl Shared {
     pub(super) fn start_watching(self: &Arc<Self>) -> Result<(), WatchError> {
         let weak = Arc::downgrade(self);
-        let watcher = Watcher::start(move |change| {
+        let sink = move |change| {
             if let Some(shared) = weak.upgrade() {
                 shared.on_change(&change);
             }
-        })?;
+        };
+        let watcher = match self.settings.poll {
+            Some(interval) => Watcher::start_polling(interval, sink)?,
+            None => Watcher::start(sink)?,
+        };
         *self.watcher.lock() = Some(watcher);
         self.watch_inputs();
         Ok(())
@@ -36,8 +40,11 @@ impl Shared {
     /// plugins are made of.
     pub(super) fn watch_inputs(&self) {
         let plugins: Vec<Arc<Plugin>> = self.plugins.lock().values().map(|w| Arc::clone(&w.plugin)).collect();
-        let root = self.root();
+        let way = self.root();
+        let root = way.real;
         let mut directories = BTreeMap::from([(root.clone(), Depth::Flat)]);
+        let links = way.links.iter().filter_map(|link| link.parent());
+        directories.extend(links.map(|parent| (parent.to_owned(), Depth::Flat)));
         let inside = fs::read_dir(&root).into_iter().flatten().flatten().map(|entry| entry.path());
         directories.extend(
             inside.filter(|path| path.is_dir() && !is_ignored(&root, path)).map(|path| (path, Depth::Flat)),
@@ -55,21 +62,29 @@ impl Shared {
         }
     }
 
-    /// The plugins directory, without symlinks.
-    fn root(&self) -> PathBuf {
-        let named = &self.settings.plugins_dir;
-        named.canonicalize().unwrap_or_else(|_| named.clone())
+    /// The way to the plugins directory.
+    fn root(&self) -> Trail {
+        trail(&self.settings.plugins_dir)
+    }
+
+    /// Asks cargo about the package in `directory`, and puts to it what the operator says of it.
+    pub(super) fn describe(&self, directory: &Path) -> Result<Package, DescribeError> {
+        let package = Package::describe(self.builder.cargo(), directory)?;
+        let own = self.settings.plugin_watch_rules.get(&package.name);
+        let rules =
+            own.map_or_else(|| self.settings.watch_rules.clone(), |own| self.settings.watch_rules.with(own));
+        Ok(package.with_rules(rules))
     }
 
     /// Passes a change on to whom it may concern.
     pub(super) fn on_change(self: &Arc<Self>, change: &Change) {
-        let root =
-            self.settings.plugins_dir.canonicalize().unwrap_or_else(|_| self.settings.plugins_dir.clone());
+        let Trail { real: root, links } = self.root();
         let concerns_root = match change {
             Change::Rescan => true,
             Change::Paths(paths) => paths.iter().any(|path| {
                 let below = path.strip_prefix(&root).ok().map(|below| below.components().count());
                 below.is_some_and(|depth| depth <= 1)
+                    || links.contains(path)
                     || (path.file_name().is_some_and(|name| name == "Cargo.toml") && below == Some(2))
             }),
         };
@@ -81,11 +96,12 @@ impl Shared {
             }
         }
         let plugins: Vec<Arc<Plugin>> = self.plugins.lock().values().map(|w| Arc::clone(&w.plugin)).collect();
-        for plugin in plugins {
-            if plugin.is_concerned(change) {
-                plugin.nudge();
-            }
+        let concerned: Vec<_> = plugins.into_iter().filter(|plugin| plugin.is_concerned(change)).collect();
+        // Before anybody looks, so that what changes behind a replaced link from now on is told.
+        if concerned.iter().filter(|plugin| plugin.follow(change)).count() > 0 {
+            self.watch_inputs();
         }
+        concerned.iter().for_each(|plugin| plugin.nudge());
     }
 
     /// Starts a worker for every candidate in the directory that has none.
@@ -148,19 +164,21 @@ impl Shared {
     /// The name of a candidate: its package's, or that of its file or directory.
     fn identify(&self, candidate: Candidate) -> (String, Source, Option<Result<Package, DescribeError>>) {
         match candidate {
-            Candidate::Library { path, real, name } => (name, Source::Library { path, real }, None),
-            Candidate::Source { directory } => {
+            Candidate::Library { path, name, .. } => (name, Source::Library { path }, None),
+            Candidate::Source { path, .. } => {
                 if self.settings.is_after_crash
-                    && let Some(name) = kept::name_of(&directory, &self.settings.state_dir)
+                    && let Some(name) = kept::name_of(&path, &self.settings.state_dir)
                 {
-                    return (name, Source::Directory { path: directory }, None);
+                    return (name, Source::Directory { path }, None);
                 }
-                let package = Package::describe(self.builder.cargo(), &directory);
+                let package = self.describe(&path);
+                // In the order in which they are found, so that each is built in the same place after a restart.
+                package.iter().for_each(|package| self.builder.claim(package));
                 let name = match &package {
                     Ok(package) => package.name.clone(),
-                    Err(_) => directory.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                    Err(_) => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
                 };
-                (name, Source::Directory { path: directory }, Some(package))
+                (name, Source::Directory { path }, Some(package))
             }
         }
     }

@@ -106,6 +106,7 @@ impl Attempts {
         if !self.plugin.source.exists() {
             return Look::Vanished;
         }
+        self.follow(path);
         let asked = self.shared.rounds.asked(&self.plugin);
         let before = match self.settled_fingerprint(seen, asked.is_some()) {
             Settled::New(before) => before,
@@ -124,16 +125,21 @@ impl Attempts {
         let changed = together::changed_since(self.served.as_ref(), &before);
         let round = self.shared.round_for(&self.plugin, &changed);
         let mut steps = self.plugin.steps();
+        let started = SystemTime::now();
         if self.package.is_none() {
-            self.package =
-                Some(steps.run("describe", || Package::describe(self.shared.builder.cargo(), path)));
+            self.package = Some(steps.run("describe", || self.shared.describe(path)));
         }
         let package = match self.package.as_ref().expect("described just now") {
             Ok(package) => package.clone(),
             Err(error) => {
                 let refused = Refused::new("build", chain(error));
+                // What is wrong may be elsewhere: in the manifest of another member, say.
+                let named = Inputs::of_directory(path, error.words());
+                let mut inputs = self.inputs();
+                inputs.add(&named);
                 self.package = None;
-                self.tried = Some(before);
+                self.tried = Some(Fingerprint::after_build(&before, &inputs, started));
+                self.watch(inputs);
                 self.refuse_in(round.as_ref(), steps, refused);
                 return Look::Tried;
             }
@@ -187,6 +193,16 @@ impl Attempts {
         Settled::New(now)
     }
 
+    /// Begins anew where the directory is a symlink, or behind one, that leads elsewhere now.
+    fn follow(&mut self, path: &Path) {
+        let Some(Ok(package)) = &self.package else { return };
+        if path.canonicalize().is_ok_and(|real| real != package.directory) {
+            self.shared.builder.release(&package.directory);
+            (self.package, self.tried) = (None, None);
+            self.plugin.work.lock().inputs = None;
+        }
+    }
+
     /// Waits if all that is new was written by the last build; tells whether something came in between.
     fn is_put_off(&mut self, now: &Fingerprint, seen: u64) -> bool {
         let Some(off) = self.tried.as_ref().and_then(|tried| self.own_output.puts_off(now, tried)) else {
@@ -222,7 +238,8 @@ impl Attempts {
         }
         let inputs = match &self.package {
             Some(Ok(package)) => Inputs::of_package(package),
-            _ => Inputs::of_directory(self.plugin.source.path()),
+            Some(Err(error)) => Inputs::of_directory(self.plugin.source.path(), error.words()),
+            None => Inputs::of_directory(self.plugin.source.path(), ""),
         };
         work.inputs = Some(inputs.clone());
         inputs
@@ -277,12 +294,7 @@ impl Attempts {
             None => before,
         });
         if let Some(inputs) = inputs {
-            let is_new = self.plugin.work.lock().inputs.replace(inputs.clone()) != Some(inputs);
-            if is_new {
-                self.shared.watch_inputs();
-                // What changed between the build and the watch is found by one more look.
-                self.plugin.nudge();
-            }
+            self.watch(inputs);
         }
         match outcome {
             Err(refused) => {
@@ -302,15 +314,28 @@ impl Attempts {
                     return Look::Renamed(package.name.clone());
                 }
                 match self.stage(&built.library, &mut steps) {
-                    Ok(image) => match round {
-                        None => self.load(steps, image),
-                        Some(round) => return self.load_in(round, steps, image, seen),
+                    Ok(image) => match (descriptor::check_package(&image.bytes, package), round) {
+                        (Err(error), round) => {
+                            self.refuse_in(round, steps, Refused::new("vet", error.to_string()));
+                        }
+                        (Ok(()), None) => self.load(steps, image),
+                        (Ok(()), Some(round)) => return self.load_in(round, steps, image, seen),
                     },
                     Err(error) => self.refuse_in(round, steps, Refused::new("stage", chain(&error))),
                 }
             }
         }
         Look::Tried
+    }
+
+    /// Watches what the newest attempt was made from.
+    fn watch(&self, inputs: Inputs) {
+        let is_new = self.plugin.work.lock().inputs.replace(inputs.clone()) != Some(inputs);
+        if is_new {
+            self.shared.watch_inputs();
+            // What changed between the attempt and the watch is found by one more look.
+            self.plugin.nudge();
+        }
     }
 
     /// The pipeline behind the build.
@@ -321,7 +346,7 @@ impl Attempts {
             }
             return;
         }
-        match self.shared.load(&self.plugin, image, &mut steps) {
+        match self.shared.load(&self.plugin, image, false, &mut steps) {
             Ok(loaded) => self.loaded(loaded, steps),
             Err(refused) => self.refuse(steps, refused),
         }
@@ -344,10 +369,14 @@ impl Attempts {
             self.refuse(steps, Refused::new("publish", reason));
             return Look::Tried;
         }
-        match shared.prepare(&self.plugin, image, &mut steps) {
+        match shared.prepare(&self.plugin, image, (Some(round.together()), false), &mut steps) {
             Err(refused) => self.refuse_in(Some(round), steps, refused),
             Ok(Prepared::Unchanged { number }) => {
-                shared.report(round, &self.plugin, Report::Out);
+                let is_missed = !round.together().leave(&self.plugin.name);
+                let missed = || {
+                    Report::Failed("its code is the same as before, which knows an older layout".to_owned())
+                };
+                shared.report(round, &self.plugin, if is_missed { missed() } else { Report::Out });
                 self.loaded(Loaded::Unchanged { number }, steps);
             }
             Ok(Prepared::Ready(generation)) => {

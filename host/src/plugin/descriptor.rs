@@ -6,10 +6,14 @@
 //! - A descriptor that is returned belongs to a library that this host can try to open.
 
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 
 use object::elf;
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
+use plugin_api::__private::package_id;
 use plugin_api::abi::{ABI_VERSION, DESCRIPTOR_MAGIC, DESCRIPTOR_SECTION};
+
+use crate::build::Package;
 
 /// ABI versions this host speaks.
 pub const SPOKEN: RangeInclusive<u32> = 1..=ABI_VERSION;
@@ -29,6 +33,9 @@ pub struct Descriptor {
     pub rustc: String,
     /// Target triple; empty if it does not say.
     pub target: String,
+    /// Identity of the package it was built from, by its directory; empty if it does not say.
+    #[serde(skip)]
+    pub package: String,
 }
 
 /// Why a file is no library for this host. Nothing of it has run.
@@ -89,6 +96,19 @@ pub enum DescriptorError {
         /// What the host speaks.
         host: RangeInclusive<u32>,
     },
+    /// Built from another package than cargo was asked for.
+    #[error(
+        "it is the library of another package, `{found}`: cargo was asked for `{asked}` in {}; give the two different names",
+        directory.display()
+    )]
+    OtherPackage {
+        /// The package that it is of.
+        found: String,
+        /// The package that was asked for.
+        asked: String,
+        /// Where that one is.
+        directory: PathBuf,
+    },
     /// A panic in it would end the process.
     #[error(
         "built with `panic = \"abort\"`: its first panic would end the host; set `panic = \"unwind\"` in its profile"
@@ -104,7 +124,34 @@ fn range(host: &RangeInclusive<u32>) -> String {
     }
 }
 
+impl Descriptor {
+    /// Looks whether this is of the package called `name` in `directory`, as far as it says.
+    ///
+    /// # Errors
+    ///
+    /// [`DescriptorError::OtherPackage`].
+    pub fn check_package(&self, name: &str, directory: &Path) -> Result<(), DescriptorError> {
+        let id = directory.to_str().map(package_id);
+        let is_other = id.is_some_and(|id| self.package.as_bytes() != id) || self.name != name;
+        if self.package.is_empty() || !is_other {
+            return Ok(());
+        }
+        let (found, asked) = (self.name.clone(), name.to_owned());
+        Err(DescriptorError::OtherPackage { found, asked, directory: directory.to_owned() })
+    }
+}
+
 type Elf = elf::FileHeader64<object::Endianness>;
+
+/// Refuses a library that was built from another package than `package`: cargo names files by names that packages may
+/// share. What else is wrong with it is found later, as with all libraries.
+///
+/// # Errors
+///
+/// [`DescriptorError::OtherPackage`].
+pub fn check_package(file: &[u8], package: &Package) -> Result<(), DescriptorError> {
+    read(file).map_or(Ok(()), |found| found.check_package(&package.name, &package.directory))
+}
 
 /// Reads the descriptor of a library from the bytes of its file.
 ///
@@ -196,6 +243,7 @@ fn parse(section: &[u8]) -> Result<Descriptor, DescriptorError> {
         api: String::new(),
         rustc: String::new(),
         target: String::new(),
+        package: String::new(),
     };
     let mut panic_aborts = false;
     for record in records.filter(|record| !record.is_empty()) {
@@ -210,6 +258,7 @@ fn parse(section: &[u8]) -> Result<Descriptor, DescriptorError> {
             "api" => value.clone_into(&mut found.api),
             "rustc" => value.clone_into(&mut found.rustc),
             "target" => value.clone_into(&mut found.target),
+            "package" => value.clone_into(&mut found.package),
             "panic" => panic_aborts = value == "abort",
             // Of a newer plugin-api.
             _ => {}
@@ -245,6 +294,22 @@ mod tests {
         let section = b"magic=host-plugin\0abi=1\0name=hello\0version=0.1.0\0colour=blue\0panic=unwind\0\0\0";
         let found = parse(section).unwrap();
         assert_eq!((found.abi, found.name.as_str(), found.version.as_str()), (1, "hello", "0.1.0"));
+    }
+
+    #[test]
+    fn library_of_another_package_is_told_by_name_and_by_directory() {
+        let id = String::from_utf8(package_id("/a/shop").to_vec()).unwrap();
+        let section = format!("magic=host-plugin\0abi=1\0name=shop\0package={id}\0");
+        let found = parse(section.as_bytes()).unwrap();
+        assert_eq!(found.check_package("shop", Path::new("/a/shop")), Ok(()));
+        for (name, directory) in [("shop", "/b/shop"), ("other", "/a/shop")] {
+            let error = found.check_package(name, Path::new(directory)).unwrap_err().to_string();
+            assert!(error.contains("library of another package, `shop`"), "{error}");
+            assert!(error.contains(directory), "{error}");
+        }
+        // Written by hand, or with an older plugin-api.
+        let silent = parse(b"magic=host-plugin\0abi=1\0name=x\0").unwrap();
+        assert_eq!(silent.check_package("shop", Path::new("/b/shop")), Ok(()));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use super::vetting::Vetted;
 use super::{Shared, descriptor, parting, vetting};
 use crate::hostcall::Caller;
 use crate::pins::{self, Code, DrainOnDrop, Label};
-use crate::registry::Overlay;
+use crate::registry::{Author, Overlay, Together};
 use crate::report::chain;
 use crate::share::Account;
 
@@ -87,14 +87,15 @@ pub(super) enum Loaded {
 }
 
 impl Shared {
-    /// Takes a library through the pipeline.
+    /// Takes a library through the pipeline. `restores`: it is earlier code, which takes up the values of then.
     pub(super) fn load(
         self: &Arc<Self>,
         plugin: &Arc<Plugin>,
         image: Image,
+        restores: bool,
         steps: &mut Steps,
     ) -> Result<Loaded, Refused> {
-        let generation = match self.prepare(plugin, image, steps)? {
+        let generation = match self.prepare(plugin, image, (None, restores), steps)? {
             Prepared::Ready(generation) => generation,
             Prepared::Unchanged { number } => return Ok(Loaded::Unchanged { number }),
         };
@@ -108,11 +109,12 @@ impl Shared {
         }
     }
 
-    /// The pipeline up to `init`: what it stages is seen by nobody else yet.
+    /// The pipeline up to `init`: what it stages is seen by nobody else yet but those it goes live `together` with.
     pub(super) fn prepare(
         self: &Arc<Self>,
         plugin: &Arc<Plugin>,
         image: Image,
+        (together, restores): (Option<&Arc<Together>>, bool),
         steps: &mut Steps,
     ) -> Result<Prepared, Refused> {
         let Image { staged, bytes, build_id, origin } = image;
@@ -152,11 +154,14 @@ impl Shared {
             state.next_generation += 1;
             number
         };
+        if let Some(together) = together {
+            together.join(&Author { plugin: Arc::clone(&plugin.name), generation: number });
+        }
         let caller = Arc::new(Caller {
             plugin: Arc::clone(&plugin.name),
             generation: number,
             registry: Arc::clone(&self.registry),
-            overlay: Arc::new(Overlay::open()),
+            overlay: Arc::new(Overlay::open_with(together.cloned(), restores)),
             handles: Arc::default(),
             data_dir: self.settings.state_dir.join("data"),
             safe: self.safe.for_another(),
@@ -216,8 +221,11 @@ impl Shared {
 
     /// Lets go of a generation that was opened and is not published: what it staged is undone.
     pub(super) fn abandon(&self, generation: Arc<Generation>) {
-        generation.library.caller().safe.cancel_watches();
+        let caller = generation.library.caller();
+        caller.safe.cancel_watches();
         self.parked.add(&generation);
+        let author = Author { plugin: Arc::clone(&caller.plugin), generation: caller.generation };
+        caller.registry.give_up_upgrades(&author);
         let of_thread = Arc::clone(&generation);
         let pin = generation.pin("the drop of what it had made while loading");
         parting::part(parting::PATIENCE, move || {
@@ -389,6 +397,7 @@ impl Shared {
         }
         for (_, generation) in members {
             generation.library.caller().overlay.announce();
+            self.registry.note_here(&generation.plugin);
         }
         self.router.store(Arc::new(router));
         drop(ordered);

@@ -75,7 +75,7 @@ pub use self::status::{ParkedStatus, PluginState, PluginStatus, RouteStatus, Sou
 use self::together::Rounds;
 use self::worker::Worker;
 
-use crate::build::{Builder, Cargo};
+use crate::build::{Builder, Cargo, WatchRules};
 use crate::hostcall::OwnSafe;
 use crate::pins::{self, Unsupported};
 use crate::registry::Registry;
@@ -94,6 +94,12 @@ pub struct Settings {
     pub mounts: BTreeMap<String, String>,
     /// Whether edits are looked for.
     pub watch: bool,
+    /// How often directories are read, where the system is not to be asked to tell of changes.
+    pub poll: Option<Duration>,
+    /// What the operator says of the files of every source plugin.
+    pub watch_rules: WatchRules,
+    /// The same of single ones, by plugin.
+    pub plugin_watch_rules: BTreeMap<String, WatchRules>,
     /// Whether the code that each plugin starts with is served for good.
     pub freeze: bool,
     /// cargo profile of source plugins; without one, the profile made for turnaround.
@@ -231,11 +237,17 @@ impl Plugins {
     ///
     /// [`StartError`].
     pub fn start(
-        settings: Settings,
+        mut settings: Settings,
         registry: Arc<Registry>,
         safe: OwnSafe,
         observer: Arc<dyn Observer>,
     ) -> Result<Plugins, StartError> {
+        // Once, here: a handler may change the process's working directory. Symlinks stay, as they may be replaced.
+        let absolute =
+            |path: &mut PathBuf| *path = std::path::absolute(&*path).unwrap_or_else(|_| path.clone());
+        absolute(&mut settings.plugins_dir);
+        absolute(&mut settings.state_dir);
+        settings.watch_rules.watch.iter_mut().for_each(absolute);
         let state = |path: &Path, source| StartError::State { path: path.to_owned(), source };
         fs::create_dir_all(&settings.state_dir).map_err(|e| state(&settings.state_dir, e))?;
         let stage_dir = settings.state_dir.join("stage");

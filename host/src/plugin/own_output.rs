@@ -95,7 +95,7 @@ mod tests {
         fn new() -> Package {
             let directory = tempfile::tempdir().unwrap();
             fs::create_dir(directory.path().join("src")).unwrap();
-            let inputs = Inputs::of_directory(directory.path());
+            let inputs = Inputs::of_directory(directory.path(), "");
             Package { directory, inputs }
         }
 

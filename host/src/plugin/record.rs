@@ -24,7 +24,7 @@ use super::source::Source;
 use crate::build::{Cancel, Fingerprint, Inputs};
 use crate::pins;
 use crate::share::Share;
-use crate::watch::{Change, Depth};
+use crate::watch::{self, Change, Depth};
 
 /// A plugin: a name, a source, and the generation that serves.
 #[derive(Debug)]
@@ -112,8 +112,10 @@ impl Plugin {
     /// The directories whose changes concern this plugin.
     pub(super) fn directories(&self) -> BTreeMap<PathBuf, Depth> {
         match &self.source {
-            Source::Library { path, real } => {
-                [path, real].into_iter().filter_map(|p| Some((p.parent()?.to_owned(), Depth::Flat))).collect()
+            Source::Library { path } => {
+                let way = watch::trail(path);
+                let parents = way.links.iter().chain([&way.real]).filter_map(|name| name.parent());
+                parents.map(|parent| (parent.to_owned(), Depth::Flat)).collect()
             }
             Source::Directory { path } => match &self.work.lock().inputs {
                 Some(inputs) => inputs.directories(),
@@ -125,12 +127,38 @@ impl Plugin {
     pub(super) fn is_concerned(&self, change: &Change) -> bool {
         let Change::Paths(paths) = change else { return true };
         match &self.source {
-            Source::Library { path, real } => {
-                paths.iter().any(|p| p == path || p == real || path.starts_with(p))
+            Source::Library { path } => {
+                let way = watch::trail(path);
+                paths.iter().any(|p| way.links.contains(p) || way.real.starts_with(p) || path.starts_with(p))
             }
             Source::Directory { path } => match &self.work.lock().inputs {
                 Some(inputs) => paths.iter().any(|p| inputs.concern(p) || path.starts_with(p)),
-                None => paths.iter().any(|p| p.starts_with(path) || path.starts_with(p)),
+                None => {
+                    let way = watch::trail(path);
+                    let is_on_it = |p: &PathBuf| p.starts_with(&way.real) || way.real.starts_with(p);
+                    paths.iter().any(|p| is_on_it(p) || way.links.contains(p))
+                }
+            },
+        }
+    }
+
+    /// Follows its inputs anew if one of these changes may lead to other files; tells whether other directories may have
+    /// to be watched for that.
+    pub(super) fn follow(&self, change: &Change) -> bool {
+        match &self.source {
+            Source::Library { .. } => self.is_concerned(change),
+            Source::Directory { .. } => match &mut self.work.lock().inputs {
+                Some(inputs) => {
+                    let is_led = match change {
+                        Change::Paths(paths) => paths.iter().any(|path| inputs.is_way(path)),
+                        Change::Rescan => true,
+                    };
+                    if is_led {
+                        inputs.resolve();
+                    }
+                    is_led
+                }
+                None => false,
             },
         }
     }

@@ -48,7 +48,7 @@ impl Attempts {
         if shared.settings.is_after_crash {
             shared.proven.lock().insert(build_id);
         }
-        let number = match shared.load(&plugin, image, &mut steps) {
+        let number = match shared.load(&plugin, image, false, &mut steps) {
             Ok(Loaded::Published { number, .. } | Loaded::Unchanged { number }) => number,
             Err(refused) => {
                 self.refuse(steps, refused);

@@ -315,7 +315,7 @@ impl Attempts {
         let mut steps = plugin.steps();
         let stage = &self.shared.stage;
         let image = steps.run("stage", || good.stage(|kept| stage.copy(&plugin.name, kept)))?;
-        let (number, previous) = match self.shared.load(&plugin, image, &mut steps) {
+        let (number, previous) = match self.shared.load(&plugin, image, true, &mut steps) {
             Ok(Loaded::Published { number, previous }) => (number, previous),
             Ok(Loaded::Unchanged { .. }) => {
                 return Err(OrderError::ServesAlready {
@@ -333,6 +333,7 @@ impl Attempts {
                 return Err(error);
             }
         };
+        self.shared.registry.note_roll_back(&plugin.name, origin);
         // It is older than what its files are now: who edits something shared does not wait for it.
         self.served = None;
         let reason = format!("{reason}, back to the code of generation {origin}");

@@ -9,15 +9,13 @@ use crate::watch::scan::Candidate;
 pub enum Source {
     /// A cargo package, to be built.
     Directory {
-        /// Its directory, without symlinks.
+        /// Where it lies in the plugins directory, which may be a symlink.
         path: PathBuf,
     },
     /// A library, already built.
     Library {
-        /// Where it lies in the plugins directory.
+        /// Where it lies in the plugins directory, which may be a symlink.
         path: PathBuf,
-        /// The file itself, elsewhere if `path` is a symlink.
-        real: PathBuf,
     },
 }
 
@@ -25,14 +23,14 @@ impl Source {
     /// The directory or file.
     pub fn path(&self) -> &Path {
         match self {
-            Source::Directory { path } | Source::Library { path, .. } => path,
+            Source::Directory { path } | Source::Library { path } => path,
         }
     }
 
     pub(super) fn is(&self, candidate: &Candidate) -> bool {
         match (self, candidate) {
-            (Source::Directory { path }, Candidate::Source { directory }) => path == directory,
-            (Source::Library { path, .. }, Candidate::Library { path: other, .. }) => path == other,
+            (Source::Directory { path }, Candidate::Source { path: other, .. }) => path == other,
+            (Source::Library { path }, Candidate::Library { path: other, .. }) => path == other,
             _ => false,
         }
     }
@@ -40,7 +38,7 @@ impl Source {
     pub(super) fn exists(&self) -> bool {
         match self {
             Source::Directory { path } => path.join("Cargo.toml").exists(),
-            Source::Library { path, .. } => path.is_file(),
+            Source::Library { path } => path.is_file(),
         }
     }
 }

@@ -172,7 +172,7 @@ impl Shared {
                 Source::Directory { path } => {
                     SourceStatus { kind: "directory", path: path.display().to_string() }
                 }
-                Source::Library { path, .. } => {
+                Source::Library { path } => {
                     SourceStatus { kind: "library", path: path.display().to_string() }
                 }
             },

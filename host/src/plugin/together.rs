@@ -25,6 +25,7 @@ use super::generation::Generation;
 use super::record::Plugin;
 use super::source::Source;
 use crate::build::Fingerprint;
+use crate::registry::Together;
 use crate::watch;
 
 /// The rounds that are not over.
@@ -35,6 +36,8 @@ pub(super) struct Rounds(Mutex<Vec<Arc<Round>>>);
 #[derive(Debug)]
 pub(super) struct Round {
     members: Vec<Arc<Plugin>>,
+    /// The same for the registry: values that they share are upgraded once, for all.
+    together: Arc<Together>,
     /// A file that they share.
     file: PathBuf,
     progress: Mutex<Progress>,
@@ -125,8 +128,10 @@ impl Shared {
             }
             let mut members = others.clone();
             members.push(Arc::clone(plugin));
+            let together = Together::new(members.iter().map(|member| Arc::clone(&member.name)));
             rounds.push(Arc::new(Round {
                 members,
+                together,
                 file,
                 progress: Mutex::default(),
                 decided: Condvar::new(),
@@ -200,6 +205,11 @@ impl Shared {
 }
 
 impl Round {
+    /// What its members share in the registry.
+    pub(super) fn together(&self) -> &Arc<Together> {
+        &self.together
+    }
+
     fn has(&self, plugin: &Plugin) -> bool {
         self.members.iter().any(|member| std::ptr::eq(&raw const **member, plugin))
     }

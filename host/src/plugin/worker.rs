@@ -146,7 +146,7 @@ impl Attempts {
             }
             let look = match self.plugin.source.clone() {
                 Source::Directory { path } => self.look_at_directory(&path, seen),
-                Source::Library { path, .. } => self.look_at_library(&path, seen),
+                Source::Library { path } => self.look_at_library(&path, seen),
             };
             let reason = match &look {
                 Look::Vanished if self.is_gone() => {

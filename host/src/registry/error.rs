@@ -92,6 +92,23 @@ pub enum RegistryError {
         /// Who made the value.
         author: Author,
     },
+    /// The slot holds data of a type with another name.
+    #[error(
+        "`{key}` holds a `{found}` (made by {author}) and not a `{expected}`; if that is the same type under another name, say \
+         `#[resident(rename = \"{path}\")]` on it, else use another key, or a module: `registry::module(\"...\")`"
+    )]
+    OtherData {
+        /// The slot.
+        key: Key,
+        /// What it holds.
+        found: Box<str>,
+        /// Its path, as an author writes it.
+        path: Box<str>,
+        /// What the caller asked for.
+        expected: Box<str>,
+        /// Who made the value.
+        author: Author,
+    },
     /// Another plugin has made the value, from another configuration; it is as it was.
     #[error(
         "`{key}` was made by {author} from another configuration than this caller's; give both the same one, or each \

@@ -15,6 +15,8 @@ use super::{Policy, Value};
 pub struct Expected<'a> {
     pub(super) what: What<'a>,
     pub(super) policy: Policy<'a>,
+    /// Whether who finds the value counts as its user at once.
+    pub(super) counts: bool,
 }
 
 /// A type, as a caller names it.
@@ -30,7 +32,7 @@ pub(super) enum What<'a> {
 
 impl<'a> From<&'a str> for Expected<'a> {
     fn from(name: &'a str) -> Expected<'a> {
-        Expected { what: What::Host(name), policy: Policy::default() }
+        Expected { what: What::Host(name), policy: Policy::default(), counts: true }
     }
 }
 
@@ -42,13 +44,13 @@ impl<'a> From<&'a String> for Expected<'a> {
 
 impl<'a> From<&'a DataType> for Expected<'a> {
     fn from(ty: &'a DataType) -> Expected<'a> {
-        Expected { what: What::Data(ty), policy: Policy::default() }
+        Expected { what: What::Data(ty), policy: Policy::default(), counts: true }
     }
 }
 
 impl<'a> From<&'a Interface> for Expected<'a> {
     fn from(interface: &'a Interface) -> Expected<'a> {
-        Expected { what: What::Service(interface), policy: Policy::default() }
+        Expected { what: What::Service(interface), policy: Policy::default(), counts: true }
     }
 }
 
@@ -56,6 +58,12 @@ impl<'a> Expected<'a> {
     /// The same, of a value that is made by these rules.
     pub fn with(mut self, policy: Policy<'a>) -> Expected<'a> {
         self.policy = policy;
+        self
+    }
+
+    /// The same, asked for by somebody who does not count as a user, or not yet.
+    pub(super) fn uncounted(mut self) -> Expected<'a> {
+        self.counts = false;
         self
     }
 

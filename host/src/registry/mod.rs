@@ -19,6 +19,7 @@
 pub mod data;
 mod error;
 mod expected;
+mod kept;
 mod overlay;
 mod policy;
 mod redact;
@@ -27,14 +28,15 @@ pub mod service;
 mod slot;
 #[cfg(test)]
 mod tests;
+mod together;
 mod upgrade;
 mod value;
 mod wait;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
@@ -42,6 +44,8 @@ use parking_lot::{Mutex, RwLock};
 pub use self::error::{InitFailure, RegistryError};
 pub use self::expected::Expected;
 use self::expected::What;
+pub use self::kept::KeptInfo;
+use self::kept::KeptValues;
 pub use self::overlay::Overlay;
 use self::overlay::Place;
 use self::policy::Fit;
@@ -49,6 +53,7 @@ pub use self::policy::Policy;
 pub use self::replace::Wanted;
 use self::slot::{Slot, Turn};
 pub use self::slot::{SlotInfo, SlotState};
+pub use self::together::Together;
 pub use self::value::{Resource, Value};
 use self::wait::Graph;
 
@@ -136,6 +141,12 @@ pub struct Registry {
     /// How often a value has left its key. Who remembers a value with the number from before looking it up may
     /// use it as long as the number is the same.
     epoch: AtomicU64,
+    /// Plugins that are gone, and of which a thread may still run: what it asks for is nobody's use.
+    gone: RwLock<HashSet<Arc<str>>>,
+    /// Whether there ever was one.
+    has_gone: AtomicBool,
+    /// Values from before upgrades that dropped something.
+    kept: Arc<KeptValues>,
 }
 
 /// How often a look-up begins anew when what it found has just been removed or replaced.
@@ -164,7 +175,7 @@ impl Registry {
         timeout: Duration,
         init: impl FnOnce() -> Result<Value, InitFailure>,
     ) -> Result<Value, RegistryError> {
-        let expected = expected.into();
+        let expected = self.counting(expected.into(), author, overlay);
         let mut init = Some(init);
         for _ in 0..TRIES {
             let slot = self.slot(overlay, key, author, expected)?;
@@ -183,7 +194,7 @@ impl Registry {
                 }
             };
             self.put_in_place(&slot);
-            note_user(&value, expected, author, overlay);
+            self.note_use(&slot, (&value, expected), author, overlay);
             return Ok(value);
         }
         Err(RegistryError::NotFound { key: key.clone() })
@@ -201,7 +212,7 @@ impl Registry {
         key: &Key,
         expected: impl Into<Expected<'a>>,
     ) -> Result<Value, RegistryError> {
-        let expected = expected.into();
+        let expected = self.counting(expected.into(), author, overlay);
         let published = self.slots.read().get(key).cloned();
         let staged = overlay.get(key);
         for slot in [overlay.over(key), staged, published].into_iter().flatten() {
@@ -212,7 +223,7 @@ impl Registry {
             }
             if let Some(found) = slot.peek(author, expected) {
                 let value = found?;
-                note_user(&value, expected, author, overlay);
+                self.note_use(&slot, (&value, expected), author, overlay);
                 return Ok(value);
             }
         }
@@ -238,6 +249,7 @@ impl Registry {
             return Err(RegistryError::NotFound { key: key.clone() });
         }
         self.changed();
+        self.kept.forget(key);
         let values = published.into_iter().chain(staged).collect();
         Ok(Rest { upgrades: Vec::new(), slots: Vec::new(), values })
     }
@@ -246,7 +258,14 @@ impl Registry {
     /// meantime, that value stays; the staged one lives on for the generation that holds it. Upgrades become valid when
     /// what is returned is dropped.
     pub fn commit(&self, overlay: &Overlay) -> Rest {
-        let overlay::Ended { slots: staged, over, upgrades, seen } = overlay.end(true);
+        let overlay::Ended { slots: staged, over, mut upgrades, seen, used } = overlay.end(true);
+        upgrades.iter_mut().for_each(|upgrade| self.keep(upgrade));
+        for (slot, author) in used {
+            slot.note_user(&author);
+        }
+        if let Some(together) = overlay.together() {
+            together.forget(|slot| upgrades.iter().any(|upgrade| upgrade.is_for(slot)));
+        }
         for (tenure, ty, author) in seen {
             tenure.note_user(&ty, &author);
         }
@@ -278,11 +297,36 @@ impl Registry {
 
     /// Undoes what a generation registered while it was loading, newest first.
     pub fn abandon(&self, overlay: &Overlay) {
-        let overlay::Ended { mut slots, over, upgrades, .. } = overlay.end(false);
+        let overlay::Ended { mut slots, over, mut upgrades, .. } = overlay.end(false);
+        if let Some(together) = overlay.together() {
+            together.forget(|slot| upgrades.iter().any(|upgrade| upgrade.is_for(slot)));
+        }
+        // All values are in use again before code of the generation runs once more, which may hang.
+        upgrades.iter_mut().for_each(upgrade::Staged::reopen);
         // Undone when dropped, without any lock.
         drop(upgrades);
         slots.extend(over);
         close_all(slots);
+    }
+
+    /// Gives up the upgrades that run for a generation which was refused, so that the values are in use again at once.
+    pub fn give_up_upgrades(&self, author: &Author) {
+        let slots: Vec<Arc<Slot>> = self.slots.read().values().cloned().collect();
+        for tenure in slots.iter().filter_map(|slot| slot.data()) {
+            tenure.data().give_up_claim_of(author);
+        }
+    }
+
+    /// Says that a plugin serves: also one that was gone, and is back.
+    pub fn note_here(&self, plugin: &str) {
+        self.gone.write().remove(plugin);
+    }
+
+    /// Says that a plugin serves the code again that served as generation `origin`.
+    pub fn note_roll_back(&self, plugin: &str, origin: u64) {
+        for slot in self.slots.read().values() {
+            slot.note_roll_back(plugin, origin);
+        }
     }
 
     /// Counts a reload for every value that `plugin` has used; it is at this generation now.
@@ -294,6 +338,8 @@ impl Registry {
 
     /// Says that there is no such plugin any more: nobody will ask for what it alone has used.
     pub fn note_gone(&self, plugin: &str) {
+        self.gone.write().insert(plugin.into());
+        self.has_gone.store(true, Ordering::Relaxed);
         for slot in self.slots.read().values() {
             slot.note_gone(plugin);
         }
@@ -311,6 +357,7 @@ impl Registry {
 
     /// Closes and drops every value, the newest first.
     pub fn shutdown(&self) {
+        self.kept.clear();
         let slots = std::mem::take(&mut *self.slots.write());
         let successors = std::mem::take(&mut *self.successors.lock());
         close_all(slots.into_values().chain(successors.into_values()).collect());
@@ -320,8 +367,35 @@ impl Registry {
     pub fn slots(&self) -> Vec<SlotInfo> {
         let slots: Vec<Arc<Slot>> = self.slots.read().values().cloned().collect();
         let mut infos: Vec<SlotInfo> = slots.iter().map(|slot| slot.info()).collect();
+        for (info, slot) in infos.iter_mut().zip(&slots) {
+            info.kept = self.kept.info(slot.key());
+        }
         infos.sort_by(|a, b| (&a.module, &a.key).cmp(&(&b.module, &b.key)));
         infos
+    }
+
+    /// What a caller expects, with whether it counts as a user: not while it is loading, and not when it is gone.
+    fn counting<'a>(&self, expected: Expected<'a>, author: &Author, overlay: &Overlay) -> Expected<'a> {
+        let is_gone = || self.has_gone.load(Ordering::Relaxed) && self.gone.read().contains(&author.plugin);
+        if overlay.is_committed() && !is_gone() { expected } else { expected.uncounted() }
+    }
+
+    /// Notes a use: a generation that is loading counts as a user when it is published.
+    fn note_use(
+        &self,
+        slot: &Arc<Slot>,
+        (value, expected): (&Value, Expected<'_>),
+        author: &Author,
+        overlay: &Overlay,
+    ) {
+        if !expected.counts && overlay.is_committed() {
+            // A thread of a plugin that is gone: the value is not its to drop either.
+            return;
+        }
+        note_user(value, expected, author, overlay);
+        if !expected.counts {
+            overlay.uses(slot, author);
+        }
     }
 
     /// The slot to use for `key`: the published one if it is in use and suits, else the loading generation's own.

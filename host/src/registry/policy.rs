@@ -7,7 +7,8 @@
 //! # Invariants
 //!
 //! - While a new value is made, and if that fails, the old one stays where it is, for everybody.
-//! - Only the plugin that made a value replaces it by these rules, and never an older generation of it.
+//! - Only the plugin that made a value replaces it by these rules, and never an older generation of it. Of a plugin that is
+//!   gone, others do.
 
 #[cfg(test)]
 mod tests;
@@ -61,25 +62,26 @@ pub(super) enum Fit {
     Refuse(RegistryError),
 }
 
-/// Judges a value that `maker` has made.
+/// Judges a value that `maker` has made; where its plugin is gone, the value is for any other to replace.
 pub(super) fn fit(
     key: &Key,
     made: &MadeWith,
-    maker: &Author,
+    maker: Option<&Author>,
     author: &Author,
     expected: Expected<'_>,
 ) -> Fit {
     let wanted = expected.policy;
-    let is_own = maker.plugin == author.plugin;
+    let other = maker.filter(|maker| maker.plugin != author.plugin);
+    let own = maker.filter(|maker| maker.plugin == author.plugin);
     match wanted.config {
         Some(config) if made.config.as_deref() != Some(config) => {
-            if !is_own {
+            if let Some(maker) = other {
                 return Fit::Refuse(RegistryError::Misconfigured { key: key.clone(), author: maker.clone() });
             }
             // Requests that are still in older code use what there is.
-            if author.generation < maker.generation { Fit::Use } else { Fit::Replace }
+            if own.is_some_and(|own| author.generation < own.generation) { Fit::Use } else { Fit::Replace }
         }
-        _ if wanted.restarts && is_own && maker.generation < author.generation => Fit::Replace,
+        _ if wanted.restarts && own.is_some_and(|own| own.generation < author.generation) => Fit::Replace,
         _ => Fit::Use,
     }
 }

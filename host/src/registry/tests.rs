@@ -383,3 +383,76 @@ fn shutdown_closes_in_reverse_order_of_creation() {
     registry.shutdown();
     assert_eq!(*closed.lock(), ["c", "b", "a"]);
 }
+
+/// Who is gone, was refused or has gone back to other code uses nothing, and neither does what still runs of it.
+#[test]
+fn who_does_not_serve_uses_nothing() {
+    let registry = Registry::new();
+    let key = Key::new("", "db");
+    let ask = |plugin: &str, generation: u64, overlay: &Overlay| {
+        registry
+            .get_or_init(&author(plugin, generation), overlay, &key, "Thing", LONG, || thing("db"))
+            .unwrap();
+    };
+    let others = || -> Vec<String> {
+        let slot = registry.slots.read()[&key].clone();
+        slot.other_users("p").iter().map(ToString::to_string).collect()
+    };
+    ask("p", 1, &Overlay::committed());
+    // Refused while it was loading.
+    let loading = Overlay::open();
+    ask("refused", 1, &loading);
+    assert_eq!(others(), [""; 0]);
+    registry.abandon(&loading);
+    ask("refused", 1, &loading);
+    assert_eq!(others(), [""; 0]);
+    // Published.
+    let loading = Overlay::open();
+    ask("q", 3, &loading);
+    drop(registry.commit(&loading));
+    assert_eq!(others(), ["q generation 3"]);
+    // Deleted, with a thread of it that runs on; and back.
+    registry.note_gone("q");
+    assert_eq!(others(), [""; 0]);
+    ask("q", 3, &Overlay::committed());
+    assert_eq!(others(), [""; 0]);
+    registry.note_here("q");
+    ask("q", 1, &Overlay::committed());
+    assert_eq!(others(), ["q generation 1"]);
+    registry.note_gone("q");
+    // The second generation uses it, and is rolled back to the first, which does not.
+    ask("r", 2, &Overlay::committed());
+    registry.note_reload("r", 3);
+    assert_eq!(others(), ["r generation 3"]);
+    registry.note_roll_back("r", 1);
+    assert_eq!(others(), [""; 0]);
+    // The first uses it as well, so what serves after the roll-back does.
+    ask("r", 1, &Overlay::committed());
+    registry.note_reload("r", 5);
+    registry.note_roll_back("r", 1);
+    assert_eq!(others(), ["r generation 5"]);
+    // Rolled back to other code, which has asked already.
+    ask("s", 2, &Overlay::committed());
+    registry.note_reload("s", 3);
+    ask("s", 3, &Overlay::committed());
+    registry.note_roll_back("s", 1);
+    assert_eq!(others(), ["r generation 5", "s generation 3"]);
+}
+
+/// A configuration is the maker's to change, and anybody's once the maker is gone.
+#[test]
+fn a_value_whose_maker_is_gone_follows_who_is_left() {
+    let registry = Registry::new();
+    let key = Key::new("", "db");
+    let ask = |plugin: &str, generation: u64, config: &str| {
+        let expected = Expected::from("Thing").with(Policy { restarts: false, config: Some(config) });
+        registry.get_or_init(&author(plugin, generation), &Overlay::committed(), &key, expected, LONG, || {
+            thing("db")
+        })
+    };
+    ask("p", 7, "1").unwrap();
+    assert!(matches!(ask("q", 2, "2"), Err(RegistryError::Misconfigured { .. })));
+    registry.note_gone("p");
+    ask("q", 2, "2").expect("nobody else decides");
+    assert_eq!(registry.slots()[0].made, 2);
+}

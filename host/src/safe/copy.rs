@@ -9,17 +9,38 @@ use super::backend::{Fault, View};
 use super::envelope::{self, EntryRef};
 use super::store::{ENTRIES, EXPIRIES, FORMAT, META, text};
 
-/// Copies everything to a new file, made durable; returns how many entries. Damaged ones are refused.
-pub(super) fn to_file(view: &dyn View, path: &Path) -> Result<u64, Fault> {
-    let database = Database::create(path).map_err(engine)?;
-    fill(&database, view)
+/// Why a database could not be filled.
+#[derive(Debug)]
+pub(super) enum CopyFault {
+    /// What is copied cannot be read.
+    Source(Fault),
+    /// Where it goes to cannot be written, which is no fault of the source.
+    Target(String),
+}
+
+impl From<Fault> for CopyFault {
+    fn from(fault: Fault) -> CopyFault {
+        CopyFault::Source(fault)
+    }
+}
+
+/// Makes a database in a new file.
+///
+/// # Errors
+///
+/// The system's or the engine's words.
+pub(super) fn create(path: &Path) -> Result<Database, String> {
+    // The engine itself has no words for a directory that is not there.
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::read_dir(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    Database::create(path).map_err(text)
 }
 
 /// Shows `body` every entry, those that have expired and were not cleared away yet included.
-pub(super) fn everything(
+pub(super) fn everything<E: From<Fault>>(
     view: &dyn View,
-    mut body: impl FnMut(&[u8], EntryRef<'_>) -> Result<(), Fault>,
-) -> Result<u64, Fault> {
+    mut body: impl FnMut(&[u8], EntryRef<'_>) -> Result<(), E>,
+) -> Result<u64, E> {
     let (mut count, mut failure) = (0, None);
     view.scan((Bound::Unbounded, Bound::Unbounded), false, 0, &mut |key, entry| {
         failure = body(key, entry).err();
@@ -30,11 +51,15 @@ pub(super) fn everything(
 }
 
 /// Puts all entries of another safe, as they are, into an empty database, by one commit.
-pub(super) fn fill(database: &Database, from: &dyn View) -> Result<u64, Fault> {
-    let write = database.begin_write().map_err(engine)?;
+///
+/// # Errors
+///
+/// Whose fault it is. Damaged entries are refused.
+pub(super) fn fill(database: &Database, from: &dyn View) -> Result<u64, CopyFault> {
+    let write = database.begin_write().map_err(target)?;
     let count = {
-        let mut table = write.open_table(ENTRIES).map_err(engine)?;
-        let mut expiries = write.open_table(EXPIRIES).map_err(engine)?;
+        let mut table = write.open_table(ENTRIES).map_err(target)?;
+        let mut expiries = write.open_table(EXPIRIES).map_err(target)?;
         let mut buffer = Vec::new();
         let mut insert = |key: &[u8], entry: EntryRef<'_>| -> Result<(), StorageError> {
             envelope::seal(key, entry, &mut buffer);
@@ -44,17 +69,17 @@ pub(super) fn fill(database: &Database, from: &dyn View) -> Result<u64, Fault> {
             }
             Ok(())
         };
-        everything(from, |key, entry| insert(key, entry).map_err(engine))?
+        everything(from, |key, entry| insert(key, entry).map_err(target))?
     };
     let sequence = from.sequence()?;
-    let mut meta = write.open_table(META).map_err(engine)?;
-    meta.insert("format", FORMAT).map_err(engine)?;
-    meta.insert("sequence", sequence).map_err(engine)?;
+    let mut meta = write.open_table(META).map_err(target)?;
+    meta.insert("format", FORMAT).map_err(target)?;
+    meta.insert("sequence", sequence).map_err(target)?;
     drop(meta);
-    write.commit().map_err(engine)?;
+    write.commit().map_err(target)?;
     Ok(count)
 }
 
-fn engine(error: impl std::fmt::Display) -> Fault {
-    Fault::Engine(text(error))
+fn target(error: impl std::fmt::Display) -> CopyFault {
+    CopyFault::Target(text(error))
 }

@@ -7,6 +7,7 @@
 
 use xxhash_rust::xxh3::Xxh3;
 
+use super::backend::Fault;
 use super::error::ReadError;
 use super::{OperateError, Safe, Safes, copy, envelope};
 
@@ -58,7 +59,7 @@ impl Safe {
         let mut digest = (0, 0);
         self.core.backend.read(&mut |view| {
             let (mut hash, mut sealed) = (Xxh3::new(), Vec::new());
-            let count = copy::everything(view, |key, entry| {
+            let count = copy::everything::<Fault>(view, |key, entry| {
                 envelope::seal(key, entry, &mut sealed);
                 hash.update(&sealed);
                 Ok(())

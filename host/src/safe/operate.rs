@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::backend::Report;
+use super::copy::CopyFault;
 use super::disk::{FileDisk, journal_of};
 use super::migrate::aside;
 use super::{
@@ -424,14 +425,19 @@ fn backup(safe: &Safe, file: &Path) -> Result<u64, String> {
         return Err("there is such a file already".to_owned());
     }
     let fresh = file.with_extension("partial");
-    let mut entries = 0;
+    let mut outcome = Ok(0);
     let copied = safe.core.backend.read(&mut |view| {
         // What an attempt before this one may have left.
         let _ = std::fs::remove_file(&fresh);
-        entries = copy::to_file(view, &fresh)?;
+        // The safe is told of its own faults alone: it looks after itself then.
+        outcome = match copy::create(&fresh).map(|database| copy::fill(&database, view)) {
+            Ok(Err(CopyFault::Source(fault))) => return Err(fault),
+            Ok(Err(CopyFault::Target(reason))) | Err(reason) => Err(reason),
+            Ok(Ok(entries)) => Ok(entries),
+        };
         Ok(())
     });
-    let done = copied.map_err(|error| error.to_string()).and_then(|()| {
+    let done = copied.map_err(|error| error.to_string()).and(outcome).and_then(|entries| {
         std::fs::rename(&fresh, file).map_err(store::text)?;
         let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
         File::open(directory.unwrap_or(Path::new(".")))

@@ -24,7 +24,7 @@ use redb::{
 
 use super::backend::{Backend, Facts, Fault, Outcome, View};
 use super::batch::{self, Step};
-use super::copy;
+use super::copy::{self, CopyFault};
 use super::disk::{self, Disk, FileDisk};
 use super::error::{OpenError, ReadError, WriteError};
 use super::journal::{self, Journal, ReplayError};
@@ -252,7 +252,10 @@ impl Backend for Store {
     fn import(&self, from: &dyn View) -> Result<u64, WriteError> {
         let mut writer = self.writer.lock();
         let Some(database) = &writer.database else { return Err(WriteError::Closed) };
-        let count = copy::fill(database, from)?;
+        let count = copy::fill(database, from).map_err(|fault| match fault {
+            CopyFault::Source(fault) => fault.into(),
+            CopyFault::Target(reason) => WriteError::Unavailable { reason },
+        })?;
         let snapshot = Snapshot::of(database).map_err(|reason| WriteError::Unavailable { reason })?;
         writer.sequence = snapshot.sequence;
         self.snapshot.store(Some(Arc::new(snapshot)));

@@ -20,6 +20,7 @@ mod transaction;
 pub use self::error::{CommitError, TxError};
 pub use self::scope::{Ending, Scope, current};
 pub use self::transaction::{Joined, Rule};
+pub use crate::db::Access;
 pub use crate::db::interrupt::Reason;
 
 #[cfg(test)]

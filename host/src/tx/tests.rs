@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use super::{CommitError, Ending, Joined, Reason, Rule, Scope, TxError};
-use crate::db::{Access, Block, Pool, PoolConfig, QueryError, TransactionOptions, Value};
+use crate::db::{Access, Block, CheckoutError, Pool, PoolConfig, QueryError, TransactionOptions, Value};
 
 const OK: Ending = Ending::Answered { status: 200 };
 const NOT_FOUND: Ending = Ending::Answered { status: 404 };
@@ -309,4 +309,44 @@ fn a_lock_that_is_held_by_another_is_passing() {
         assert!(scope.was_passing() && !scope.was_serialisation_failure());
         scope.conclude(Ending::Failed).unwrap();
     }
+}
+
+/// It would wait for what it gives back only when it has ended.
+#[test]
+fn a_request_that_would_wait_for_its_own_transaction_is_told_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}/a.db", dir.path().display());
+    let hour = std::time::Duration::from_secs(3_600);
+    let config = |max_size| PoolConfig { max_size, checkout_timeout: hour, ..PoolConfig::default() };
+    let pool = Pool::open(&url, Path::new("/nowhere"), config(1)).unwrap();
+    let read = |joined: &Joined| joined.run(|lease| lease.query("SELECT 1", &[])).unwrap();
+    let own = |outcome: Result<crate::db::Lease, CheckoutError>| {
+        matches!(outcome, Err(CheckoutError::OwnWork { .. }))
+    };
+    let scope = scope();
+    scope.run(|| {
+        read(&scope.join(&pool, Rule::Answers).unwrap());
+        assert!(own(pool.checkout()));
+        assert!(own(pool.checkout_shared(None, None)));
+    });
+    // Another one waits, as it should, for it may get it.
+    let soon = Some(std::time::Duration::from_millis(1));
+    assert!(matches!(pool.checkout_for(None, soon), Err(CheckoutError::Exhausted { .. })));
+    scope.conclude(OK).unwrap();
+    drop(pool.checkout().unwrap());
+    // What it might return meanwhile is waited for; then it is told whose they are.
+    let scope = Arc::<Scope>::default();
+    scope.run(|| {
+        let held = pool.checkout().unwrap();
+        assert!(own(pool.checkout_for(None, soon)));
+        drop(held);
+        drop(pool.checkout().unwrap());
+    });
+    // With a second connection there is one to be had.
+    let pool = Pool::open(&url, Path::new("/nowhere"), config(2)).unwrap();
+    scope.run(|| {
+        read(&scope.join(&pool, Rule::Answers).unwrap());
+        drop(pool.checkout().unwrap());
+    });
+    scope.conclude(OK).unwrap();
 }

@@ -138,7 +138,7 @@ impl Transaction {
         self.is_busy.store(true, Ordering::Release);
         let _over = Over(&self.is_busy);
         if let State::Fresh = *state {
-            let lease = self.pool.checkout_for(self.borrower.clone(), None)?;
+            let lease = self.pool.checkout_to_the_end(self.borrower.clone())?;
             let mut options = *self.options.lock();
             options.access.get_or_insert(self.default_access);
             self.noted(lease.begin_with(&options).map_err(TxError::from))?;

@@ -13,6 +13,7 @@
 
 mod batch;
 mod names;
+mod poll;
 mod roots;
 pub mod scan;
 #[cfg(test)]
@@ -25,14 +26,15 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use notify::ErrorKind;
 use notify::event::{EventKind, Flag};
-use notify::{Config, ErrorKind, PollWatcher};
 use parking_lot::Mutex;
 
-pub use names::{is_ignored, resolved};
+pub use names::{Trail, is_ignored, resolved, trail};
 pub use scan::{Candidate, ScanError, scan};
 
 use batch::Batch;
+use poll::ListingWatcher;
 use roots::Roots;
 
 /// How long it must be quiet before a change is told.
@@ -234,9 +236,7 @@ fn poller(
     interval: Duration,
     events: Sender<notify::Result<notify::Event>>,
 ) -> Result<Box<dyn notify::Watcher + Send>, WatchError> {
-    // By content: by time alone, an older file and a second save within a second would be missed.
-    let config = Config::default().with_poll_interval(interval).with_compare_contents(true);
-    let backend = PollWatcher::new(events, config).map_err(|source| WatchError::Start { source })?;
+    let backend = ListingWatcher::start(interval, events).map_err(|source| WatchError::Thread { source })?;
     Ok(Box::new(backend))
 }
 

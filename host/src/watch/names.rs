@@ -1,7 +1,10 @@
 //! Which names are never a plugin's business, and what a path is really called.
 //!
-//! Owns the list of editors' temporary files. Does not know what is watched.
+//! Owns the list of editors' temporary files, and the following of symlinks. Does not know what is watched.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 /// Whether `path` is noise below `root`: what cargo, git, an editor or this host writes for itself.
@@ -46,13 +49,50 @@ fn is_temporary(name: &str) -> bool {
         || name.ends_with("___jb_old___")
 }
 
+/// How many symlinks are followed on the way to one file, as in the kernel.
+const MOST_LINKS: usize = 40;
+
 /// `path` made absolute and free of symlinks as far as it exists; the rest is kept as written.
 pub fn resolved(path: &Path) -> PathBuf {
+    trail(path).real
+}
+
+/// The way to a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trail {
+    /// Its path without symlinks as far as it exists; the rest is kept as written.
+    pub real: PathBuf,
+    /// Every symlink on the way, by a name that has none before its end: where one of them is replaced, the
+    /// path leads elsewhere.
+    pub links: BTreeSet<PathBuf>,
+}
+
+/// Follows `path` link by link.
+pub fn trail(path: &Path) -> Trail {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let real = absolute.ancestors().find_map(|above| above.canonicalize().ok().zip(Some(above)));
-    match real.and_then(|(real, above)| Some(real.join(absolute.strip_prefix(above).ok()?))) {
-        // Joining an empty rest would add a slash.
-        Some(path) => path.components().collect(),
-        None => absolute,
+    let parts = |path: &Path| path.components().rev().map(|part| part.as_os_str().to_owned()).collect();
+    let mut left: Vec<OsString> = parts(&absolute);
+    let mut trail = Trail::default();
+    let mut followed = 0;
+    while let Some(part) = left.pop() {
+        match part.as_encoded_bytes() {
+            b"." => {}
+            b".." => {
+                trail.real.pop();
+            }
+            _ => {
+                let at = trail.real.join(&part);
+                match fs::read_link(&at) {
+                    Ok(target) if followed < MOST_LINKS => {
+                        followed += 1;
+                        trail.links.insert(at);
+                        left.extend(parts(&target));
+                    }
+                    // Joining the root, as an absolute target begins with, replaces all before it.
+                    _ => trail.real = at,
+                }
+            }
+        }
     }
+    trail
 }

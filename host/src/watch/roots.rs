@@ -87,7 +87,12 @@ impl Roots {
         let at_or_below = |map_key: Option<&PathBuf>| map_key.is_some_and(|key| key.starts_with(path));
         at_or_below(self.armed.range(path.to_owned()..).next().map(|(key, _)| key))
             || at_or_below(self.wanted.range(path.to_owned()..).next().map(|(key, _)| key))
-            || path.is_dir()
+            // A directory in a tree has to be armed too; one beside files that are wanted has not.
+            || self.is_in_tree(path) && path.is_dir()
+    }
+
+    fn is_in_tree(&self, path: &Path) -> bool {
+        path.ancestors().any(|above| self.wanted.get(above) == Some(&Depth::Tree))
     }
 
     /// Whether `path` is itself a directory that the backend watches.

@@ -18,7 +18,9 @@ use crate::report::quoted;
 pub enum Candidate {
     /// A cargo package, to be built.
     Source {
-        /// Its directory, without symlinks.
+        /// Where it lies in the plugins directory, which may be a symlink that is replaced.
+        path: PathBuf,
+        /// Its directory now, without symlinks.
         directory: PathBuf,
     },
     /// A library, already built.
@@ -70,7 +72,7 @@ impl Candidate {
     /// The directory or file on disk, without symlinks.
     pub fn real(&self) -> &Path {
         match self {
-            Candidate::Source { directory } => directory,
+            Candidate::Source { directory, .. } => directory,
             Candidate::Library { real, .. } => real,
         }
     }
@@ -109,8 +111,10 @@ pub fn scan(directory: &Path) -> Result<Vec<Candidate>, ScanError> {
     check_private(&real)?;
     let mut found: BTreeMap<(u64, u64), (bool, Candidate)> = BTreeMap::new();
     for entry in entries {
-        let path = entry.map_err(|source| ScanError::Read { path: at(), source })?.path();
-        if is_hidden(&path) || is_ignored(&real, &path) {
+        let entry = entry.map_err(|source| ScanError::Read { path: at(), source })?;
+        // By the directory as it is named: it stays the same plugin where that is led elsewhere.
+        let path = directory.join(entry.file_name());
+        if is_hidden(&path) || is_ignored(directory, &path) {
             continue;
         }
         let Some((identity, candidate)) = candidate(&path) else { continue };
@@ -130,7 +134,7 @@ fn candidate(path: &Path) -> Option<((u64, u64), Candidate)> {
     let identity = (metadata.dev(), metadata.ino());
     let real = path.canonicalize().ok()?;
     if metadata.is_dir() && path.join("Cargo.toml").exists() {
-        return Some((identity, Candidate::Source { directory: real }));
+        return Some((identity, Candidate::Source { path: path.to_owned(), directory: real }));
     }
     let is_library = metadata.is_file() && path.extension().is_some_and(|extension| extension == "so");
     let stem = path.file_stem()?.to_string_lossy();

@@ -231,11 +231,50 @@ fn polling_sees_content_even_with_an_older_time() {
     assert_eq!(watched.wait_for("a.so").len(), 1);
 }
 
+#[test]
+fn polling_sees_what_comes_goes_and_is_written_twice_in_a_moment() {
+    let start = |sender: mpsc::Sender<Change>| {
+        Watcher::start_polling(Duration::from_millis(10), move |change| drop(sender.send(change))).unwrap()
+    };
+    let watched = Watched::started(Depth::Tree, |root| fs::write(root.join("a.rs"), "0").unwrap(), start);
+    for text in ["1", "2", "3"] {
+        watched.write("a.rs", text);
+        watched.wait_for("a.rs");
+    }
+    watched.write("b.rs", "1");
+    watched.wait_for("b.rs");
+    fs::remove_file(watched.root.join("b.rs")).unwrap();
+    watched.wait_for("b.rs");
+    fs::create_dir(watched.root.join("deep")).unwrap();
+    watched.wait_for("deep");
+    watched.write("deep/c.rs", "1");
+    watched.wait_for("deep/c.rs");
+}
+
+#[test]
+fn way_to_a_file_names_every_link_on_it() {
+    let directory = TempDir::new().unwrap();
+    let root = directory.path().canonicalize().unwrap();
+    fs::create_dir_all(root.join("..2024_1/deep")).unwrap();
+    fs::write(root.join("..2024_1/deep/a.so"), "1").unwrap();
+    symlink("..2024_1", root.join("..data")).unwrap();
+    symlink("..data/deep", root.join("deep")).unwrap();
+    symlink(root.join("deep/../deep/a.so"), root.join("a.so")).unwrap();
+    let way = trail(&root.join("./a.so"));
+    assert_eq!(way.real, root.join("..2024_1/deep/a.so"));
+    assert_eq!(way.links, ["..data", "deep", "a.so"].map(|name| root.join(name)).into());
+    assert_eq!(way.real, resolved(&root.join("a.so")));
+
+    assert_eq!(resolved(&root.join("deep/missing/b.rs")), root.join("..2024_1/deep/missing/b.rs"));
+    symlink("loop", root.join("loop")).unwrap();
+    assert!(trail(&root.join("loop/x")).real.starts_with(&root));
+}
+
 /// A backend that takes so many watches and no more.
 struct FullAfter(usize);
 
 impl notify::Watcher for FullAfter {
-    fn new<F: notify::EventHandler>(_: F, _: Config) -> notify::Result<Self> {
+    fn new<F: notify::EventHandler>(_: F, _: notify::Config) -> notify::Result<Self> {
         Ok(FullAfter(0))
     }
 
@@ -293,7 +332,7 @@ fn scan_lists_packages_and_libraries_and_nothing_else() {
     assert_eq!(
         scan(&root).unwrap(),
         [
-            Candidate::Source { directory: root.join("source") },
+            Candidate::Source { path: root.join("source"), directory: root.join("source") },
             Candidate::Library { real: path.clone(), path, name: "my-plain_one".to_owned() },
         ]
     );

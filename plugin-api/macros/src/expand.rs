@@ -1,4 +1,9 @@
 //! Writes the implementation.
+//!
+//! # Invariants
+//!
+//! - The author's expressions and paths are in functions of their own, which are safe: in an unchecked block, or in the body
+//!   of an unchecked function, what is unchecked in them would need no word.
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
@@ -20,26 +25,32 @@ struct Parts {
 
 /// The implementation of `Resident` for a definition.
 pub(crate) fn resident(input: &DeriveInput) -> Result<TokenStream> {
-    let mut parts = match input::body(input)? {
-        Body::Struct(fields) => of_struct(&fields),
-        Body::Enum(variants) => of_enum(&variants),
+    let body = input::body(input)?;
+    let mut own = own_of(&body);
+    let mut parts = match &body {
+        Body::Struct(fields) => of_struct(fields),
+        Body::Enum(variants) => of_enum(variants),
     };
     if let Some(hook) = input::upgrade(input)? {
         parts.fits = quote! { let _ = (old, work); ::core::result::Result::Ok(()) };
-        // The author's own words stay outside of the block: nothing in them may go unchecked.
+        own.extend(quote! {
+            fn __resident_upgrade(old: &::plugin_api::resident::Old<'_>) -> ::plugin_api::Result<Self> {
+                let hook = #hook;
+                hook(old).map_err(::core::convert::Into::into)
+            }
+        });
         parts.convert = quote! {
             unsafe fn convert(
                 old: ::plugin_api::resident::Old<'_>,
                 into: *mut Self,
                 work: &mut ::plugin_api::resident::Work,
             ) -> ::core::result::Result<::plugin_api::resident::Written, ::plugin_api::resident::Misfit> {
-                let hook = #hook;
-                unsafe { work.upgrade(old, into, hook) }
+                unsafe { work.upgrade(old, into, Self::__resident_upgrade) }
             }
         };
     }
     let Parts { may_settle, settle, shape, variant, children, fits, convert, rebuild } = parts;
-    let repr = input::repr(input)?;
+    let (repr, before) = (input::repr(input)?, input::before(input)?);
 
     let name = &input.ident;
     let mut generics = input.generics.clone();
@@ -49,8 +60,14 @@ pub(crate) fn resident(input: &DeriveInput) -> Result<TokenStream> {
     let (of, with, wheres) = generics.split_for_impl();
     Ok(quote! {
         #[automatically_derived]
+        impl #of #name #with #wheres {
+            #own
+        }
+
+        #[automatically_derived]
         unsafe impl #of ::plugin_api::resident::Resident for #name #with #wheres {
             const REPR: &'static str = #repr;
+            const BEFORE: &'static [&'static str] = &[#(#before),*];
             const MAY_SETTLE: bool = #may_settle;
 
             fn settle(&mut self, how: ::plugin_api::resident::Settling<'_>) {
@@ -84,6 +101,23 @@ pub(crate) fn resident(input: &DeriveInput) -> Result<TokenStream> {
             }
         }
     })
+}
+
+/// The functions of the type that contain the author's words, one for each field.
+fn own_of(body: &Body) -> TokenStream {
+    let fields: Vec<&Field> = match body {
+        Body::Struct(fields) => fields.list.iter().collect(),
+        Body::Enum(variants) => variants.iter().flat_map(|variant| &variant.fields.list).collect(),
+    };
+    let functions = fields.into_iter().map(|field| {
+        let (Field { ty, default_fn, .. }, default) = (field, default_of(field));
+        quote! {
+            fn #default_fn() -> ::core::option::Option<fn() -> #ty> {
+                #default
+            }
+        }
+    });
+    quote! { #(#functions)* }
 }
 
 /// `Some(fn)` or `None`: how a new field gets its value.
@@ -140,8 +174,8 @@ fn guard(variant: &TokenStream, fields: &Fields) -> TokenStream {
 /// Checks that what a field takes can become its value.
 fn fit_fields(fields: &Fields) -> Vec<TokenStream> {
     let fit = |(number, field): (usize, &Field)| {
-        let (ty, default) = (&field.ty, default_of(field));
-        quote! { work.fit_field::<#ty>(&fields, #number, { #default }.is_some())?; }
+        let Field { ty, default_fn, .. } = field;
+        quote! { work.fit_field::<#ty>(&fields, #number, Self::#default_fn().is_some())?; }
     };
     fields.list.iter().enumerate().map(fit).collect()
 }
@@ -152,10 +186,9 @@ fn of_struct(fields: &Fields) -> Parts {
         quote! { shapes.field::<#ty>(#name, ::core::mem::offset_of!(Self, #member)) }
     });
     let (definition, guard, fit) = (definition(fields), guard(&quote! { Self }, fields), fit_fields(fields));
-    let place = list.iter().enumerate().map(|(number, field)| {
-        let (Field { member, ty, .. }, default) = (field, default_of(field));
+    let place = list.iter().enumerate().map(|(number, Field { member, ty, default_fn, .. })| {
         quote! {{
-            let default = #default;
+            let default = Self::#default_fn();
             unsafe {
                 let at = ::core::ptr::addr_of_mut!((*into).#member);
                 work.place_field::<#ty>(&fields, #number, default, at)?
@@ -300,9 +333,9 @@ fn of_enum(variants: &[Variant]) -> Parts {
 fn rebuild_variant((number, Variant { ident, fields, .. }): (usize, &Variant)) -> TokenStream {
     let names = parts_of(fields);
     let place = fields.list.iter().enumerate().zip(&names).map(|((number, field), part)| {
-        let (ty, default) = (&field.ty, default_of(field));
+        let Field { ty, default_fn, .. } = field;
         quote! {
-            let default = #default;
+            let default = Self::#default_fn();
             let #part = work.staging::<#ty>();
             let _: ::plugin_api::resident::Written =
                 unsafe { work.place_field::<#ty>(&fields, #number, default, #part)? };

@@ -1,7 +1,8 @@
 //! Reads the definition: fields, variants and what `#[resident(...)]` says of them.
 
+use quote::format_ident;
 use syn::spanned::Spanned;
-use syn::{Attribute, Data, DeriveInput, Error, Expr, LitStr, Member, Path, Result, Type};
+use syn::{Attribute, Data, DeriveInput, Error, Expr, Ident, LitStr, Member, Path, Result, Type};
 
 /// A field.
 pub(crate) struct Field {
@@ -14,6 +15,8 @@ pub(crate) struct Field {
     pub(crate) before: Vec<String>,
     /// What it takes when it is new.
     pub(crate) default: Option<Expr>,
+    /// The function of the type that says so.
+    pub(crate) default_fn: Ident,
 }
 
 /// The fields of a struct or of a variant.
@@ -25,7 +28,7 @@ pub(crate) struct Fields {
 
 /// A variant.
 pub(crate) struct Variant {
-    pub(crate) ident: syn::Ident,
+    pub(crate) ident: Ident,
     pub(crate) before: Vec<String>,
     pub(crate) fields: Fields,
 }
@@ -46,11 +49,16 @@ struct Words {
 }
 
 /// What a type may say of itself.
-const OF_TYPE: &[&str] = &["upgrade", "dropped"];
+const OF_TYPE: &[&str] = &["upgrade", "rename", "dropped"];
 
 /// The hook of a type, if it has one.
 pub(crate) fn upgrade(input: &DeriveInput) -> Result<Option<Path>> {
     Ok(words(&input.attrs, OF_TYPE)?.upgrade)
+}
+
+/// What the type was called before.
+pub(crate) fn before(input: &DeriveInput) -> Result<Vec<String>> {
+    Ok(words(&input.attrs, OF_TYPE)?.before)
 }
 
 /// What `#[repr(...)]` says, in the order it is said.
@@ -88,11 +96,11 @@ pub(crate) fn body(input: &DeriveInput) -> Result<Body> {
     }
     let dropped = words(&input.attrs, OF_TYPE)?.dropped;
     match &input.data {
-        Data::Struct(data) => Ok(Body::Struct(fields(&data.fields, dropped)?)),
+        Data::Struct(data) => Ok(Body::Struct(fields(&data.fields, 0, dropped)?)),
         Data::Enum(data) => {
             let is_numbered = data.variants.iter().any(|variant| variant.discriminant.is_some());
             let mut variants = Vec::new();
-            for variant in &data.variants {
+            for (number, variant) in data.variants.iter().enumerate() {
                 if is_numbered && !variant.fields.is_empty() {
                     let words =
                         "an enum with numbered variants and fields cannot be `Resident`: drop the numbers";
@@ -103,7 +111,7 @@ pub(crate) fn body(input: &DeriveInput) -> Result<Body> {
                 variants.push(Variant {
                     ident: variant.ident.clone(),
                     before: said.before,
-                    fields: fields(&variant.fields, dropped)?,
+                    fields: fields(&variant.fields, number, dropped)?,
                 });
             }
             told_apart(variants.iter().map(|variant| (variant.ident.span(), &variant.before[..])))?;
@@ -119,16 +127,24 @@ pub(crate) fn body(input: &DeriveInput) -> Result<Body> {
     }
 }
 
-fn fields(fields: &syn::Fields, mut dropped: Vec<String>) -> Result<Fields> {
+/// The fields of a struct or of an enum's variant, which is number `of` of its type.
+fn fields(fields: &syn::Fields, of: usize, mut dropped: Vec<String>) -> Result<Fields> {
     let mut found = Vec::new();
-    for (member, field) in fields.members().zip(fields) {
+    for (number, (member, field)) in fields.members().zip(fields).enumerate() {
         let said = words(&field.attrs, &["rename", "default", "dropped"])?;
         dropped.extend(said.dropped);
         let name = match &member {
             Member::Named(ident) => ident.to_string(),
             Member::Unnamed(index) => index.index.to_string(),
         };
-        found.push(Field { member, name, ty: field.ty.clone(), before: said.before, default: said.default });
+        found.push(Field {
+            member,
+            name,
+            ty: field.ty.clone(),
+            before: said.before,
+            default: said.default,
+            default_fn: format_ident!("__resident_default_{of}_{number}"),
+        });
     }
     told_apart(fields.iter().zip(&found).map(|(field, read)| (field.span(), &read.before[..])))?;
     Ok(Fields { list: found, dropped })

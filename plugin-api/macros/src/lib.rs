@@ -17,7 +17,7 @@ use proc_macro::TokenStream;
 
 /// Lets values of a struct or enum be shared with later generations of the code.
 ///
-/// On the type: `#[resident(upgrade = function)]`. On a field: `#[resident(default)]`,
+/// On the type: `#[resident(upgrade = function)]`, `#[resident(rename = "old::Path")]`. On a field: `#[resident(default)]`,
 /// `#[resident(default = expression)]`, `#[resident(rename = "old")]`. On a variant:
 /// `#[resident(rename = "Old")]`.
 #[proc_macro_derive(Resident, attributes(resident))]

@@ -177,21 +177,27 @@ impl<T: Element> Element for Vec<T> {}
 macro_rules! elements {
     ($($type:ty)*) => {$( impl Element for $type {} )*};
 }
-#[cfg(any(feature = "chrono", feature = "jiff"))]
+#[cfg(any(feature = "chrono", feature = "jiff", feature = "time"))]
 pub(super) use elements;
 
 elements! { bool i8 i16 i32 i64 u16 u32 u64 f32 f64 str String Box<str> [u8] Vec<u8> Value<'_> Cow<'_, str> }
 
 impl<'a, T: FromValue<'a> + Element> FromValue<'a> for Vec<T> {
     const NAME: &'static str = "Vec";
+    const NEEDS_TYPE: bool = T::NEEDS_TYPE;
 
     fn name() -> Cow<'static, str> {
         Cow::Owned(format!("Vec<{}>", T::name()))
     }
 
     fn from_value(value: Value<'a>) -> Result<Self, Mismatch> {
+        Self::from_typed(value, "")
+    }
+
+    fn from_typed(value: Value<'a>, type_name: &str) -> Result<Self, Mismatch> {
         let Value::Array(array) = value else { return Err(other_kind(value)) };
-        array.iter().map(T::from_value).collect::<Result<_, _>>().map_err(|mismatch| match mismatch {
+        let element = |value| T::from_typed(value, type_name);
+        array.iter().map(element).collect::<Result<_, _>>().map_err(|mismatch| match mismatch {
             Mismatch::Null => Mismatch::Unreadable {
                 reason: format!("an element is NULL: ask for `Vec<Option<{}>>`", T::name()),
             },

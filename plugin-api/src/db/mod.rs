@@ -5,7 +5,12 @@
 //!
 //! # Addresses
 //!
-//! `sqlite:PATH`, where a relative path lies below the host's data directory, or `sqlite::memory:`. And
+//! `sqlite:PATH`, where a relative path lies below the host's data directory; `sqlite::memory:`, a database of the one
+//! connection that its pool has, which all borrowers use in turn; or SQLite's own `file:` URIs. Settings follow a `?`
+//! and a `&` each: `mode` (`ro`, `rw`, `rwc`, `memory`), `immutable=1` for a file that nobody changes, `busy_timeout`
+//! (`5s`; or milliseconds), `foreign_keys` (`on`), `synchronous` (SQLite's default), `journal_mode` (`wal`). What
+//! stands in brackets first is so if nothing is said. A file that cannot be written is opened to be read.
+//!
 //! `postgres://user:password@host:port/database?...`, with libpq's settings; a directory as `host` is that of a
 //! Unix socket (`postgres:///shop?host=/run/postgresql`), and several hosts, with `target_session_attrs`, are tried
 //! in turn. Of encryption: `sslmode`, `sslrootcert`, and a certificate of the host's own as `sslcert` and `sslkey`.
@@ -21,14 +26,26 @@
 //! | `bool` | `bool` | 0 and 1 |
 //! | `int2`, `int4`, `int8`, `oid` | `i8` to `i64`, `u8` to `u64`, `usize`, if the number fits | INTEGER |
 //! | `float4`, `float8` | `f32`, `f64` | REAL |
-//! | `numeric` | `String`, `&str`: every digit of it; as a parameter also integers and floats | TEXT |
+//! | `numeric` | `String`, `&str`: every digit of it; `rust_decimal::Decimal`, with feature `rust_decimal`; [`Number<T>`](Number): an integer or, rounded, `f64`; as a parameter also integers and floats | TEXT |
 //! | `text`, `varchar`, `bpchar`, `name`, `citext`, enums, `xml` | `String`, `&str` | TEXT |
 //! | `bytea` | `Vec<u8>`, `&[u8]` | BLOB |
 //! | `json`, `jsonb` | [`Json<T>`](Json), `serde_json::Value`, with feature `json`; or text | TEXT |
 //! | `uuid` | `uuid::Uuid`, with feature `uuid`; or text | TEXT or BLOB |
-//! | `date`, `time`, `timestamp`, `timestamptz` | types of `chrono` or `jiff`, with these features; or text | TEXT |
-//! | arrays of all these | `Vec<T>`; `Vec<Option<T>>` with NULLs; `Vec<Vec<T>>` for a matrix | none |
-//! | every other type, such as `inet`, ranges, rows | `String`, `&str`, as `::text` prints it | |
+//! | `date`, `time`, `timestamp`, `timestamptz` | types of `chrono`, `jiff` or `time`, with these features; or text | TEXT |
+//! | `inet` | `IpAddr`, `Ipv4Addr`, `Ipv6Addr`; or text | TEXT |
+//! | `interval` | `Duration`; or text | TEXT |
+//! | `char(1)`, text of one character | `char` | TEXT |
+//! | arrays of all these | `Vec<T>`; `Vec<Option<T>>` with NULLs; `Vec<Vec<T>>` for a matrix | as parameters, JSON |
+//! | every other type, such as ranges and rows | `String`, `&str`, as `::text` prints it | |
+//!
+//! A date or time that has more than its Rust type holds (an offset, a time of day) is an error, and so is what no type
+//! holds (`infinity`, years before Christ) or a database would alter or order wrongly (years outside of 1 to 9999, leap
+//! seconds). Moments are stored in UTC, in SQLite in the form of `datetime('now')` with `+00:00` behind it; text of
+//! SQLite without an offset is read as UTC. PostgreSQL rounds to microseconds.
+//!
+//! SQLite stores no NaN, and its columns of numbers round what has more digits than a float: both are errors, and
+//! nothing is stored. Keep long decimals in a column of type TEXT. A list is sent to it as JSON: `WHERE id IN (SELECT
+//! value FROM json_each($1))`.
 //!
 //! Of a column of an *other* type the statement runs inside one that asks for it as text. What cannot stand in
 //! `WITH q AS (...)`, and every statement behind a pooler, has to ask itself: `column::text`.
@@ -77,7 +94,7 @@ pub use self::stream::CopyError;
 pub use self::transaction::{Keep, PoolTransaction, RequestTransaction};
 #[cfg(feature = "json")]
 pub use self::value::Json;
-pub use self::value::{FromValue, Mismatch, Parameter, ParameterError, ToValue, Value};
+pub use self::value::{FromValue, Mismatch, Number, Parameter, ParameterError, ToValue, Value};
 
 #[cfg(test)]
 mod tests;

@@ -147,7 +147,8 @@ impl<'a> Row<'a> {
         let Some(Ok(value)) = block.cell(self.index, place) else {
             return Err(ColumnError::Malformed { column: names().0.to_owned() });
         };
-        T::from_value(value).map_err(|mismatch| {
+        let read = if T::NEEDS_TYPE { T::from_typed(value, names().1) } else { T::from_value(value) };
+        read.map_err(|mismatch| {
             let (name, type_name) = names();
             mismatch_error(mismatch, name, type_name, value, T::name())
         })

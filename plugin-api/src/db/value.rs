@@ -15,6 +15,12 @@ mod chrono;
 mod jiff;
 #[cfg(feature = "json")]
 mod json;
+#[cfg(any(feature = "chrono", feature = "jiff", feature = "time"))]
+mod moment;
+mod number;
+mod other;
+#[cfg(feature = "time")]
+mod time;
 #[cfg(feature = "uuid")]
 mod uuid;
 
@@ -23,6 +29,7 @@ use std::fmt;
 
 #[cfg(feature = "json")]
 pub use self::json::Json;
+pub use self::number::Number;
 use crate::db::array::{Array, OwnedArray};
 
 /// A value of a database.
@@ -126,7 +133,12 @@ impl ParameterError {
 impl fmt::Display for ParameterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ParameterError::OutOfRange { value } => write!(f, "{value} does not fit a 64-bit signed integer"),
+            ParameterError::OutOfRange { value } => {
+                write!(
+                    f,
+                    "{value} does not fit a 64-bit signed integer; a column of `numeric` takes `db::Number`"
+                )
+            }
             ParameterError::Unwritable { reason } => write!(f, "cannot be written: {reason}"),
         }
     }
@@ -180,6 +192,13 @@ impl<'a> From<Value<'a>> for Parameter<'a> {
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a parameter of a statement",
+    label = "no `db::ToValue`",
+    note = "types of `chrono`, `jiff`, `time`, `uuid` and `rust_decimal` need the feature of plugin-api with that name, \
+            `serde_json::Value` and `db::Json` the feature `json`: `plugin-api = {{ .., features = [\"chrono\"] }}`",
+    note = "the crate has to be of the version that plugin-api uses"
+)]
 pub trait ToValue {
     /// The value to send.
     ///
@@ -190,6 +209,13 @@ pub trait ToValue {
 }
 
 /// A type that a cell of a row can become.
+#[diagnostic::on_unimplemented(
+    message = "a column cannot become `{Self}`",
+    label = "no `db::FromValue`",
+    note = "types of `chrono`, `jiff`, `time`, `uuid` and `rust_decimal` need the feature of plugin-api with that name, \
+            `serde_json::Value` and `db::Json` the feature `json`: `plugin-api = {{ .., features = [\"chrono\"] }}`",
+    note = "the crate has to be of the version that plugin-api uses"
+)]
 pub trait FromValue<'a>: Sized {
     /// The type's name, for errors.
     const NAME: &'static str;
@@ -199,12 +225,26 @@ pub trait FromValue<'a>: Sized {
         Cow::Borrowed(Self::NAME)
     }
 
+    /// Whether [`from_typed`](FromValue::from_typed) looks at the type of the column.
+    const NEEDS_TYPE: bool = false;
+
     /// Converts a value.
     ///
     /// # Errors
     ///
     /// When the value is NULL, of another kind, or out of range.
     fn from_value(value: Value<'a>) -> Result<Self, Mismatch>;
+
+    /// Converts a value of a column, whose type is named as the database names it: empty where it has none, as in
+    /// SQLite. The same as [`from_value`](FromValue::from_value), but for types that need to know.
+    ///
+    /// # Errors
+    ///
+    /// As `from_value`.
+    fn from_typed(value: Value<'a>, type_name: &str) -> Result<Self, Mismatch> {
+        let _ = type_name;
+        Self::from_value(value)
+    }
 }
 
 impl ToValue for Value<'_> {
@@ -293,8 +333,14 @@ impl<'a, T: FromValue<'a>> FromValue<'a> for Option<T> {
         T::name()
     }
 
+    const NEEDS_TYPE: bool = T::NEEDS_TYPE;
+
     fn from_value(value: Value<'a>) -> Result<Self, Mismatch> {
         if value == Value::Null { Ok(None) } else { T::from_value(value).map(Some) }
+    }
+
+    fn from_typed(value: Value<'a>, type_name: &str) -> Result<Self, Mismatch> {
+        if value == Value::Null { Ok(None) } else { T::from_typed(value, type_name).map(Some) }
     }
 }
 

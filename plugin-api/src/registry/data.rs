@@ -15,14 +15,14 @@ use std::marker::PhantomData;
 use std::mem::offset_of;
 use std::ops::Deref;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
-use super::memory::Memory;
+use super::memory::{KeyMemory, MOST_FILLS};
 use super::sealed::Keep;
-use super::{Handle, Key, RegistryError};
+use super::{Handle, Init, Key, RegistryError};
 use crate::abi::{
     DATA_CLAIMED, DATA_FROZEN, DATA_GONE, DataCell, DataTable, FIND_JOIN, FIND_KEEP, HandleId, HostTable,
-    InitView, Status,
+    Status,
 };
 use crate::host::{self, CallError, Owned};
 use crate::resident::{Empties, Resident, TypeInfo, settle};
@@ -36,6 +36,12 @@ pub struct Used<T> {
 thread_local! {
     /// How many uses this thread has begun and not ended. A hint: a use may end on another thread.
     static USES: Cell<u32> = const { Cell::new(0) };
+}
+
+/// A call of the host begins, on a thread that may have begun uses before: those of earlier calls do not count. (One that
+/// was leaked, or ended on another thread, would make this thread pass upgrades by for ever.)
+pub(crate) fn begin_call() {
+    USES.set(0);
 }
 
 impl<T> Used<T> {
@@ -82,6 +88,38 @@ impl<T> Drop for Used<T> {
 impl<T: fmt::Debug> fmt::Debug for Used<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&**self, f)
+    }
+}
+
+/// The cell that a `Lazy` has found. The host keeps each one to the end of the library, because another thread may be
+/// about to look at it; so a `Lazy` whose value leaves its key again and again stops remembering, and asks the host at
+/// each use.
+#[derive(Debug)]
+pub struct CachedCell<T> {
+    cell: AtomicPtr<DataCell>,
+    /// How many cells it has remembered.
+    fills: AtomicU32,
+    /// One for values of another type is of another type.
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T> CachedCell<T> {
+    #[expect(clippy::declare_interior_mutable_const, reason = "each `Lazy` begins with its own")]
+    const EMPTY: CachedCell<T> =
+        CachedCell { cell: AtomicPtr::new(ptr::null_mut()), fills: AtomicU32::new(0), of: PhantomData };
+
+    /// Whether another cell may be remembered.
+    fn may_fill(&self) -> bool {
+        self.fills.load(Ordering::Relaxed) < MOST_FILLS
+    }
+
+    /// Remembers a cell that the host keeps; the last one that it may is not looked at any more.
+    fn fill(&self, cell: *const DataCell) {
+        if self.cell.swap(cell.cast_mut(), Ordering::AcqRel).cast_const() != cell
+            && self.fills.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_FILLS
+        {
+            self.cell.store(ptr::null_mut(), Ordering::Release);
+        }
     }
 }
 
@@ -146,9 +184,9 @@ fn tables() -> Result<(&'static HostTable, &'static DataTable), CallError> {
 impl<T: Resident + Send + Sync> Keep for T {
     type Made = T;
     type Held = Used<T>;
-    type Cache = AtomicPtr<DataCell>;
+    type Cache = CachedCell<T>;
     type Lent<'a> = Handle<T>;
-    const EMPTY: AtomicPtr<DataCell> = AtomicPtr::new(ptr::null_mut());
+    const EMPTY: CachedCell<T> = CachedCell::EMPTY;
 
     fn target(held: &Used<T>) -> &T {
         held
@@ -179,21 +217,17 @@ impl<T: Resident + Send + Sync> Keep for T {
         }
     }
 
-    fn find(key: Key<'_>, init: Option<&InitView>) -> Result<Used<T>, RegistryError> {
+    fn find(key: Key<'_>, init: Option<&Init<'_>>) -> Result<Used<T>, RegistryError> {
         find(key, init, 0)
     }
 
     #[inline]
-    fn recall(memory: &'static Memory) -> Option<Used<T>> {
-        // SAFETY: `find_to_recall` asked for it to be kept, and a place is taken for one type.
+    fn recall(memory: KeyMemory<T>) -> Option<Used<T>> {
+        // SAFETY: `find_to_recall` asked for it to be kept, and the place is taken for this type.
         unsafe { begin(memory.cell.load(Ordering::Acquire).cast()) }
     }
 
-    fn find_to_recall(
-        memory: &'static Memory,
-        key: Key<'_>,
-        init: &InitView,
-    ) -> Result<Used<T>, RegistryError> {
+    fn find_to_recall(memory: KeyMemory<T>, key: Key<'_>, init: &Init<'_>) -> Result<Used<T>, RegistryError> {
         if !memory.may_fill() {
             return find(key, Some(init), 0);
         }
@@ -203,32 +237,35 @@ impl<T: Resident + Send + Sync> Keep for T {
     }
 
     #[inline]
-    fn remembered(cache: &AtomicPtr<DataCell>) -> Option<Handle<T>> {
+    fn remembered(cache: &CachedCell<T>) -> Option<Handle<T>> {
         // SAFETY: `lend` asked for it to be kept.
-        unsafe { begin(cache.load(Ordering::Acquire)) }.map(Handle)
+        unsafe { begin(cache.cell.load(Ordering::Acquire)) }.map(Handle)
     }
 
-    fn lend(cache: &AtomicPtr<DataCell>, key: Key<'_>, init: &InitView) -> Result<Handle<T>, RegistryError> {
+    fn lend(cache: &CachedCell<T>, key: Key<'_>, init: &Init<'_>) -> Result<Handle<T>, RegistryError> {
+        if !cache.may_fill() {
+            return find(key, Some(init), 0).map(Handle);
+        }
         let found: Used<T> = find(key, Some(init), FIND_KEEP)?;
-        cache.store(found.cell.cast_mut(), Ordering::Release);
+        cache.fill(found.cell);
         Ok(Handle(found))
     }
 
-    fn prepare(_: &AtomicPtr<DataCell>, key: Key<'_>, init: &InitView) -> Result<(), RegistryError> {
+    fn prepare(_: &CachedCell<T>, key: Key<'_>, init: &Init<'_>) -> Result<(), RegistryError> {
         let (host, table) = tables()?;
         let (name, view) = (key.view(), TypeInfo::of::<T>().view(key.on_change));
         Ok(host::call(|error| {
             // SAFETY: the table's own `ctx`; the views and `init` live until the call returns.
-            unsafe { (table.prepare)(host.ctx, &name, &view, init, error) }
+            unsafe { (table.prepare)(host.ctx, &name, &view, init.view(), error) }
         })?)
     }
 }
 
 /// Asks the host for a use of the value.
-fn find<T: Resident>(key: Key<'_>, init: Option<&InitView>, flags: u32) -> Result<Used<T>, RegistryError> {
+fn find<T: Resident>(key: Key<'_>, init: Option<&Init<'_>>, flags: u32) -> Result<Used<T>, RegistryError> {
     let (host, table) = tables()?;
     let (name, view) = (key.view(), TypeInfo::of::<T>().view(key.on_change));
-    let init = init.map_or(ptr::null(), ptr::from_ref);
+    let init = init.map_or(ptr::null(), |init| ptr::from_ref(init.view()));
     let flags = if USES.get() > 0 { flags | FIND_JOIN } else { flags };
     let mut cell = ptr::null();
     host::call(|error| {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Handle, IntoKept, Key, RegistryError, init_view, sealed};
+use super::{Handle, Init, IntoKept, Key, RegistryError, sealed};
 use crate::abi::{INIT_CONFIGURED, INIT_RESTARTS, ON_CHANGE_RESTART};
 use crate::error::Error;
 
@@ -149,7 +149,7 @@ impl<'a> Entry<'a> {
             return Err(RegistryError::Refused(words));
         }
         let mut init = Some(init);
-        let view = init_view::<M::Kept, E, _>(&mut init, &self.wishes);
+        let view = Init::new::<M::Kept, E, _>(&mut init, &self.wishes);
         // `init` lives until `find` returns, and the host runs it within, at most once.
         <M::Kept as sealed::Keep>::find(self.key, Some(&view)).map(Handle)
     }

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use once_cell::sync::OnceCell;
 
-use super::memory::{Lent, Memory};
+use super::memory::{KeyMemory, Lent};
 use super::sealed::HostHandle;
-use super::{Key, RegistryError};
-use crate::abi::{HandleId, HostTable, InitView, KIND_HOST_HANDLE, StrView, TypeView};
+use super::{Init, Key, RegistryError};
+use crate::abi::{HandleId, HostTable, KIND_HOST_HANDLE, StrView, TypeView};
 use crate::host::{self, Owned};
 
 /// A host handle: of one's own, or lent by what the generation remembers.
@@ -53,38 +53,38 @@ fn epoch() -> Option<&'static AtomicU64> {
 
 /// What the generation remembers, if it is still the key's.
 #[inline]
-pub(crate) fn recall_host_handle<T: HostHandle>(memory: &'static Memory) -> Option<Held<T>> {
-    // SAFETY: a place is taken for one type, and `find_host_handle_to_recall` fills in nothing else.
+pub(crate) fn recall_host_handle<T: HostHandle>(memory: KeyMemory<T>) -> Option<Held<T>> {
+    // SAFETY: the place is taken for `T`, and `find_host_handle_to_recall` fills in nothing else.
     unsafe { memory.lend(epoch()?) }.map(Held::Lent)
 }
 
 /// As [`find_host_handle`]; remembers a clone.
 pub(crate) fn find_host_handle_to_recall<T: HostHandle + Clone + Send + Sync>(
-    memory: &'static Memory,
+    memory: KeyMemory<T>,
     key: Key<'_>,
-    init: &InitView,
+    init: &Init<'_>,
 ) -> Result<Held<T>, RegistryError> {
     let before = epoch().map(|epoch| epoch.load(Ordering::Acquire));
     let found: T = find_host_handle(key, Some(init))?;
     if let Some(before) = before
         && memory.may_fill()
     {
-        // SAFETY: a place is taken for one type. One that is still in use keeps what it has.
+        // SAFETY: the place is taken for `T`. One that is still in use keeps what it has.
         drop(unsafe { memory.fill(found.clone(), before) });
     }
     Ok(Held::Own(found))
 }
 
 /// Remembers it no more.
-pub(crate) fn forget_host_handle<T: HostHandle>(memory: &Memory) {
-    // SAFETY: a place is taken for one type.
+pub(crate) fn forget_host_handle<T: HostHandle>(memory: KeyMemory<T>) {
+    // SAFETY: the place is taken for `T`.
     unsafe { memory.forget::<T>() };
 }
 
 /// Finds a host handle, or makes it if there is an `init`, which lives until this returns.
 pub(crate) fn find_host_handle<T: HostHandle>(
     key: Key<'_>,
-    init: Option<&InitView>,
+    init: Option<&Init<'_>>,
 ) -> Result<T, RegistryError> {
     let host = host::table()?;
     let name = key.view();
@@ -94,7 +94,7 @@ pub(crate) fn find_host_handle<T: HostHandle>(
     host::call(|error| match init {
         // SAFETY: the table's own `ctx`; every view, `init` and `id` live until the call returns.
         Some(init) => unsafe {
-            ((*host.registry).get_or_init)(host.ctx, &name, &expected, init, &mut id, error)
+            ((*host.registry).get_or_init)(host.ctx, &name, &expected, init.view(), &mut id, error)
         },
         // SAFETY: likewise.
         None => unsafe { ((*host.registry).get)(host.ctx, &name, &expected, &mut id, error) },
@@ -106,7 +106,7 @@ pub(crate) fn find_host_handle<T: HostHandle>(
 pub(crate) fn lend_host_handle<'a, T: HostHandle>(
     cache: &'a OnceCell<T>,
     key: Key<'_>,
-    init: &InitView,
+    init: &Init<'_>,
 ) -> Result<&'a T, RegistryError> {
     if let Some(handle) = cache.get() {
         return Ok(handle);

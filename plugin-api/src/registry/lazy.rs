@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Config, Keep, Key, RegistryError, Wishes, init_view};
+use super::{Config, Init, Keep, Key, RegistryError, Wishes};
 use crate::abi::{ON_CHANGE_KEEP, ON_CHANGE_RESTART};
 use crate::error::Error;
 
@@ -102,7 +102,7 @@ impl<T: ?Sized + Keep> Lazy<T> {
     fn find(&self) -> Result<T::Lent<'_>, RegistryError> {
         let mut init = Some(self.init);
         let wishes = self.wishes()?;
-        T::lend(&self.cache, self.place(), &init_view::<T, Error, _>(&mut init, &wishes))
+        T::lend(&self.cache, self.place(), &Init::new::<T, Error, _>(&mut init, &wishes))
     }
 
     fn wishes(&self) -> Result<Wishes, RegistryError> {
@@ -126,7 +126,7 @@ impl<T: ?Sized + Keep> Lazy<T> {
 pub fn prepare<T: ?Sized + Keep>(lazy: &Lazy<T>) -> Result<(), Error> {
     let mut init = Some(lazy.init);
     let wishes = lazy.wishes()?;
-    Ok(T::prepare(&lazy.cache, lazy.place(), &init_view::<T, Error, _>(&mut init, &wishes))?)
+    Ok(T::prepare(&lazy.cache, lazy.place(), &Init::new::<T, Error, _>(&mut init, &wishes))?)
 }
 
 impl<T: ?Sized + Keep> fmt::Debug for Lazy<T> {

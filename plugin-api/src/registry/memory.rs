@@ -18,6 +18,7 @@
 use std::any::TypeId;
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Deref;
 use std::ptr;
@@ -33,9 +34,9 @@ const STALE: u64 = 1 << 62;
 /// Somebody is writing or dropping the value.
 const BUSY: u64 = 1 << 61;
 
-/// How often a place is filled anew. A key that comes and goes all the time is not worth remembering, and the host
-/// keeps something for each time.
-const MOST_FILLS: u32 = 64;
+/// How often a place, or a `Lazy`, is filled anew. A key that comes and goes all the time is not worth remembering, and the
+/// host keeps something for each time.
+pub(super) const MOST_FILLS: u32 = 64;
 
 /// What is remembered of one key.
 #[derive(Debug)]
@@ -71,10 +72,12 @@ impl Memory {
         self.fills.load(Ordering::Relaxed) < MOST_FILLS
     }
 
-    /// Remembers a cell of data.
+    /// Remembers a cell of data, that the host keeps; the last one that it may is not looked at any more.
     pub(super) fn fill_cell(&self, cell: *mut c_void) {
-        if self.cell.swap(cell, Ordering::AcqRel) != cell {
-            self.fills.fetch_add(1, Ordering::Relaxed);
+        if self.cell.swap(cell, Ordering::AcqRel) != cell
+            && self.fills.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_FILLS
+        {
+            self.cell.store(ptr::null_mut(), Ordering::Release);
         }
     }
 
@@ -88,7 +91,7 @@ impl Memory {
         let before = self.word.fetch_add(1, Ordering::Acquire);
         if before & FULL != 0 {
             // Counted: from here to its drop the value stays, and with it its number.
-            let lent = Lent { memory: self, of: std::marker::PhantomData };
+            let lent = Lent { memory: self, of: PhantomData };
             if self.epoch.load(Ordering::Relaxed) == epoch.load(Ordering::Acquire) {
                 return Some(lent);
             }
@@ -164,11 +167,45 @@ impl Memory {
     }
 }
 
+/// What is remembered of one key with one type: made by a look-up of both, so that values of one type are never read as
+/// values of another.
+#[derive(Debug)]
+pub struct KeyMemory<T: ?Sized> {
+    memory: &'static Memory,
+    of: PhantomData<fn() -> *const T>,
+}
+
+impl<T: ?Sized> Clone for KeyMemory<T> {
+    fn clone(&self) -> KeyMemory<T> {
+        *self
+    }
+}
+
+impl<T: ?Sized> Copy for KeyMemory<T> {}
+
+impl<T: ?Sized> KeyMemory<T> {
+    /// # Safety
+    ///
+    /// The place is taken for this type.
+    pub(super) unsafe fn new(memory: &'static Memory) -> KeyMemory<T> {
+        KeyMemory { memory, of: PhantomData }
+    }
+}
+
+impl<T: ?Sized> Deref for KeyMemory<T> {
+    type Target = &'static Memory;
+
+    #[inline]
+    fn deref(&self) -> &&'static Memory {
+        &self.memory
+    }
+}
+
 /// A use of a remembered value.
 #[derive(Debug)]
 pub struct Lent<T: 'static> {
     memory: &'static Memory,
-    of: std::marker::PhantomData<&'static T>,
+    of: PhantomData<&'static T>,
 }
 
 impl<T> Deref for Lent<T> {
@@ -212,7 +249,7 @@ struct Taken {
     len: u8,
     text: [u8; LONGEST],
     /// Forgets the value, whatever its type.
-    forget: fn(&Memory),
+    forget: fn(&'static Memory),
 }
 
 // SAFETY: `key` is written once, under the lock of `TAKE`, before `hash` is stored with `Release`, and read after
@@ -239,9 +276,12 @@ impl Place {
 /// What is remembered of a key with a type, in a place that is taken for it if there is one; `forget` is for that
 /// type.
 #[inline]
-pub(super) fn of<T: ?Sized + 'static>(key: &Key<'_>, forget: fn(&Memory)) -> Option<&'static Memory> {
+pub(super) fn of<T: ?Sized + 'static>(key: &Key<'_>, forget: fn(&'static Memory)) -> Option<KeyMemory<T>> {
     let hash = hash(key);
-    find::<T>(key, hash).map_or_else(|| take::<T>(key, hash, forget), |place| Some(&place.memory))
+    let memory =
+        find::<T>(key, hash).map_or_else(|| take::<T>(key, hash, forget), |place| Some(&place.memory))?;
+    // SAFETY: found by the type it was taken for, or taken for it.
+    Some(unsafe { KeyMemory::new(memory) })
 }
 
 #[inline]
@@ -261,7 +301,11 @@ fn find<T: ?Sized + 'static>(key: &Key<'_>, hash: u64) -> Option<&'static Place>
 }
 
 #[cold]
-fn take<T: ?Sized + 'static>(key: &Key<'_>, hash: u64, forget: fn(&Memory)) -> Option<&'static Memory> {
+fn take<T: ?Sized + 'static>(
+    key: &Key<'_>,
+    hash: u64,
+    forget: fn(&'static Memory),
+) -> Option<&'static Memory> {
     let (module, name) = (key.module.as_bytes(), key.name.as_bytes());
     let mut text = [0; LONGEST];
     let len = module.len() + name.len();

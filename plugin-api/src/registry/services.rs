@@ -3,8 +3,8 @@
 
 use std::ptr;
 
-use super::{Handle, Key, RegistryError, sealed};
-use crate::abi::{HandleId, InitView};
+use super::{Handle, Init, Key, RegistryError, sealed};
+use crate::abi::HandleId;
 use crate::host::{self, Owned};
 use crate::service::{Interface, Remote, hand_over, tables, type_view};
 
@@ -32,7 +32,7 @@ macro_rules! __keep_service {
 
             fn find(
                 key: $crate::registry::Key<'_>,
-                init: ::core::option::Option<&$crate::abi::InitView>,
+                init: ::core::option::Option<&$crate::__private::Init<'_>>,
             ) -> ::core::result::Result<Self::Held, $crate::registry::RegistryError> {
                 $crate::__private::find_service::<$of>(key, init)
             }
@@ -40,7 +40,7 @@ macro_rules! __keep_service {
             fn lend(
                 _: &(),
                 key: $crate::registry::Key<'_>,
-                init: &$crate::abi::InitView,
+                init: &$crate::__private::Init<'_>,
             ) -> ::core::result::Result<$crate::registry::Handle<$of>, $crate::registry::RegistryError> {
                 $crate::__private::lend_service::<$of>(key, init)
             }
@@ -48,7 +48,7 @@ macro_rules! __keep_service {
             fn prepare(
                 _: &(),
                 key: $crate::registry::Key<'_>,
-                init: &$crate::abi::InitView,
+                init: &$crate::__private::Init<'_>,
             ) -> ::core::result::Result<(), $crate::registry::RegistryError> {
                 $crate::__private::lend_service::<$of>(key, init).map(|_| ())
             }
@@ -66,7 +66,7 @@ pub fn service_into_owned<I: ?Sized + Interface>(made: Box<I>) -> Result<Owned, 
     hand_over(made).map_err(|error| error.to_string())
 }
 
-/// Finds a service, or makes it if there is an `init`, which lives until this returns.
+/// Finds a service, or makes it if there is an `init`.
 ///
 /// # Errors
 ///
@@ -74,11 +74,11 @@ pub fn service_into_owned<I: ?Sized + Interface>(made: Box<I>) -> Result<Owned, 
 #[doc(hidden)]
 pub fn find_service<I: ?Sized + Interface>(
     key: Key<'_>,
-    init: Option<&InitView>,
+    init: Option<&Init<'_>>,
 ) -> Result<I::Caller, RegistryError> {
     let (host, table) = tables()?;
     let (name, expected) = (key.view(), type_view::<I>(key.on_change));
-    let init = init.map_or(ptr::null(), ptr::from_ref);
+    let init = init.map_or(ptr::null(), |init| ptr::from_ref(init.view()));
     let mut id = HandleId::NONE;
     host::call(|error| {
         // SAFETY: the table's own `ctx`; the views, `init` and `id` live until the call returns.
@@ -96,7 +96,7 @@ pub fn find_service<I: ?Sized + Interface>(
 #[doc(hidden)]
 pub fn lend_service<I: ?Sized + Interface + sealed::Keep<Held = <I as Interface>::Caller>>(
     key: Key<'_>,
-    init: &InitView,
+    init: &Init<'_>,
 ) -> Result<Handle<I>, RegistryError> {
     find_service::<I>(key, Some(init)).map(Handle)
 }

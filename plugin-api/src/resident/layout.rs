@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! resident 1
-//! compiler rustc 1.95.0 (...) x86_64-unknown-linux-gnu
+//! compiler rustc 1.95.0 (...) x86_64-unknown-linux-gnu plugin-api 0.1.0 89ab...
 //! type struct 16 8 shop::Stats
 //! field 0 1 hits
 //! field 8 2 last
@@ -16,13 +16,14 @@
 //! type leaf 4 4 u32
 //! ```
 //!
-//! `type KIND SIZE ALIGN NAME`; `repr WORDS` where the definition has any (`settled` for a hash map, see [`Layout::keeps_code`]); `field OFFSET TYPE NAME`; `variant DISCRIMINANT NAME`; `part TYPE NAME` for a
+//! `type KIND SIZE ALIGN NAME`; `before NAME` where it was called otherwise; `repr WORDS` where the definition has any (`settled` for a hash map, see [`Layout::keeps_code`]); `field OFFSET TYPE NAME`; `variant DISCRIMINANT NAME`; `part TYPE NAME` for a
 //! variant's field; `param TYPE` for what a container holds. Types are numbered from 0 in order.
 //!
 //! # Invariants
 //!
 //! - No addresses, and nothing else that differs between two builds of the same definitions.
-//! - The compiler is part of the text: what `std`'s own types look like inside is its secret.
+//! - The compiler is part of the text: what `std`'s own types look like inside is its secret. So is this crate, whose locks have
+//!   private fields: its version, and a number for the source of its types. A text that names no compiler is none.
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -38,7 +39,7 @@ const HEADER: &str = "resident 1";
 /// All types that a value consists of; number 0 is the value's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// Compiler and target.
+    /// Compiler, target, and plugin-api's own version.
     pub compiler: String,
     /// The types.
     pub types: Vec<Type>,
@@ -55,6 +56,8 @@ pub struct Type {
     pub align: usize,
     /// What its `#[repr(...)]` says; mostly nothing.
     pub repr: String,
+    /// What it was called before; mostly nothing. No part of what it is: see [`was_called`].
+    pub before: Vec<String>,
     /// What it is made of.
     pub kind: Kind,
 }
@@ -110,6 +113,9 @@ impl Layout {
             if !ty.repr.is_empty() {
                 let _ = writeln!(text, "repr {}", ty.repr);
             }
+            for before in &ty.before {
+                let _ = writeln!(text, "before {before}");
+            }
             match &ty.kind {
                 Kind::Leaf => {}
                 Kind::Struct(fields) => {
@@ -142,6 +148,8 @@ impl Layout {
             return None;
         }
         let compiler = lines.next()?.strip_prefix("compiler ")?.to_owned();
+        // One without a name would be the same as another one without.
+        compiler.chars().next().filter(|first| !first.is_whitespace())?;
         let mut types: Vec<Type> = Vec::new();
         for line in lines {
             let (word, rest) = line.split_once(' ')?;
@@ -151,6 +159,10 @@ impl Layout {
             }
             if word == "repr" {
                 rest.clone_into(&mut types.last_mut()?.repr);
+                continue;
+            }
+            if word == "before" {
+                types.last_mut()?.before.push(rest.to_owned());
                 continue;
             }
             match (word, &mut types.last_mut()?.kind) {
@@ -277,7 +289,7 @@ fn differ(
     };
     found
         .or_else(|| {
-            (old != &Type { kind: old.kind.clone(), ..new.clone() }).then(|| {
+            (old != &Type { kind: old.kind.clone(), before: old.before.clone(), ..new.clone() }).then(|| {
                 if old.repr != new.repr {
                     format!("`{name}` was `repr({})` and is `repr({})`", old.repr, new.repr)
                 } else if old.name == new.name {
@@ -374,12 +386,33 @@ fn parse_type(rest: &str) -> Option<Type> {
     let size = words.next()?.parse().ok()?;
     let align: usize = words.next()?.parse().ok()?;
     align.is_power_of_two().then_some(())?;
-    Some(Type { name: words.next()?.to_owned(), size, align, repr: String::new(), kind })
+    Some(Type { name: words.next()?.to_owned(), size, align, repr: String::new(), before: Vec::new(), kind })
 }
 
 /// A type's name without its generic parameters: what stays when a parameter changes.
 pub(crate) fn base(name: &str) -> &str {
     name.split('<').next().unwrap_or(name)
+}
+
+/// Whether a type that is called `now` was called `old`, by what its definition says: a path with or without its crate, or
+/// the name alone if the module is the same. Generic parameters do not matter.
+pub fn was_called<N: AsRef<str>>(old: &str, now: &str, before: &[N]) -> bool {
+    let (old, now) = (base(old), base(now));
+    let in_crate = old.split_once("::").map(|(_, rest)| rest);
+    before.iter().map(|said| base(said.as_ref()).trim()).any(|said| {
+        let in_module = || now.rsplit_once("::").map(|(module, _)| format!("{module}::{said}"));
+        let of_crate = said.strip_prefix("crate::").unwrap_or(said);
+        old == said || in_crate == Some(of_crate) || in_module().is_some_and(|path| path == old)
+    })
+}
+
+impl Type {
+    /// Whether `other` is this type, by its name, before or after it was given another.
+    pub fn is_called_like(&self, other: &Type) -> bool {
+        base(&self.name) == base(&other.name)
+            || was_called(&self.name, &other.name, &other.before)
+            || was_called(&other.name, &self.name, &self.before)
+    }
 }
 
 /// Two names for one sentence: short where that tells them apart, else in full.

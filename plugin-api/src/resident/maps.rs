@@ -176,8 +176,11 @@ macro_rules! maps {
                         let _: Written = work.place::<V>(entry[1], value)?;
                         let old_key = work.apart(entry[0]);
                         let key = CopiedKey::moved_from(work.copy::<K>(old_key)?);
-                        (*map).insert(key, value.cast::<Gone<V>>().read());
-                        if (*map).len() == count {
+                        let insert = || {
+                            (*map).insert(key, value.cast::<Gone<V>>().read());
+                            (*map).len()
+                        };
+                        if work.run_code(insert)? == count {
                             return Err(work.keys_collide::<Self>());
                         }
                     }
@@ -248,8 +251,11 @@ macro_rules! sets {
                     for (count, member) in elements.into_iter().enumerate() {
                         let member = work.apart(member);
                         let key = CopiedKey::moved_from(work.copy::<K>(member)?);
-                        (*set).insert(key);
-                        if (*set).len() == count {
+                        let insert = || {
+                            (*set).insert(key);
+                            (*set).len()
+                        };
+                        if work.run_code(insert)? == count {
                             return Err(work.keys_collide::<Self>());
                         }
                     }

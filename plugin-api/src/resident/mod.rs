@@ -28,7 +28,7 @@
 //! *The memory is everybody's.* All heap blocks come from the C library, see [`Alloc`](crate::Alloc).
 //!
 //! *Both sides mean the same type.* A type is described by a text ([`layout`]) of names, offsets, sizes,
-//! alignments and variants, down to types of `std`, and by the exact compiler. What the text leaves out,
+//! alignments and variants, down to types of `std`, and by the exact compiler and version of this crate. What the text leaves out,
 //! the inside of `std`'s types, a compiler decides alike for the same type every time. The host compares the
 //! texts; a value is read as a `T` only by code whose text for `T` is the value's. `TypeId` would not do:
 //! it stays the same when a field's type changes.
@@ -97,7 +97,8 @@ pub use self::upgrade::{Definition, FieldNames, Misfit, Old, OldType, VariantNam
 ///
 /// When a definition changes between two generations, values are upgraded: fields that kept name and
 /// type are moved, new ones take `Default` or `#[resident(default = expression)]`, removed ones are
-/// dropped; `#[resident(rename = "old")]` says what a field or variant was called before, and
+/// dropped; `#[resident(rename = "old")]` says what a field, a variant or the type itself was called before (a type as a path,
+/// such as `rename = "shop::Basket"` or `rename = "Basket"`), and
 /// `#[resident(upgrade = function)]` on the type lets a `fn(&resident::Old) -> Result<Self>` decide.
 ///
 /// A `rename` may stay for ever: a field takes the value of its own name where there is one. Where a field is gone and a new one
@@ -130,6 +131,10 @@ pub unsafe trait Resident: Sized + 'static {
     /// What `#[repr(...)]` says. It decides where an enum keeps its parts, which nothing else in a shape tells.
     #[doc(hidden)]
     const REPR: &'static str = "";
+
+    /// What the type was called before, as [`layout::was_called`] reads it.
+    #[doc(hidden)]
+    const BEFORE: &'static [&'static str] = &[];
 
     /// Whether [`settle`](Resident::settle) may have anything to do. Types that lead to their parts through a pointer say
     /// so without asking what these are: a type may contain itself.

@@ -93,6 +93,18 @@ impl TypeInfo {
         Ok(())
     }
 
+    /// Whether a copy may live on when the value is gone: why not, if not. What has a `Drop` may stand for something that
+    /// there is once.
+    pub(crate) fn may_outlive_its_original(&self) -> Result<(), String> {
+        match self.natures.iter().position(|nature| nature.has_drop) {
+            None => Ok(()),
+            Some(at) => Err(format!(
+                "a `{}` in it has a `Drop`, so it is not copied",
+                short(&self.layout.types[at].name)
+            )),
+        }
+    }
+
     fn reaches(&self, number: usize, is_it: &dyn Fn(usize) -> bool) -> bool {
         is_it(number) || self.walk(number, is_it, &|_| true).is_some()
     }

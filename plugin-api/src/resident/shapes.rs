@@ -16,7 +16,7 @@ use super::{Nature, Resident, upgrade};
 use crate::abi::{DataTypeView, GlueView, StrView};
 use crate::alloc::for_life;
 use crate::entry::guard;
-use crate::plugin::{RUSTC, TARGET};
+use crate::plugin::{API, RUSTC, TARGET};
 
 /// Collects the types that a value consists of.
 #[derive(Debug, Default)]
@@ -42,6 +42,7 @@ impl Shapes {
             size: size_of::<T>(),
             align: align_of::<T>(),
             repr: T::REPR.to_owned(),
+            before: T::BEFORE.iter().map(|name| (*name).to_owned()).collect(),
             kind: Kind::Leaf,
         });
         self.glue.push(glue::<T>());
@@ -71,6 +72,7 @@ pub(crate) struct TypeInfo {
     pub(super) natures: Vec<Nature>,
     numbers: HashMap<TypeId, usize>,
     upgrade: UpgradeFn,
+    copy: UpgradeFn,
 }
 
 type UpgradeFn = unsafe extern "C" fn(
@@ -101,7 +103,7 @@ impl TypeInfo {
     fn work_out<T: Resident>() -> TypeInfo {
         let mut shapes = Shapes::default();
         shapes.of::<T>();
-        let layout = Layout { compiler: format!("{RUSTC} {TARGET}"), types: shapes.types };
+        let layout = Layout { compiler: format!("{RUSTC} {TARGET} {API}"), types: shapes.types };
         TypeInfo {
             name: super::layout::short(type_name::<T>()),
             text: layout.to_text(),
@@ -110,6 +112,7 @@ impl TypeInfo {
             natures: shapes.natures,
             numbers: shapes.known,
             upgrade: upgrade::run::<T>,
+            copy: upgrade::copy_whole::<T>,
         }
     }
 
@@ -128,6 +131,7 @@ impl TypeInfo {
             glue_count: self.glue.len(),
             on_change,
             upgrade: self.upgrade,
+            copy: self.copy,
         }
     }
 }

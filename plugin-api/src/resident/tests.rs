@@ -12,6 +12,7 @@ use crate::testing::edit::{self, Built};
 
 mod adversary;
 mod fields;
+mod given_up;
 
 /// How many of these there are, so that one dropped twice or never shows.
 #[derive(Resident, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -383,6 +384,7 @@ fn any_layout(numbers: &mut Numbers) -> Layout {
         size: 64,
         align: 8,
         repr: String::new(),
+        before: Vec::new(),
         kind,
     };
     let types = (0..count)
@@ -406,7 +408,14 @@ fn any_layout(numbers: &mut Numbers) -> Layout {
             };
             ty(number, kind)
         })
-        .chain([Type { name: "u8".into(), size: 1, align: 1, repr: String::new(), kind: Kind::Leaf }])
+        .chain([Type {
+            name: "u8".into(),
+            size: 1,
+            align: 1,
+            repr: String::new(),
+            before: Vec::new(),
+            kind: Kind::Leaf,
+        }])
         .collect();
     Layout { compiler: "rustc 1".into(), types }
 }
@@ -489,6 +498,26 @@ fn a_damaged_text_is_never_read_beyond_its_types() {
     }
     assert_eq!(Layout::parse(&text.replacen("field 0 1 ", "field 0 100000 ", 1)), None);
     assert_eq!(Layout::parse(&text.replacen("resident 1", "resident 2", 1)), None);
+}
+
+/// Private fields of this crate's own types are in no layout: its version is, and a compiler without a name is none.
+#[test]
+fn a_text_names_the_compiler_and_this_crate() {
+    let layout = &TypeInfo::of::<old::All>().layout;
+    let version = format!(" plugin-api {} ", env!("CARGO_PKG_VERSION"));
+    assert!(
+        layout.compiler.starts_with("rustc ") && layout.compiler.contains(&version),
+        "{}",
+        layout.compiler
+    );
+    let number = layout.compiler.rsplit(' ').next().unwrap();
+    assert!(number.len() == 16 && u64::from_str_radix(number, 16).is_ok_and(|n| n != 0), "{number}");
+    let nameless = layout.to_text().replacen("compiler rustc", "compiler ", 1);
+    assert_eq!(Layout::parse(&nameless), None);
+    let other =
+        Layout { compiler: layout.compiler.replacen(&version, " plugin-api 0.0.1 ", 1), ..layout.clone() };
+    assert!(!same(&other, 0, layout, 0));
+    assert!(other.difference(layout).contains("plugin-api 0.0.1"), "{}", other.difference(layout));
 }
 
 /// `repr` moves the parts of an enum without changing its size: the text says it, and the value is rebuilt.

@@ -70,11 +70,12 @@ pub(super) fn get(safe_id: HandleId, keys: &[Key], with_values: bool) -> Result<
 }
 
 /// A page of a range as a block.
-pub(super) fn list(safe_id: HandleId, range: &Range) -> Result<Vec<u8>, CallError> {
+pub(super) fn list(safe_id: HandleId, range: &Range, with_values: bool) -> Result<Vec<u8>, CallError> {
     let (host, safe) = safe()?;
     let reverse = if range.is_reverse { SAFE_REVERSE } else { 0 };
     let view = bounds(range);
-    let view = SafeRangeView { flags: view.flags + reverse, ..view };
+    let values = if with_values { 0 } else { SAFE_NO_VALUES };
+    let view = SafeRangeView { flags: view.flags + reverse + values, ..view };
     let mut block = Vec::new();
     collect(&mut block, |entries, error| {
         // SAFETY: as in `get`; `view` borrows from `range`.

@@ -28,11 +28,19 @@
 //!
 //! Values are MessagePack with the names of fields, so a type may gain a field (with `#[serde(default)]`)
 //! or lose one, across a reload. What does not fit any more is [`ReadError::Decode`]; its bytes are
-//! still there, by [`Safe::entry`].
+//! still there, by [`Safe::entry`]. What could not be read back as it was is not put ([`WriteError::Encode`] says why): a `Some`
+//! that holds nothing, a key twice in a struct with `#[serde(flatten)]`, values nested more than a thousand deep.
 //!
 //! The calls block; a route that uses them must not be `inline`. Gated and relaxed writes do not block once
 //! the safe is open, so an `inline` route may make them if `on_load` has touched the safe. What `on_load` puts
 //! stays, also when the generation is refused in the end.
+//!
+//! # Limits
+//!
+//! A key has at most 1,024 bytes as it is encoded, a value 16 MiB, an atomic write 1,000 changes; what is larger is
+//! [`WriteError`], and nothing of the write is kept. A page of [`Safe::list`] has at most 1,000 entries, and ends
+//! earlier once its values make up 4 MiB. A write waits 30 s for its turn, at most.
+//! [`Queue::len`] goes through the keys of all jobs, so it takes longer the more there are.
 //!
 //! # Invariants
 //!
@@ -223,7 +231,12 @@ impl Safe {
     ///
     /// [`ReadError`].
     pub fn list(&self, range: &Range) -> Result<Page, ReadError> {
-        entry::read_page(range, &call::list(self.handle, range)?)
+        entry::read_page(range, &call::list(self.handle, range, true)?)
+    }
+
+    /// As [`list`](Safe::list), without the values.
+    pub(super) fn keys(&self, range: &Range) -> Result<Page, ReadError> {
+        entry::read_page(range, &call::list(self.handle, range, false)?)
     }
 
     /// Puts a value under a key, whatever was there; returns its version, once it is on disk.

@@ -219,7 +219,8 @@ impl Queue {
         let mut count = 0;
         let mut next = Some(Range::prefix((LIVE, &*self.name)));
         while let Some(range) = next {
-            let page = self.safe.list(&range)?;
+            // The keys alone: jobs may be large.
+            let page = self.safe.keys(&range)?;
             count += page.entries.len() as u64;
             next = page.next;
         }
@@ -232,7 +233,7 @@ impl Queue {
     ///
     /// [`ReadError`].
     pub fn is_empty(&self) -> Result<bool, ReadError> {
-        Ok(self.safe.list(&Range::prefix((LIVE, &*self.name)).limit(1))?.entries.is_empty())
+        Ok(self.safe.keys(&Range::prefix((LIVE, &*self.name)).limit(1))?.entries.is_empty())
     }
 
     /// Jobs that failed too often, as many as one answer holds.
@@ -252,7 +253,7 @@ impl Queue {
 
     /// How long until the first job is due; `None`: there is none.
     fn first_due(&self) -> Result<Option<Duration>, ReadError> {
-        let page = self.safe.list(&Range::prefix((LIVE, &*self.name)).limit(1))?;
+        let page = self.safe.keys(&Range::prefix((LIVE, &*self.name)).limit(1))?;
         let due = page.entries.first().and_then(|entry| entry.key().parts::<(String, String, i64, String)>());
         let left = |due: i64| Duration::from_millis(u64::try_from(due - after(Duration::ZERO)).unwrap_or(0));
         Ok(due.map(|(_, _, due, _)| left(due)))

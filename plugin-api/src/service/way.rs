@@ -103,7 +103,7 @@ pub trait Unpacks: Sized {
 #[diagnostic::do_not_recommend]
 impl<T: ?Sized + serde::Serialize> Packs for T {
     fn pack(&self, out: &mut Vec<u8>) -> Result<(), Malformed> {
-        rmp_serde::encode::write_named(out, self).map_err(|error| Malformed::new(error.to_string()))
+        crate::message::pack(self, out).map_err(Malformed::new)
     }
 }
 
@@ -111,7 +111,7 @@ impl<T: ?Sized + serde::Serialize> Packs for T {
 #[diagnostic::do_not_recommend]
 impl<T: serde::de::DeserializeOwned> Unpacks for T {
     fn unpack(bytes: &[u8]) -> Result<T, Malformed> {
-        rmp_serde::from_slice(bytes).map_err(|error| Malformed::new(error.to_string()))
+        crate::message::unpack(bytes).map_err(Malformed::new)
     }
 }
 

@@ -10,6 +10,7 @@
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ptr;
+use std::sync::atomic::AtomicU32;
 
 use super::with_words;
 use crate::abi::{OldDataView, StrView, UpgradeView};
@@ -33,9 +34,24 @@ pub struct Built<Old: Resident, New: Resident> {
 /// # Safety
 ///
 /// Where the descriptions of two types are the same after that, a value of the one may be used as one of the other.
-pub unsafe fn build<Old, New>(
+pub unsafe fn build<Old, New>(value: Old, names: (&str, &str)) -> Result<Built<Old, New>, (Box<Old>, String)>
+where
+    Old: Resident + Send + Sync,
+    New: Resident + Send + Sync,
+{
+    // SAFETY: this function's contract.
+    unsafe { build_with(value, names, ptr::null()) }
+}
+
+/// As [`build`], of an upgrade that may be given up by way of `progress`.
+///
+/// # Safety
+///
+/// As [`build`]; `progress` is null or valid during this call.
+pub(crate) unsafe fn build_with<Old, New>(
     value: Old,
     (was, is): (&str, &str),
+    progress: *const AtomicU32,
 ) -> Result<Built<Old, New>, (Box<Old>, String)>
 where
     Old: Resident + Send + Sync,
@@ -50,6 +66,7 @@ where
         glue: before.glue,
         glue_count: before.glue_count,
         value: value.cast(),
+        progress,
     };
     let mut view = UpgradeView {
         size: size_of::<UpgradeView>(),
@@ -57,6 +74,7 @@ where
         data: ptr::null_mut(),
         finish: None,
         lost: StrView::new(""),
+        hooked: 0,
     };
     // SAFETY: all views live until the call returns; nobody uses the value.
     let built = with_words(|sink| unsafe { (after.upgrade)(&raw const old, &raw mut view, sink) });

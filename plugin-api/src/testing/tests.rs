@@ -24,6 +24,8 @@ crate::plugin! {
         GET "/recursive" => recursive,
         POST "/safe/{key}" => put,
         GET "/safe/{key}" => look,
+        GET "/queue/extend" => extend,
+        GET "/queue/dead" => bury,
         inline GET "/logs" => logs,
     },
     state: [HITS],
@@ -114,6 +116,46 @@ fn look(req: &Request) -> Result<String> {
     Ok(found.unwrap_or_else(|| "nothing".to_owned()))
 }
 
+/// A claim that is extended stays its holder's; one whose time is over is lost, for every later step.
+fn extend(req: &Request) -> Result<String> {
+    let hour = std::time::Duration::from_secs(3_600);
+    let queue = req.safe().queue("q").visible_after(hour);
+    queue.push("job")?;
+    let mut first = queue.claim()?.ok_or_else(|| Error::msg("no job"))?;
+    first.extend(2 * hour)?;
+    first.extend(2 * hour)?;
+    let none = queue.claim()?.is_none();
+    // It gives the rest of its time back.
+    first.extend(std::time::Duration::ZERO)?;
+    let mut second = loop {
+        if let Some(claim) = queue.claim()? {
+            break claim;
+        }
+    };
+    let is_lost =
+        matches!(first.extend(hour), Err(safe::WriteError::Contended { .. })) && first.ack().is_err();
+    second.extend(hour)?;
+    let told =
+        format!("{none} {is_lost} {} {} {}", second.attempt(), second.value::<String>()?, queue.len()?);
+    second.ack()?;
+    Ok(format!("{told} {}", queue.len()?))
+}
+
+/// A dead job is removed once.
+fn bury(req: &Request) -> Result<String> {
+    let queue = req.safe().queue("q").max_attempts(1);
+    queue.push("job")?;
+    let claim = queue.claim()?.ok_or_else(|| Error::msg("no job"))?;
+    let id = claim.id().to_owned();
+    claim.nack()?;
+    let (mut once, mut twice) = (queue.dead()?, queue.dead()?);
+    let (once, twice) = (once.remove(0), twice.remove(0));
+    let is_named = once.id().as_deref() == Some(&*id);
+    once.delete()?;
+    let is_late = matches!(twice.delete(), Err(safe::WriteError::Contended { .. }));
+    Ok(format!("{is_named} {is_late} {} {}", queue.dead()?.len(), queue.len()?))
+}
+
 fn logs(_: &Request) -> &'static str {
     tracing::warn!(cakes = 3, "few left");
     "logged"
@@ -163,6 +205,16 @@ fn data_is_shared() {
         }
     });
     assert_eq!(app.get("/count").text(), "21");
+}
+
+#[test]
+fn a_claim_is_extended_by_its_holder_alone() {
+    assert_eq!(crate::testing::app!().get("/queue/extend").text(), "true true 2 job 1 0");
+}
+
+#[test]
+fn a_dead_job_is_removed_once() {
+    assert_eq!(crate::testing::app!().get("/queue/dead").text(), "true true 0 0");
 }
 
 #[test]

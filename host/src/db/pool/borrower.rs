@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::db::clock::Moment;
+use crate::db::interrupt;
 
 /// Who borrows a connection. The pool knows no plugins; it can only say what this says.
 ///
@@ -20,12 +21,17 @@ pub(super) struct Loan {
     pub(super) backtrace: Option<Box<Backtrace>>,
     /// It has been reported as forgotten.
     pub(super) is_reported: bool,
+    /// The piece of work, such as a request, that has it.
+    pub(super) work: Option<usize>,
+    /// It comes back when that work ends, and not before.
+    pub(super) is_to_the_end: bool,
 }
 
 impl Loan {
     pub(super) fn now(borrower: Option<Arc<dyn Borrower>>, with_backtrace: bool) -> Loan {
         let backtrace = with_backtrace.then(|| Box::new(Backtrace::force_capture()));
-        Loan { since: Moment::now(), borrower, backtrace, is_reported: false }
+        let work = interrupt::current_work();
+        Loan { since: Moment::now(), borrower, backtrace, is_reported: false, work, is_to_the_end: false }
     }
 
     /// "lent to plugin ... for 61 s", and where.

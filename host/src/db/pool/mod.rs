@@ -133,9 +133,28 @@ impl Pool {
         borrower: Option<Arc<dyn Borrower>>,
         timeout: Option<Duration>,
     ) -> Result<Lease, CheckoutError> {
+        self.lend(borrower, timeout, false)
+    }
+
+    /// As [`checkout_for`](Pool::checkout_for), for something that gives the connection back when the work of this
+    /// thread ends, and not before.
+    ///
+    /// # Errors
+    ///
+    /// As `checkout`.
+    pub fn checkout_to_the_end(&self, borrower: Option<Arc<dyn Borrower>>) -> Result<Lease, CheckoutError> {
+        self.lend(borrower, None, true)
+    }
+
+    fn lend(
+        &self,
+        borrower: Option<Arc<dyn Borrower>>,
+        timeout: Option<Duration>,
+        is_to_the_end: bool,
+    ) -> Result<Lease, CheckoutError> {
         let shared = self.shared();
         let patience = timeout.unwrap_or(shared.config.checkout_timeout);
-        match shared.obtain(borrower, patience, false)? {
+        match shared.obtain(borrower, patience, false, is_to_the_end)? {
             Obtained::Own(physical) => Ok(Lease::own(physical)),
             Obtained::Joint(joint) => Ok(shared.lend_share(joint)),
         }
@@ -157,7 +176,7 @@ impl Pool {
         if shared.config.max_shared == 0 {
             return self.checkout_for(borrower, timeout);
         }
-        match shared.obtain(borrower, patience, true)? {
+        match shared.obtain(borrower, patience, true, false)? {
             Obtained::Own(physical) => Ok(Lease::own(physical)),
             Obtained::Joint(joint) => Ok(shared.lend_share(joint)),
         }

@@ -55,6 +55,9 @@ impl Shared {
             return Ok((noted(&mut state, grant, loan, shares), since));
         }
         let begun = Instant::now();
+        if self.all_lent_to(&mut state, loan.work, true) {
+            return Err(self.own_work(begun));
+        }
         if !timeout.is_zero()
             && let Some(grant) = self.wait(&mut state, begun, timeout, shares)
         {
@@ -64,6 +67,9 @@ impl Shared {
             return Ok((noted(&mut state, grant, loan, shares), since));
         }
         state.counts.timeouts += 1;
+        if self.all_lent_to(&mut state, loan.work, false) {
+            return Err(self.own_work(begun));
+        }
         if let Some(full) = &state.server_full {
             return Err(CheckoutError::Full {
                 address: self.source.driver.address().to_owned(),
@@ -77,6 +83,23 @@ impl Shared {
             max_size: self.config.max_size,
             waited: begun.elapsed(),
         })
+    }
+
+    /// Whether the work that asks has all connections itself; `to_the_end`: and gives none back before it ends.
+    fn all_lent_to(&self, state: &mut State, work: Option<usize>, to_the_end: bool) -> bool {
+        let mut its_own = 0;
+        state.for_each_loan(|loan| {
+            its_own += u32::from(loan.work == work && (loan.is_to_the_end || !to_the_end));
+        });
+        work.is_some() && its_own >= self.config.max_size
+    }
+
+    fn own_work(&self, begun: Instant) -> CheckoutError {
+        CheckoutError::OwnWork {
+            address: self.source.driver.address().to_owned(),
+            max_size: self.config.max_size,
+            waited: begun.elapsed(),
+        }
     }
 
     /// Takes what is free.
@@ -156,10 +179,11 @@ impl Shared {
         borrower: Option<Arc<dyn Borrower>>,
         timeout: Duration,
         shares: bool,
+        is_to_the_end: bool,
     ) -> Result<Obtained, CheckoutError> {
         let begun = Instant::now();
         loop {
-            let loan = Loan::now(borrower.clone(), self.config.leak_backtrace);
+            let loan = Loan { is_to_the_end, ..Loan::now(borrower.clone(), self.config.leak_backtrace) };
             let left = timeout.saturating_sub(begun.elapsed());
             let (grant, now) = self.grant(left, shares, loan)?;
             if let Grant::Joint(joint) = grant {

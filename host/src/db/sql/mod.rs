@@ -165,6 +165,12 @@ pub(super) fn single_statement(dialect: Dialect, sql: &str) -> Option<(&str, &st
     Some((first?, sql.get(..end.unwrap_or(sql.len()))?))
 }
 
+/// Whether a text holds no statement: nothing, blanks, comments, semicolons.
+pub(super) fn is_blank(sql: &str) -> bool {
+    // What is a comment is one for both.
+    !Words::new(Dialect::Postgres, sql).any(|token| matches!(token, Token::Word(_)))
+}
+
 /// What is known of the statement so far.
 #[derive(Default)]
 struct Statement<'a> {

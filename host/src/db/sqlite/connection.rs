@@ -11,6 +11,7 @@ use rusqlite::{Batch, ErrorCode, Statement, TransactionState};
 use super::convert::{bind, cell};
 use super::ending::EndingWatch;
 use super::error::query_error;
+use super::exact::ExactWatch;
 use crate::db::interrupt::{Cancel, running};
 use crate::db::sql::{Dialect, Dirt, Session, effect};
 use crate::db::{Access, Connection, QueryError, Reset, Streamed, TransactionOptions, Value};
@@ -103,6 +104,8 @@ impl Open {
         let cancel = Arc::clone(&self.cancel);
         running(cancel, || {
             self.may_run(sql)?;
+            let exact = ExactWatch::begin(&mut self.db, params);
+            let exact = exact.map_err(|error| self.engine_error(&error))?;
             let Open { db, session, ending, is_read_only, .. } = self;
             let attempt = || {
                 let mut statement = db.prepare_cached(sql)?;
@@ -110,9 +113,16 @@ impl Open {
                 session.admit(effect(Dialect::Sqlite, sql))?;
                 may_write(*is_read_only && session.depth > 0, &statement)?;
                 bind(&mut statement, params)?;
-                ending.around(db, session.depth > 0, || body(db, &mut statement))
+                ending.around(db, session.depth > 0, || match &exact {
+                    Some(exact) if !statement.readonly() => exact.around(db, || body(db, &mut statement)),
+                    _ => body(db, &mut statement),
+                })
             };
-            attempt().map_err(|failed| self.failed(failed))
+            let outcome = attempt();
+            if exact.is_some() {
+                ExactWatch::end(&mut self.db);
+            }
+            outcome.map_err(|failed| self.failed(failed))
         })
     }
 

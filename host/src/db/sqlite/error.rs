@@ -11,9 +11,16 @@ use crate::db::{ErrorDetails, QueryError};
 pub(super) fn query_error(error: &rusqlite::Error, was_reading: bool) -> QueryError {
     let message = match error {
         rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
+        // Where in the text is told apart from what.
+        rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
         other => other.to_string(),
     };
-    let code = error.sqlite_extended_error_code().unwrap_or_default();
+    let code = match error {
+        rusqlite::Error::SqliteFailure(error, _) | rusqlite::Error::SqlInputError { error, .. } => {
+            error.extended_code
+        }
+        _ => ffi::SQLITE_OK,
+    };
     let is_conflict = code == ffi::SQLITE_BUSY_SNAPSHOT || (was_reading && code & 0xff == ffi::SQLITE_BUSY);
     if is_conflict {
         let message = "another transaction has written, or is writing, since this one began to read: run it \

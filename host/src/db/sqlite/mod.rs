@@ -1,9 +1,9 @@
 //! The SQLite driver: a database in a file, or in memory, without a server.
 //!
-//! Files are opened in WAL mode, with foreign keys checked and a busy time-out. A transaction takes
-//! the write lock when it begins (`BEGIN IMMEDIATE`): one that begins as a reader and then writes
-//! can fail at once, whatever the time-out. A failed statement undoes itself and leaves its
-//! transaction usable, as is SQLite's way.
+//! Files are opened in WAL mode, with foreign keys checked and a busy time-out, unless their address says otherwise
+//! (`place.rs`). A transaction takes the write lock when it begins, unless its options say otherwise: one that begins
+//! as a reader and then writes can fail at once, whatever the time-out. A failed statement undoes itself and mostly
+//! leaves its transaction usable; where it does not, see `ending.rs`.
 //!
 //! SQLite has nothing that resets a session, so a connection that ran PRAGMA, ATTACH or made
 //! temporary tables is closed at checkin. A database in memory *is* its connection: there only the
@@ -13,67 +13,85 @@ mod connection;
 mod convert;
 mod ending;
 mod error;
+mod exact;
+mod place;
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
+
+use rusqlite::OpenFlags;
 
 use self::connection::Open;
+use self::place::{Address, Mode, Place};
 use super::{ConfigError, ConnectError, Connection, Driver};
 
-/// How long a statement waits for another connection's lock on the file.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Prepared statements kept for each connection.
 const CACHED_STATEMENTS: usize = 128;
-
-/// Where a database is.
-#[derive(Clone, Debug)]
-enum Place {
-    Memory,
-    File(PathBuf),
-}
 
 /// Opens one SQLite database.
 #[derive(Debug)]
 pub struct Sqlite {
-    place: Place,
+    said: Address,
+    /// For people.
     address: String,
 }
 
 impl Sqlite {
-    /// `path` is what follows `sqlite:`; a relative one lies below `data_dir`.
+    /// `text` is what follows `sqlite:`, or a `file:` URI; a relative path lies below `data_dir`.
     ///
     /// # Errors
     ///
-    /// When there is no path, or settings follow it.
-    pub fn parse(path: &str, data_dir: &Path) -> Result<Sqlite, ConfigError> {
-        let refuse = |reason: &str| ConfigError::Address { driver: "sqlite", reason: reason.to_owned() };
-        let path = path.strip_prefix("//").unwrap_or(path);
-        let place = match path {
-            "" => return Err(refuse("no path: write `sqlite:PATH` or `sqlite::memory:`")),
-            ":memory:" => Place::Memory,
-            _ if path.contains('?') => return Err(refuse("settings after `?` are not supported")),
-            _ => Place::File(data_dir.join(path)),
-        };
-        let address = match &place {
+    /// When there is no path, or a setting that is not supported.
+    pub fn parse(text: &str, data_dir: &Path) -> Result<Sqlite, ConfigError> {
+        let said = Address::parse(text, data_dir)?;
+        let address = match &said.place {
             Place::Memory => "sqlite::memory:".to_owned(),
             Place::File(path) => format!("sqlite:{}", path.display()),
         };
-        Ok(Sqlite { place, address })
+        Ok(Sqlite { said, address })
     }
 
     fn open(&self) -> rusqlite::Result<rusqlite::Connection> {
-        let db = match &self.place {
+        let said = &self.said;
+        let mut db = match &said.place {
             Place::Memory => rusqlite::Connection::open_in_memory()?,
-            Place::File(path) => rusqlite::Connection::open(path)?,
+            Place::File(path) => {
+                rusqlite::Connection::open_with_flags(Address::uri(path, said.is_immutable), said.flags())?
+            }
         };
-        db.busy_timeout(BUSY_TIMEOUT)?;
-        db.pragma_update(None, "foreign_keys", true)?;
-        if let Place::File(_) = self.place {
-            db.pragma_update(None, "journal_mode", "WAL")?;
+        db.busy_timeout(said.busy_timeout)?;
+        if let Place::File(path) = &said.place
+            && said.mode != Mode::ReadOnly
+            && let Err(error) = set_journal(&db, said.journal_mode)
+        {
+            // A file or directory, or all of the disk, that is only read. What is wrong otherwise shows again.
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+                | OpenFlags::SQLITE_OPEN_NO_MUTEX
+                | OpenFlags::SQLITE_OPEN_URI;
+            db = rusqlite::Connection::open_with_flags(Address::uri(path, false), flags)?;
+            db.busy_timeout(said.busy_timeout)?;
+            db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+            tracing::warn!("{} is only read, for it cannot be written: {error}", self.address);
+        }
+        db.pragma_update(None, "foreign_keys", said.foreign_keys)?;
+        if let Some(word) = said.synchronous {
+            db.pragma_update(None, "synchronous", word)?;
+        }
+        if said.mode == Mode::ReadOnly {
+            // So that what cannot be read shows now, and not at the first statement.
+            db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
         }
         db.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
         Ok(db)
     }
+}
+
+/// Has the file keep its changes in such a journal. SQLite says which it is, and no error where it cannot be changed.
+fn set_journal(db: &rusqlite::Connection, wanted: &str) -> rusqlite::Result<()> {
+    if db.is_readonly("main")? {
+        let denied = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY);
+        return Err(rusqlite::Error::SqliteFailure(denied, None));
+    }
+    db.pragma_update(None, "journal_mode", wanted)
 }
 
 impl Driver for Sqlite {
@@ -87,15 +105,16 @@ impl Driver for Sqlite {
 
     fn max_connections(&self) -> Option<u32> {
         // A second connection to memory would be a second database.
-        matches!(self.place, Place::Memory).then_some(1)
+        matches!(self.said.place, Place::Memory).then_some(1)
     }
 
     fn is_its_connection(&self) -> bool {
-        matches!(self.place, Place::Memory)
+        matches!(self.said.place, Place::Memory)
     }
 
     fn connect(&self) -> Result<Box<dyn Connection>, ConnectError> {
-        if let Place::File(path) = &self.place
+        if let Place::File(path) = &self.said.place
+            && self.said.mode == Mode::Create
             && let Some(directory) = path.parent()
         {
             std::fs::create_dir_all(directory).map_err(|error| ConnectError::Directory {
@@ -109,7 +128,7 @@ impl Driver for Sqlite {
             sqlstate: None,
         };
         let db = self.open().map_err(|error| refused(&error))?;
-        let is_memory = matches!(self.place, Place::Memory);
+        let is_memory = matches!(self.said.place, Place::Memory);
         Ok(Box::new(Open::new(db, is_memory).map_err(|error| refused(&error))?))
     }
 }

@@ -2,7 +2,9 @@
 
 mod ended;
 mod errors;
+mod numbers;
 mod options;
+mod place;
 mod schema;
 
 use std::path::Path;

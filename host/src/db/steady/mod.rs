@@ -19,7 +19,9 @@ use std::sync::Arc;
 
 use super::clock::Moment;
 use super::source::{Made, Source};
-use super::{ConnectError, Connection, Driver, OpenError, Ping, QueryError, SteadyConfig, Streamed, Value};
+use super::{
+    ConnectError, Connection, Driver, OpenError, Ping, QueryError, SteadyConfig, Streamed, Value, sql,
+};
 
 /// What a caller says of a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +89,7 @@ impl Steady {
     /// As [`Connection::query`]; when the connection broke and could not or must not be replaced; when
     /// the transaction is over.
     pub fn query(&mut self, how: How, sql: &str, params: &[Value<'_>]) -> Result<Vec<u8>, QueryError> {
+        not_blank(sql)?;
         self.run(Ping::QUERY, how, sql, |conn| conn.query(sql, params))
     }
 
@@ -96,6 +99,7 @@ impl Steady {
     ///
     /// As [`query`](Steady::query).
     pub fn execute(&mut self, how: How, sql: &str, params: &[Value<'_>]) -> Result<u64, QueryError> {
+        not_blank(sql)?;
         self.run(Ping::STATEMENT, how, sql, |conn| conn.execute(sql, params))
     }
 
@@ -120,6 +124,7 @@ impl Steady {
         params: &[Value<'_>],
         each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<Streamed, QueryError> {
+        not_blank(sql)?;
         self.run(Ping::QUERY, How::default(), sql, |conn| conn.query_each(sql, params, each))
     }
 
@@ -368,6 +373,11 @@ impl Steady {
         self.source.lost(error);
         self.made = None;
     }
+}
+
+/// Refuses a text without a statement, which a database would pass over or have other words for.
+fn not_blank(sql: &str) -> Result<(), QueryError> {
+    if sql::is_blank(sql) { Err(QueryError::Blank) } else { Ok(()) }
 }
 
 impl std::fmt::Debug for Steady {

@@ -36,7 +36,9 @@ impl From<CheckoutError> for Failure {
     fn from(error: CheckoutError) -> Failure {
         let status = match error {
             CheckoutError::Unreachable(error) => return error.into(),
-            CheckoutError::Exhausted { .. } | CheckoutError::Full { .. } => Status::EXHAUSTED,
+            CheckoutError::Exhausted { .. } | CheckoutError::OwnWork { .. } | CheckoutError::Full { .. } => {
+                Status::EXHAUSTED
+            }
             CheckoutError::Closed { .. } => Status::CLOSED,
         };
         Failure::new(status, error.to_string())
@@ -68,6 +70,7 @@ impl From<QueryError> for Failure {
             QueryError::NoTransaction
             | QueryError::SavepointOptions
             | QueryError::TransactionText
+            | QueryError::Blank
             | QueryError::ParameterCount { .. }
             | QueryError::Placeholder { .. }
             | QueryError::ParameterType { .. }

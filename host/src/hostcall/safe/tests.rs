@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use plugin_api::abi::{
     BytesSink, BytesView, CHANGE_ADD, CHANGE_PUT, ENCODING_BYTES, ENCODING_MESSAGEPACK, ErrorSink, ErrorView,
-    HandleId, SAFE_FOR_EVER, SafeChangeView, SafeCheckView, SafeRangeView, SafeWriteView, Status,
+    HandleId, SAFE_FOR_EVER, SAFE_NO_VALUES, SafeChangeView, SafeCheckView, SafeRangeView, SafeWriteView,
+    Status,
 };
 use plugin_api::safe::block::{Item, Reader};
 
@@ -94,11 +95,15 @@ impl Plugin {
     }
 
     fn keys(&self, limit: u64) -> (Vec<Vec<u8>>, bool) {
+        self.listed(limit, 0)
+    }
+
+    fn listed(&self, limit: u64, flags: u32) -> (Vec<Vec<u8>>, bool) {
         let range = SafeRangeView {
             size: size_of::<SafeRangeView>(),
             start: BytesView::EMPTY,
             end: BytesView::EMPTY,
-            flags: 0,
+            flags,
             limit,
         };
         let mut block = Vec::new();
@@ -151,6 +156,20 @@ fn plugin_puts_gets_adds_and_lists() {
     let status =
         unsafe { (SAFE_TABLE.len)((&raw const plugin.0).cast(), HandleId::NONE, &mut count, ptr::null()) };
     assert_eq!((status, count), (Status::OK, 2));
+}
+
+/// What is left out takes no room, so the keys of large values come together.
+#[test]
+fn keys_alone_come_on_one_page_however_large_the_values() {
+    let directory = tempfile::tempdir().unwrap();
+    let plugin = Plugin::new("a", directory.path());
+    let large = "x".repeat(3 << 20);
+    for key in ["a", "b", "c"] {
+        plugin.commit(&[], &[change(CHANGE_PUT, key, &large)]);
+    }
+    let all = vec![b"a".to_vec(), b"b".to_vec(), b"c".to_vec()];
+    assert_eq!(plugin.listed(0, SAFE_NO_VALUES), (all, false));
+    assert_eq!(plugin.listed(0, 0), (vec![b"a".to_vec()], true));
 }
 
 #[test]

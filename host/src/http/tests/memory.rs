@@ -82,6 +82,43 @@ fn responses_that_nobody_takes_are_bounded_and_their_clients_cut_off() {
     }
 }
 
+/// What waits for a worker when memory runs out does not bring more of it.
+#[test]
+fn requests_in_line_when_memory_runs_out_are_not_begun() {
+    let calls = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = Arc::clone(&calls);
+    let (hold, entered, release) = held("held");
+    let server = Fake::default()
+        .blocking("/hold", hold)
+        .blocking("/big", move |_| {
+            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            ok(vec![b'x'; 2 * MIB])
+        })
+        .start(Limits { max_workers: NonZeroUsize::new(1), ..limits() });
+    let mut first = Client::connect(server.address());
+    first.send("GET /hold HTTP/1.1\r\nhost: t\r\n\r\n");
+    entered.recv_timeout(PATIENCE).unwrap();
+    let mut readers: Vec<Client> = (0..50).map(|_| Client::connect(server.address())).collect();
+    // Receive buffers of the system are bounded so that they do not take the responses.
+    for reader in &mut readers {
+        socket2::SockRef::from(reader.stream.get_ref()).set_recv_buffer_size(4096).unwrap();
+        reader.send("GET /big HTTP/1.1\r\nhost: t\r\n\r\n");
+    }
+    let until = Instant::now() + PATIENCE;
+    while server.numbers().workers.queued < 50 {
+        assert!(Instant::now() < until, "{:?}", server.numbers());
+        std::thread::yield_now();
+    }
+    release.send(()).unwrap();
+    assert_eq!(first.answer(false).body, "held");
+    while server.numbers().workers.queued + server.numbers().workers.busy > 0 {
+        assert!(Instant::now() < until, "{:?}", server.numbers());
+        std::thread::yield_now();
+    }
+    let run = calls.load(std::sync::atomic::Ordering::Relaxed);
+    assert!((2..10).contains(&run), "{run} responses of 2 MiB were made, where 4 MiB may be kept");
+}
+
 /// A byte now and then is no progress, nor is the answer to a ping.
 #[test]
 fn an_http2_client_that_takes_a_response_byte_by_byte_is_cut_off() {

@@ -16,6 +16,7 @@
 //! - An upgrade begins when the value is claimed, that is when it is frozen and nobody uses it.
 #![expect(unsafe_code, reason = "values and their glue are addresses to the host")]
 
+mod claim;
 mod types;
 mod upgrade;
 
@@ -32,6 +33,7 @@ use parking_lot::{Condvar, Mutex};
 use plugin_api::abi::{DATA_CLAIMED, DATA_FROZEN, DATA_GONE, DataCell};
 use plugin_api::resident::{Layout, deep};
 
+use self::claim::ClaimHolder;
 use self::types::Nothing;
 pub use self::types::{DataType, Keep, Keeper, UpgradeFn};
 pub(super) use self::upgrade::{Remains, Upgrade, UpgradeFailure};
@@ -61,6 +63,10 @@ pub struct Data {
     opened: Condvar,
     /// How often a value under this key has been upgraded.
     upgrades: AtomicU64,
+    /// The upgrade that has claimed it. Lock order: this, then the gate.
+    claimed_by: Mutex<Option<Arc<ClaimHolder>>>,
+    /// Generations whose upgrade of it was given up, and after what time.
+    given_up: Mutex<Vec<(Author, Duration)>>,
 }
 
 // SAFETY: `cell` points to a block of the `Data`'s own, written only through its atomic word. The value behind it
@@ -106,6 +112,8 @@ impl Data {
             gate: Mutex::new(()),
             opened: Condvar::new(),
             upgrades: AtomicU64::new(0),
+            claimed_by: Mutex::default(),
+            given_up: Mutex::default(),
         });
         data.touch(&maker, &keeper);
         data
@@ -141,11 +149,20 @@ impl Data {
             } else if word & DATA_GONE != 0 {
                 return Begun::Gone;
             } else {
+                let late = self.claim_deadline();
+                let until = late.map_or(deadline, |late| late.min(deadline));
                 let mut gate = self.gate.lock();
                 // Looked at again under the lock under which the flags are changed.
                 let is_shut = self.word().load(Ordering::Relaxed) & FLAGS == word & FLAGS;
-                if is_shut && self.opened.wait_until(&mut gate, deadline).timed_out() {
-                    return Begun::TimedOut;
+                if is_shut && self.opened.wait_until(&mut gate, until).timed_out() {
+                    drop(gate);
+                    if self.give_up_late_claim() {
+                        continue;
+                    }
+                    if Instant::now() >= deadline {
+                        return Begun::TimedOut;
+                    }
+                    std::thread::sleep(LOOK);
                 }
             }
         }
@@ -154,10 +171,17 @@ impl Data {
     /// Waits for the end of an upgrade that is under way.
     pub(super) fn begin_and_leave(&self, deadline: Instant) -> bool {
         let is_using = matches!(self.begin(false, deadline), Begun::Using(_));
-        if is_using && self.word().fetch_sub(1, Ordering::AcqRel) == DATA_GONE + 1 {
-            release(self.cell.as_ptr() as usize);
+        if is_using {
+            self.leave();
         }
         is_using
+    }
+
+    /// Takes a count back.
+    fn leave(&self) {
+        if self.word().fetch_sub(1, Ordering::AcqRel) == DATA_GONE + 1 {
+            release(self.cell.as_ptr() as usize);
+        }
     }
 
     /// Keeps users from beginning, and waits until those who are there have left. On an error it is as it was,

@@ -41,6 +41,8 @@ pub struct DataType {
     pub(super) layout: Arc<Layout>,
     pub(super) glue: Arc<[GlueView]>,
     pub(super) upgrade: UpgradeFn,
+    /// Builds a copy of a value; a plugin may be too old to have one.
+    pub(super) copy: Option<UpgradeFn>,
     pub(super) keeper: Keeper,
     /// Whether a value that cannot be upgraded is dropped and made anew.
     pub restarts: bool,
@@ -51,13 +53,13 @@ impl DataType {
     ///
     /// # Safety
     ///
-    /// `glue` and `upgrade` are functions for the types that `text` describes, in a library that stays mapped as
+    /// `glue`, `upgrade` and `copy` are functions for the types that `text` describes, in a library that stays mapped as
     /// long as `keeper` is about.
     pub unsafe fn new(
         name: &str,
         text: &str,
         glue: &[GlueView],
-        upgrade: UpgradeFn,
+        (upgrade, copy): (UpgradeFn, Option<UpgradeFn>),
         restarts: bool,
         keeper: Keeper,
     ) -> Option<DataType> {
@@ -68,6 +70,7 @@ impl DataType {
             layout: Arc::new(layout),
             glue: glue.into(),
             upgrade,
+            copy,
             keeper,
             restarts,
         })
@@ -83,6 +86,11 @@ impl DataType {
         &self.keeper
     }
 
+    /// The type's name with its modules.
+    pub(in crate::registry) fn full_name(&self) -> &str {
+        &self.layout.types[0].name
+    }
+
     /// Whether values of `other` are laid out as values of this.
     pub(in crate::registry) fn is_same(&self, other: &DataType) -> bool {
         Arc::ptr_eq(&self.text, &other.text) || self.text == other.text
@@ -90,8 +98,12 @@ impl DataType {
 
     /// Whether `other` is this type before or after an edit.
     pub(in crate::registry) fn is_akin(&self, other: &DataType) -> bool {
-        let base = |of: &DataType| of.layout.types[0].name.split('<').next().map(str::to_owned);
-        base(self) == base(other)
+        self.layout.types[0].is_called_like(&other.layout.types[0])
+    }
+
+    /// Whether what the compiler decides may differ between the two.
+    pub(in crate::registry) fn is_of_other_compiler(&self, other: &DataType) -> bool {
+        self.layout.compiler != other.layout.compiler
     }
 
     /// The first difference between this type and a newer one.

@@ -13,11 +13,12 @@ use std::ffi::c_void;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use plugin_api::abi::{ErrorSink, ErrorView, OldDataView, Status, StrView, UpgradeView};
 
-use super::{Claim, Data, DataType, Keeper, Tenure, going_deep, keep_if_several};
+use super::claim::ClaimHolder;
+use super::{Claim, Data, DataType, Keeper, Tenure, going_deep, held_for, keep_if_several};
 use crate::registry::Author;
 
 /// An upgraded value that waits to be valid. Dropped, it is undone, and the old value is in use again.
@@ -28,13 +29,20 @@ pub(in crate::registry) struct Upgrade {
     ty: DataType,
     author: Author,
     view: Option<UpgradeView>,
+    /// Whether the older value is claimed for this.
+    has_claim: bool,
     /// What it drops of the old value, such as `Item.colour: String`.
     lost: Vec<String>,
+    /// A copy of the old value, where going back needs one; or why there is none.
+    kept: Option<OlderCopy>,
 }
 
 // SAFETY: the view's functions may be called on any thread, by the contract of `UpgradeView`; the values it leads to
 // are used by nobody until one thread ends the upgrade.
 unsafe impl Send for Upgrade {}
+
+/// A copy of an older value, its type and whose that is; or why there is none.
+pub(in crate::registry) type OlderCopy = Result<(Arc<Tenure>, DataType, Author), String>;
 
 /// Why there is no upgrade. The old value is in use as before.
 #[derive(Debug)]
@@ -43,6 +51,8 @@ pub(in crate::registry) enum UpgradeFailure {
     Gone,
     /// Another upgrade of the value is under way.
     Taken,
+    /// Code of its author did not return in time.
+    GivenUp(Duration),
     /// It was used all the time.
     Busy(u64),
     /// The new code could not do it; its words.
@@ -56,6 +66,7 @@ impl Upgrade {
         ty: &DataType,
         author: &Author,
         deadline: Instant,
+        allowed: Duration,
     ) -> Result<Upgrade, UpgradeFailure> {
         old.0.claim(deadline).map_err(|claim| match claim {
             Claim::Gone => UpgradeFailure::Gone,
@@ -70,8 +81,12 @@ impl Upgrade {
             ty: ty.clone(),
             author: author.clone(),
             view: None,
+            has_claim: true,
             lost: Vec::new(),
+            kept: None,
         };
+        let holder = ClaimHolder::new(author, allowed);
+        old.0.note_claim(&holder);
         // A hook sees the old value, locks and all, and may exchange what is in it.
         old.0.touch(author, &ty.keeper);
         let view = OldDataView {
@@ -80,6 +95,7 @@ impl Upgrade {
             glue: before.glue.as_ptr(),
             glue_count: before.glue.len(),
             value: old.0.value(),
+            progress: holder.progress(),
         };
         let mut made = UpgradeView {
             size: size_of::<UpgradeView>(),
@@ -87,20 +103,75 @@ impl Upgrade {
             data: std::ptr::null_mut(),
             finish: None,
             lost: StrView::new(""),
+            hooked: 0,
         };
         let mut words = String::new();
         let sink = ErrorSink { data: (&raw mut words).cast(), report: Some(report) };
         // SAFETY: the value is claimed, so nobody uses it; all views live until the call returns.
-        match unsafe { (ty.upgrade)(&view, &mut made, &sink) } {
-            Status::OK => {
-                // SAFETY: the new code's text, which stays until `finish`.
-                let lost = String::from_utf8_lossy(unsafe { made.lost.as_bytes() });
-                upgrade.lost = lost.lines().map(str::to_owned).collect();
-                upgrade.view = Some(made);
-                Ok(upgrade)
-            }
+        let status = unsafe { (ty.upgrade)(&view, &mut made, &sink) };
+        upgrade.has_claim = old.0.note_return(&holder);
+        if status == Status::OK {
+            // SAFETY: the new code's text, which stays until `finish`.
+            let lost = String::from_utf8_lossy(unsafe { made.lost.as_bytes() });
+            upgrade.lost = lost.lines().map(str::to_owned).collect();
+            upgrade.view = Some(made);
+        }
+        if upgrade.has_claim && status == Status::OK && (!upgrade.lost.is_empty() || made.hooked == 1) {
+            upgrade.keep_older(&view, allowed);
+        }
+        match status {
+            _ if !upgrade.has_claim => Err(UpgradeFailure::GivenUp(holder.allowed())),
+            Status::OK => Ok(upgrade),
             _ => Err(UpgradeFailure::Refused(words)),
         }
+    }
+
+    /// Copies the older value by its own code, so that going back brings it back.
+    fn keep_older(&mut self, of: &OldDataView, allowed: Duration) {
+        let (before, owner) = self.old.owner();
+        let Some(copy) = before.copy else {
+            self.kept = Some(Err("its code was built with an older plugin-api".to_owned()));
+            return;
+        };
+        // That code compares keys, which may hang as well as the new one's.
+        let holder = ClaimHolder::new(&self.author, allowed);
+        self.old.0.note_claim(&holder);
+        let view = OldDataView { progress: holder.progress(), ..*of };
+        let mut made = UpgradeView {
+            size: size_of::<UpgradeView>(),
+            value: std::ptr::null_mut(),
+            data: std::ptr::null_mut(),
+            finish: None,
+            lost: StrView::new(""),
+            hooked: 0,
+        };
+        let mut words = String::new();
+        let sink = ErrorSink { data: (&raw mut words).cast(), report: Some(report) };
+        // SAFETY: the value is claimed, so nobody uses it; its type is `before`'s, whose library is mapped; all views live
+        // until the call returns.
+        let status = unsafe { copy(&view, &mut made, &sink) };
+        self.has_claim = self.old.0.note_return(&holder);
+        self.kept = Some(if status == Status::OK {
+            // SAFETY: a whole value of the type in a block of the C library's, which is ours now.
+            let value = unsafe { Tenure::new(before.clone(), owner.clone(), made.value) };
+            Ok((value, before, owner))
+        } else {
+            Err(words)
+        });
+    }
+
+    /// The copy of the older value, if there is to be one, for the registry to keep.
+    pub(in crate::registry) fn take_kept(&mut self) -> Option<OlderCopy> {
+        self.kept.take()
+    }
+
+    /// Lets users of the older value begin again: what is left of undoing this does not touch it, and may take its time.
+    pub(in crate::registry) fn reopen(&mut self) {
+        // After a commit the value is over, and stays shut until its slot has the new one.
+        if self.has_claim && !self.old.0.is_over.load(Ordering::Acquire) {
+            self.old.0.end_claim();
+        }
+        self.has_claim = false;
     }
 
     /// Whose place the new value takes.
@@ -156,6 +227,8 @@ impl Drop for Remains {
             // SAFETY: it uses what is left of the value; the view's functions may be called on any thread.
             unsafe { going_deep(&before.layout, end) };
         }
+        // A copy of the older value may be kept.
+        self.glue.is_held_by(held_for(&before.name));
         drop(before);
         self.old.0.free_code();
     }
@@ -169,11 +242,7 @@ impl fmt::Debug for Remains {
 
 impl Drop for Upgrade {
     fn drop(&mut self) {
-        // After a commit the value is over, and stays shut until its slot has the new one. Before an undo it is opened: that
-        // does not touch it, and may run a `Drop` of what was made, which asks for it.
-        if !self.old.0.is_over.load(Ordering::Acquire) {
-            self.old.0.open();
-        }
+        self.reopen();
         if let Some(UpgradeView { data, finish: Some(finish), .. }) = self.view.take() {
             // SAFETY: the first and only end of this upgrade; the library is mapped.
             unsafe { finish(data, 0) };

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{Content, Slot};
-use crate::registry::{Author, redact, unix_ms};
+use crate::registry::{Author, KeptInfo, redact, unix_ms};
 
 /// A slot as the faces show it.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -52,6 +52,8 @@ pub struct SlotInfo {
     pub last_error: Option<FailureInfo>,
     /// What the value says of itself.
     pub value: Option<serde_json::Value>,
+    /// The value from before an upgrade that dropped something, which a roll-back brings back.
+    pub kept: Option<KeptInfo>,
 }
 
 /// What a slot is at.
@@ -136,6 +138,7 @@ impl Slot {
                 next_try_in_ms: u64::try_from(next_try.as_millis()).unwrap_or(u64::MAX),
             }),
             value: None,
+            kept: None,
         };
         let mut value = None;
         let mut config = None;

@@ -21,7 +21,7 @@ use parking_lot::{Condvar, Mutex};
 pub(super) use self::attempt::Attempt;
 use self::attempt::Failed;
 pub use self::info::{SlotInfo, SlotState};
-use super::data::Tenure;
+use super::data::{DataType, Tenure};
 use super::policy::{self, Fit, MadeWith, Policy};
 use super::service::Interface;
 use super::wait::{Graph, ThreadToken};
@@ -79,6 +79,8 @@ struct Ready {
 /// What is known of a plugin that has used a value.
 #[derive(Clone, Copy, Debug)]
 struct User {
+    /// The generation that has asked for it first.
+    since: u64,
     /// The newest generation that has asked for it.
     asked: u64,
     /// The generation that the plugin is at; `None` once it is gone.
@@ -97,7 +99,8 @@ impl Ready {
             // One of this name is back.
             user.current = Some(user.current.unwrap_or(author.generation));
         } else {
-            let user = User { asked: author.generation, current: Some(author.generation) };
+            let asked = author.generation;
+            let user = User { since: asked, asked, current: Some(asked) };
             self.users.insert(Arc::clone(&author.plugin), user);
         }
     }
@@ -229,7 +232,10 @@ impl Slot {
     pub(super) fn fit(&self, author: &Author, expected: Expected<'_>) -> Fit {
         match &self.state.lock().content {
             Content::Ready(ready) => {
-                policy::fit(&self.key, &ready.made_with, &ready.author, author, expected)
+                let is_makers_gone =
+                    ready.users.get(&ready.author.plugin).is_some_and(|of| of.current.is_none());
+                let maker = (!is_makers_gone).then_some(&ready.author);
+                policy::fit(&self.key, &ready.made_with, maker, author, expected)
             }
             _ => Fit::Use,
         }
@@ -322,11 +328,29 @@ impl Slot {
         }
     }
 
-    /// Plugins other than `plugin` that have used the value.
-    pub(super) fn other_users(&self, plugin: &str) -> Vec<Arc<str>> {
-        match &self.state.lock().content {
-            Content::Ready(ready) => ready.users.keys().filter(|user| ***user != *plugin).cloned().collect(),
-            _ => Vec::new(),
+    /// Notes a use by a generation that serves.
+    pub(super) fn note_user(&self, author: &Author) {
+        if let Content::Ready(ready) = &mut self.state.lock().content {
+            ready.note_user(author);
+        }
+    }
+
+    /// Plugins other than `plugin` that use the value, each with its generation. Those that are gone use nothing.
+    pub(super) fn other_users(&self, plugin: &str) -> Vec<Author> {
+        let Content::Ready(ready) = &self.state.lock().content else { return Vec::new() };
+        let others = ready.users.iter().filter(|(user, _)| ***user != *plugin);
+        let alive = others.filter_map(|(user, known)| Some((user, known.current?)));
+        alive.map(|(plugin, generation)| Author { plugin: Arc::clone(plugin), generation }).collect()
+    }
+
+    /// Says that a plugin has gone back to code that served as generation `origin`: where later code has asked for the value
+    /// first, and this has not, the plugin does not use it.
+    pub(super) fn note_roll_back(&self, plugin: &str, origin: u64) {
+        if let Content::Ready(ready) = &mut self.state.lock().content {
+            ready.users.retain(|user, known| {
+                let asks = known.current.is_none_or(|current| known.asked >= current);
+                **user != *plugin || known.since <= origin || asks
+            });
         }
     }
 
@@ -393,6 +417,18 @@ impl Slot {
                     expected: interface.clone(),
                 });
             }
+        } else if let (Value::Data(tenure), What::Data(ty)) = (&ready.value, expected.what) {
+            let found = tenure.owner().0;
+            let is_told_apart = found.name() != ty.name();
+            let shown =
+                |of: &DataType| -> Box<str> { if is_told_apart { of.name() } else { of.full_name() }.into() };
+            return Err(RegistryError::OtherData {
+                key: self.key.clone(),
+                found: shown(&found),
+                path: found.full_name().split('<').next().unwrap_or_default().into(),
+                expected: shown(ty),
+                author: ready.author.clone(),
+            });
         } else if !expected.accepts(&ready.value) {
             return Err(RegistryError::WrongType {
                 key: self.key.clone(),
@@ -401,7 +437,9 @@ impl Slot {
                 author: ready.author.clone(),
             });
         }
-        ready.note_user(author);
+        if expected.counts {
+            ready.note_user(author);
+        }
         self.hits.fetch_add(1, Ordering::Relaxed);
         Ok(ready.value.clone())
     }

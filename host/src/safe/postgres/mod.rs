@@ -282,7 +282,7 @@ impl Backend for ServerStore {
         let mut transaction = session.client.transaction().map_err(engine)?;
         let mut overlay = Overlay::empty();
         let mut buffer = Vec::new();
-        let count = copy::everything(from, |key, entry| {
+        let count = copy::everything::<Fault>(from, |key, entry| {
             envelope::seal(key, entry, &mut buffer);
             overlay.put_sealed(key, entry.version, entry.expires_at, buffer.clone());
             if overlay.len() == CHUNK {

@@ -47,6 +47,27 @@ fn orders_look_and_change() {
     assert_eq!(safes.names().unwrap(), ["shop"], "looking made a safe");
 }
 
+/// A place that cannot be written is no fault of the safe, which goes on as it is.
+#[test]
+fn backup_to_a_bad_place_says_which_and_leaves_the_safe_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let safes = Safes::new(directory.path().join("safe"));
+    let safe = safes.open("shop").unwrap();
+    version(safe.write(changes([put("k", b"v")]), soon()));
+    std::fs::write(directory.path().join("file"), "").unwrap();
+    for place in ["none/copy.redb", "file/copy.redb", "."] {
+        let file = directory.path().join(place);
+        let said = order(&safes, json!({ "order": "backup", "safe": "shop", "file": file })).unwrap_err();
+        assert!(said.starts_with("cannot back up to "), "{said}");
+        assert!(!said.contains("cannot be read") && !said.contains("safe `shop`"), "{said}");
+    }
+    // A place without room: the engine's words, and not the safe's.
+    let full = json!({ "order": "backup", "safe": "shop", "file": "/proc/copy.redb" });
+    assert!(order(&safes, full).unwrap_err().starts_with("cannot back up to /proc/copy.redb: "));
+    assert_eq!(safe.status().recoveries, 0, "the live safe was opened anew");
+    assert_eq!(contents(&safe).len(), 1);
+}
+
 #[test]
 fn backup_is_a_safe_with_the_same_contents() {
     let directory = tempfile::tempdir().unwrap();

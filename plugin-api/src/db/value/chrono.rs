@@ -1,70 +1,66 @@
 //! Dates and times of `chrono`: PostgreSQL's `date`, `time`, `timestamp` and `timestamptz`; in SQLite, text of
-//! the same form, with a blank or a `T` between date and time.
+//! the same form.
 //!
-//! PostgreSQL's `infinity`, years before Christ and the hour 24:00 have no form in `chrono`: they are errors.
+//! Moments are stored in UTC. PostgreSQL rounds to microseconds. `infinity`, years outside of 1 to 9999 on their way to
+//! a database, years before Christ on their way back, leap seconds and the hour 24:00 are errors.
 
-use chrono::{DateTime, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, ParseError, Utc};
+use chrono::{DateTime, Datelike, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, TimeZone, Timelike, Utc};
 
-use super::{FromValue, Mismatch, Parameter, ParameterError, ToValue, Value, other_kind};
+use super::moment::{self, Clock, Day, conversions, moments, no_such};
+use super::{FromValue, Mismatch, Parameter, ParameterError, ToValue, Value};
 use crate::db::array::Element;
 use crate::db::array::elements;
 
 elements! { NaiveDate NaiveTime NaiveDateTime DateTime<Utc> DateTime<FixedOffset> }
 
-/// Reads a text in the first form that fits.
-fn read<T>(
-    value: Value<'_>,
-    forms: &[&str],
-    parse: impl Fn(&str, &str) -> Result<T, ParseError>,
-) -> Result<T, Mismatch> {
-    let Value::Text(text) = value else { return Err(other_kind(value)) };
-    let mut said = None;
-    for form in forms {
-        match parse(text, form) {
-            Ok(read) => return Ok(read),
-            Err(error) => said.get_or_insert(error),
-        };
-    }
-    Err(Mismatch::Unreadable { reason: said.map_or_else(String::new, |error| error.to_string()) })
+fn date(day: Day) -> Result<NaiveDate, Mismatch> {
+    no_such(NaiveDate::from_ymd_opt(day.year, day.month.into(), day.day.into()))
 }
 
-/// A type that is read from text in some forms and written in one.
-macro_rules! time {
-    ($($type:ty, $name:literal, [$($form:literal),*], $write:literal;)*) => {$(
-        impl FromValue<'_> for $type {
-            const NAME: &'static str = $name;
-
-            fn from_value(value: Value<'_>) -> Result<Self, Mismatch> {
-                read(value, &[$($form),*], <$type>::parse_from_str)
-            }
-        }
-
-        impl ToValue for $type {
-            fn to_value(&self) -> Result<Parameter<'_>, ParameterError> {
-                Ok(Parameter::Text(self.format($write).to_string()))
-            }
-        }
-    )*};
+fn time(clock: Clock) -> Result<NaiveTime, Mismatch> {
+    let Clock { hour, minute, second, nanosecond } = clock;
+    no_such(NaiveTime::from_hms_nano_opt(hour.into(), minute.into(), second.into(), nanosecond))
 }
 
-time! {
-    NaiveDate, "NaiveDate", ["%Y-%m-%d"], "%Y-%m-%d";
-    NaiveTime, "NaiveTime", ["%H:%M:%S%.f", "%H:%M"], "%H:%M:%S%.f";
-    NaiveDateTime, "NaiveDateTime", ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f"], "%Y-%m-%d %H:%M:%S%.f";
-    DateTime<FixedOffset>, "DateTime<FixedOffset>",
-        ["%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M:%S%.f%#z"], "%Y-%m-%d %H:%M:%S%.f%:z";
+fn both((day, clock): (Day, Clock)) -> Result<NaiveDateTime, Mismatch> {
+    Ok(date(day)?.and_time(time(clock)?))
 }
 
-impl FromValue<'_> for DateTime<Utc> {
-    const NAME: &'static str = "DateTime<Utc>";
+fn with_offset((day, clock, offset): (Day, Clock, i32)) -> Result<DateTime<FixedOffset>, Mismatch> {
+    let offset = no_such(FixedOffset::east_opt(offset))?;
+    no_such(offset.from_local_datetime(&both((day, clock))?).single())
+}
 
-    fn from_value(value: Value<'_>) -> Result<Self, Mismatch> {
-        DateTime::<FixedOffset>::from_value(value).map(|time| time.to_utc())
+fn in_utc(parts: (Day, Clock, i32)) -> Result<DateTime<Utc>, Mismatch> {
+    with_offset(parts).map(|moment| moment.to_utc())
+}
+
+/// Parts of a value; chrono counts them in wider types than they need.
+fn day_of(date: &impl Datelike) -> Day {
+    let narrow = |number: u32| u8::try_from(number).unwrap_or_default();
+    Day { year: date.year(), month: narrow(date.month()), day: narrow(date.day()) }
+}
+
+fn clock_of(time: &impl Timelike) -> Clock {
+    let narrow = |number: u32| u8::try_from(number).unwrap_or_default();
+    Clock {
+        hour: narrow(time.hour()),
+        minute: narrow(time.minute()),
+        second: narrow(time.second()),
+        nanosecond: time.nanosecond(),
     }
 }
 
-impl ToValue for DateTime<Utc> {
-    fn to_value(&self) -> Result<Parameter<'_>, ParameterError> {
-        Ok(Parameter::Text(self.format("%Y-%m-%d %H:%M:%S%.f+00:00").to_string()))
-    }
+conversions! {
+    NaiveDate, "NaiveDate", moment::day, date, |date| moment::day_text(day_of(date));
+    NaiveTime, "NaiveTime", moment::clock, time, |time| moment::clock_text(clock_of(time));
+    NaiveDateTime, "NaiveDateTime", moment::civil, both, |both| moment::civil_text(day_of(both), clock_of(both));
+}
+
+moments! {
+    DateTime<Utc>, "DateTime<Utc>", in_utc, |utc| moment::moment_text(day_of(utc), clock_of(utc));
+    DateTime<FixedOffset>, "DateTime<FixedOffset>", with_offset, |there: &DateTime<FixedOffset>| {
+        let utc = there.to_utc();
+        moment::moment_text(day_of(&utc), clock_of(&utc))
+    };
 }

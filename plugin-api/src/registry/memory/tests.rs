@@ -101,15 +101,15 @@ fn nobody_is_lent_an_older_value() {
 
 #[test]
 fn each_key_with_its_type_has_a_place_of_its_own() {
-    let forget: fn(&Memory) = |_| {};
-    let at = |module, name| of::<Counted>(&key(module, name), forget).map(ptr::from_ref);
+    let forget: fn(&'static Memory) = |_| {};
+    let at = |module, name| of::<Counted>(&key(module, name), forget).map(|memory| ptr::from_ref(*memory));
     let first = at("", "memory/one");
     assert!(first.is_some());
     assert_eq!(first, at("", "memory/one"));
     let others = [
         at("", "memory/two"),
         at("memory", "one"),
-        of::<u8>(&key("", "memory/one"), forget).map(ptr::from_ref),
+        of::<u8>(&key("", "memory/one"), forget).map(|memory| ptr::from_ref(*memory)),
     ];
     for (i, other) in others.iter().enumerate() {
         assert!(other.is_some() && *other != first && !others[..i].contains(other));

@@ -17,6 +17,7 @@ use std::cell::RefCell;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use super::progress::Progress;
 use super::step::Step;
 use super::{Misfit, Old, Work, Written};
 use crate::abi::GlueView;
@@ -29,6 +30,8 @@ pub(super) struct Shown {
     copies: RefCell<Vec<ShownCopy>>,
     /// Addresses of the parts that were asked for.
     asked: RefCell<Vec<*mut u8>>,
+    /// Of the upgrade that the hook is part of.
+    progress: Progress,
 }
 
 #[derive(Debug)]
@@ -39,13 +42,21 @@ struct ShownCopy {
 }
 
 impl Shown {
+    pub(super) fn new(progress: Progress) -> Shown {
+        Shown { copies: RefCell::default(), asked: RefCell::default(), progress }
+    }
+
     /// A copy of a part that is laid out as a `T`. It stays as long as `self`.
     pub(super) fn copy<T: Resident>(&self, old: Old<'_>) -> Result<&T, Misfit> {
+        self.progress.pause()?;
         let info = TypeInfo::of::<T>();
         let mut work = Work::new(info);
+        work.progress = self.progress;
         let block = alloc::Layout::new::<T>();
         // SAFETY: the part is laid out as a `T`, by this function's contract, and nobody else uses it.
-        match catch_unwind(AssertUnwindSafe(|| unsafe { work.copy::<T>(old) })) {
+        let copied = catch_unwind(AssertUnwindSafe(|| unsafe { work.copy::<T>(old) }));
+        self.progress.resume();
+        match copied {
             Ok(Ok(at)) => {
                 // The room that the copy is in is this one's now.
                 work.keep(at.cast());

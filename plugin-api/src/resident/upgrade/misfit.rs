@@ -10,7 +10,7 @@ use std::any::type_name;
 use std::fmt;
 
 use super::OldType;
-use crate::resident::layout::{names, short};
+use crate::resident::layout::{Kind, base, names, short};
 
 /// How many fields are named on the way to one.
 const PLACES: usize = 8;
@@ -32,6 +32,22 @@ impl Misfit {
     pub(crate) fn retyped<T>(old: OldType<'_>) -> Misfit {
         let (was, is) = names(old.name(), type_name::<T>());
         Misfit::new(format!("what was `{was}` is `{is}` now"))
+    }
+
+    /// A struct or enum of an author has another name, or was something else before.
+    pub(super) fn renamed_type<T>(old: OldType<'_>) -> Misfit {
+        let misfit = Misfit::retyped::<T>(old);
+        if !matches!(old.kind(), Kind::Struct(_) | Kind::Enum(_))
+            || base(old.name()) == base(type_name::<T>())
+        {
+            return misfit;
+        }
+        let (was, name) = (base(old.name()), short(type_name::<T>()));
+        let name = base(&name);
+        Misfit::new(format!(
+            "{}; if it is the same type under another name, say `#[resident(rename = \"{was}\")]` on `{name}`",
+            misfit.reason
+        ))
     }
 
     /// An enum's value is at a variant that is no longer there.

@@ -33,6 +33,7 @@
 //! # Invariants
 //!
 //! - No code of an author runs on anything that undoing the upgrade relies on.
+//! - While such code runs the host may give the upgrade up, and others use the older value: see [`progress`].
 //! - Nobody uses the old value meanwhile; the host sees to it.
 //! - No value counts as built that was not written: what builds one returns [`Written`], and only writing yields that.
 //! - What is made here and is not below a lock is settled when it is made; what is copied from there was settled before.
@@ -47,6 +48,7 @@ mod fields;
 mod lost;
 mod misfit;
 mod old;
+mod progress;
 mod step;
 mod work;
 
@@ -59,11 +61,12 @@ pub(crate) use self::copy::free_copy;
 pub use self::fields::{Definition, FieldNames, VariantNames};
 pub use self::misfit::Misfit;
 pub use self::old::{Old, OldType};
+use self::progress::Progress;
 use self::step::Step;
 pub use self::work::{Work, Written};
 use super::deep::{TO_BUILD, on_large_stack};
 use super::layout::Layout;
-use super::{Resident, TypeInfo};
+use super::{Empties, Resident, TypeInfo, settle};
 use crate::abi::{ErrorSink, OldDataView, Status, StrView, UpgradeView};
 use crate::entry::{guard, report};
 
@@ -85,20 +88,23 @@ pub(super) unsafe extern "C" fn run<T: Resident>(
     error: *const ErrorSink,
 ) -> Status {
     let mut work = Work::new(TypeInfo::of::<T>());
+    // SAFETY: the host passes a view that is valid for this call, in which the work ends.
+    work.progress = unsafe { Progress::of(&*old) };
     // SAFETY: the host passes a value that is valid for this call, and that nobody uses.
     let built = guard(|| unsafe { build::<T>(&*old, &mut work) });
     let failed = match built {
         Ok(Ok(value)) => {
             let lost = work.lost.to_text();
             let built = Box::new(Built { work, lost });
-            let lost = StrView::new(&built.lost);
+            let (lost, hooked) = (StrView::new(&built.lost), u32::from(built.work.is_hooked));
             // SAFETY: `out` is writable during this call, and says how large it is.
-            unsafe { tell(out, value.cast(), lost, Box::into_raw(built).cast()) };
+            unsafe { tell(out, value.cast(), (lost, hooked), Box::into_raw(built).cast()) };
             return Status::OK;
         }
         Ok(Err(misfit)) => (Status::OUTDATED, misfit.to_string()),
         Err(panic) => (Status::PANICKED, format!("the upgrade panicked: {panic}")),
     };
+    work.progress.end();
     work.undo();
     // SAFETY: the host passes a sink that is valid for this call.
     unsafe { report(error, failed.0, &failed.1) }
@@ -109,7 +115,7 @@ pub(super) unsafe extern "C" fn run<T: Resident>(
 /// # Safety
 ///
 /// `out` is writable for as many bytes as it says.
-unsafe fn tell(out: *mut UpgradeView, value: *mut c_void, lost: StrView, data: *mut c_void) {
+unsafe fn tell(out: *mut UpgradeView, value: *mut c_void, (lost, hooked): (StrView, u32), data: *mut c_void) {
     // SAFETY: this function's contract; every version of the struct has these.
     unsafe {
         (*out).value = value;
@@ -121,6 +127,12 @@ unsafe fn tell(out: *mut UpgradeView, value: *mut c_void, lost: StrView, data: *
     if has_room {
         // SAFETY: the struct reaches that far.
         unsafe { (*out).lost = lost };
+    }
+    // SAFETY: this function's contract.
+    let has_room = unsafe { (*out).size } >= offset_of!(UpgradeView, hooked) + size_of::<u32>();
+    if has_room {
+        // SAFETY: the struct reaches that far.
+        unsafe { (*out).hooked = hooked };
     }
 }
 
@@ -157,6 +169,64 @@ unsafe fn build<T: Resident>(view: &OldDataView, work: &mut Work) -> Result<*mut
         work.commit.push(Step::Free(view.value.cast(), freed));
     }
     Ok(into)
+}
+
+/// Builds a copy of a value of the type, which may outlive it.
+///
+/// # Safety
+///
+/// The contract of [`DataTypeView::copy`](crate::abi::DataTypeView).
+pub(super) unsafe extern "C" fn copy_whole<T: Resident>(
+    old: *const OldDataView,
+    out: *mut UpgradeView,
+    error: *const ErrorSink,
+) -> Status {
+    let mut work = Work::new(TypeInfo::of::<T>());
+    // SAFETY: the host passes a view that is valid for this call, in which the work ends.
+    work.progress = unsafe { Progress::of(&*old) };
+    // SAFETY: the host passes a value that is valid for this call, and that nobody uses.
+    let failed = match guard(|| unsafe { copy_of::<T>(&*old, &mut work) }) {
+        Ok(Ok(copy)) => {
+            work.keep(copy.cast());
+            work.forget();
+            // SAFETY: `out` is writable during this call; every version of the struct has these.
+            unsafe {
+                (*out).value = copy.cast();
+                (*out).finish = None;
+            }
+            return Status::OK;
+        }
+        Ok(Err(misfit)) => (Status::OUTDATED, misfit.to_string()),
+        Err(panic) => (Status::PANICKED, format!("the copy panicked: {panic}")),
+    };
+    work.progress.end();
+    work.undo();
+    // SAFETY: the host passes a sink that is valid for this call.
+    unsafe { report(error, failed.0, &failed.1) }
+}
+
+/// # Safety
+///
+/// As [`copy_whole`].
+unsafe fn copy_of<T: Resident>(view: &OldDataView, work: &mut Work) -> Result<*mut T, Misfit> {
+    // SAFETY: the host's views are valid for this call.
+    let text = String::from_utf8_lossy(unsafe { view.layout.as_bytes() });
+    let layout = Layout::parse(&text)
+        .filter(|layout| layout.types.len() == view.glue_count && *layout == work.new.layout)
+        .ok_or_else(|| Misfit::new("it is laid out otherwise"))?;
+    if layout.is_recursive() {
+        return Err(Misfit::new("it may go deep, so it is not copied"));
+    }
+    work.new.may_outlive_its_original().map_err(Misfit::new)?;
+    // SAFETY: the host passes as many as it says.
+    let glue = unsafe { std::slice::from_raw_parts(view.glue, view.glue_count) };
+    let shown = Shown::default();
+    let old = Old { ty: OldType { layout: &layout, number: 0 }, glue, at: view.value.cast(), shown: &shown };
+    // SAFETY: nobody uses the value.
+    let copy = unsafe { work.copy::<T>(old)? };
+    // SAFETY: whole, in a block of its own, and nobody else's yet.
+    settle(unsafe { &mut *copy }, Empties::Nowhere);
+    Ok(copy)
 }
 
 /// As [`Work::place`] for the whole value, which may go deep. (A hook that asks the registry there does so on a thread of

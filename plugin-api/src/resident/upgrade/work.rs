@@ -18,18 +18,23 @@ use std::ptr;
 use super::copy::Shown;
 use super::fields::{self, Definition, FieldTypes, OldFields, VariantNames};
 use super::lost::Lost;
+use super::progress::Progress;
 use super::step::{Step, allocate, block, dissolve, drop_in_place};
 use super::{Misfit, Old, OldType};
 use crate::error::Error;
 use crate::resident::deep::{Stack, TO_DROP, on_large_stack};
-use crate::resident::layout::{Kind, base, same, short};
+use crate::resident::layout::{Kind, base, same, short, was_called};
 use crate::resident::{Empties, Resident, TypeInfo, settle};
 
 /// An upgrade under way. What it did so far is in its lists.
 pub struct Work {
     pub(super) new: &'static TypeInfo,
+    /// What the host sees of it.
+    pub(super) progress: Progress,
     /// Where the new value is built, if it may go deep.
     pub(super) stack: Option<Stack>,
+    /// Whether a hook has built anything.
+    pub(super) is_hooked: bool,
     /// Whether what is built now is a copy: nothing is moved, also where the layouts are the same.
     pub(super) is_copying: bool,
     /// What was found out about pairs of an old and a new type.
@@ -75,7 +80,9 @@ impl Work {
     pub(super) fn new(new: &'static TypeInfo) -> Work {
         Work {
             new,
+            progress: Progress::default(),
             stack: None,
+            is_hooked: false,
             is_copying: false,
             same: HashMap::new(),
             fitting: HashSet::new(),
@@ -173,26 +180,30 @@ impl Work {
     }
 
     /// The fields of an older struct of the same name.
-    pub fn struct_fields<'w, T>(&self, old: OldType<'w>, of: &Definition) -> Result<FieldTypes<'w>, Misfit> {
+    pub fn struct_fields<'w, T: Resident>(
+        &self,
+        old: OldType<'w>,
+        of: &Definition,
+    ) -> Result<FieldTypes<'w>, Misfit> {
         match old.kind() {
             Kind::Struct(fields) if is_named::<T>(old) => {
                 let olds: Vec<_> =
                     fields.iter().map(|field| (field.name.as_str(), old.of(field.ty))).collect();
                 FieldTypes::new(of, &olds)
             }
-            _ => Err(Misfit::retyped::<T>(old)),
+            _ => Err(Misfit::renamed_type::<T>(old)),
         }
     }
 
     /// The variants of an older enum of the same name that are some of today's: the numbers of these, and the fields.
-    pub fn enum_variants<'w, T>(
+    pub fn enum_variants<'w, T: Resident>(
         &self,
         old: OldType<'w>,
         of: &[VariantNames],
     ) -> Result<Vec<(usize, FieldTypes<'w>)>, Misfit> {
-        let Kind::Enum(variants) = old.kind() else { return Err(Misfit::retyped::<T>(old)) };
+        let Kind::Enum(variants) = old.kind() else { return Err(Misfit::renamed_type::<T>(old)) };
         if !is_named::<T>(old) {
-            return Err(Misfit::retyped::<T>(old));
+            return Err(Misfit::renamed_type::<T>(old));
         }
         let mut found = Vec::new();
         for variant in variants {
@@ -219,7 +230,9 @@ impl Work {
         }
         for (gone, ty) in &fields.unexplained {
             // Without a size there is nothing to lose.
-            let is_like = self.is_same::<F>(*ty) || ty.name() == type_name::<F>();
+            let is_like = self.is_same::<F>(*ty)
+                || ty.name() == type_name::<F>()
+                || was_called(ty.name(), type_name::<F>(), F::BEFORE);
             if is_like && size_of::<F>() > 0 {
                 return Err(Misfit::renamed::<F>(gone, name));
             }
@@ -228,7 +241,11 @@ impl Work {
     }
 
     /// The fields of an older struct's value.
-    pub fn open_struct<'w, T>(&self, old: Old<'w>, of: &Definition) -> Result<OldFields<'w>, Misfit> {
+    pub fn open_struct<'w, T: Resident>(
+        &self,
+        old: Old<'w>,
+        of: &Definition,
+    ) -> Result<OldFields<'w>, Misfit> {
         match old.ty.kind() {
             Kind::Struct(fields) if is_named::<T>(old.ty) => {
                 // SAFETY: the layout was read with every field inside its struct.
@@ -242,7 +259,7 @@ impl Work {
     }
 
     /// Which of today's variants an older enum's value is at, and its fields.
-    pub fn open_enum<'w, T>(
+    pub fn open_enum<'w, T: Resident>(
         &self,
         old: Old<'w>,
         of: &[VariantNames],
@@ -285,10 +302,16 @@ impl Work {
             // SAFETY: this function's contract. No other field takes the same part.
             return unsafe { self.place(old, into) }.map_err(|misfit| misfit.within(name));
         }
-        let mut value = default.ok_or_else(|| no_default::<F>(name))?();
+        let default = default.ok_or_else(|| no_default::<F>(name))?;
+        let mut value = self.run_code(default)?;
         settle(&mut value, Empties::Nowhere);
         // SAFETY: `into` is writable and stays, by this function's contract.
         Ok(unsafe { self.made(value, into) })
+    }
+
+    /// Runs code of an author that is shown nothing of the older value.
+    pub(crate) fn run_code<R>(&self, code: impl FnOnce() -> R) -> Result<R, Misfit> {
+        self.progress.run(code)
     }
 
     /// Writes a value that was made for the upgrade.
@@ -314,15 +337,15 @@ impl Work {
         into: *mut T,
         hook: impl FnOnce(&Old<'_>) -> Result<T, E>,
     ) -> Result<Written, Misfit> {
-        let shown = Shown::default();
+        self.is_hooked = true;
+        let progress = self.progress.in_hook();
+        let shown = Shown::new(progress);
         let lent = Old { shown: &shown, ..old };
-        let mut value = hook(&lent).map_err(|error| {
-            Misfit::new(format!(
-                "the upgrade of `{}` failed: {}",
-                short(type_name::<T>()),
-                error.into().chain()
-            ))
-        })?;
+        let failed = |error: E| {
+            let name = short(type_name::<T>());
+            Misfit::new(format!("the upgrade of `{name}` failed: {}", error.into().chain()))
+        };
+        let mut value = progress.run(|| hook(&lent).map_err(failed))??;
         settle(&mut value, Empties::Nowhere);
         // SAFETY: this function's contract.
         let written = unsafe { self.made(value, into) };
@@ -464,9 +487,13 @@ impl Work {
     }
 }
 
-fn is_named<T>(old: OldType<'_>) -> bool {
-    let name = type_name::<T>();
-    base(old.name()) == base(name) || (name.starts_with('(') && old.name().starts_with('('))
+/// Whether an older type is `T`, by its name, before or after it was given another.
+fn is_named<T: Resident>(old: OldType<'_>) -> bool {
+    let (now, was) = (type_name::<T>(), &old.layout.types[old.number]);
+    base(&was.name) == base(now)
+        || (now.starts_with('(') && was.name.starts_with('('))
+        || was_called(&was.name, now, T::BEFORE)
+        || was_called(now, &was.name, &was.before)
 }
 
 fn no_default<F>(name: &str) -> Misfit {

@@ -52,6 +52,32 @@ impl Claim {
         &self.id
     }
 
+    /// The work takes longer: the claim is good for so much time from now, be that more or less than was left.
+    ///
+    /// ```no_run
+    /// # use plugin_api::prelude::*;
+    /// # use std::time::Duration;
+    /// # fn f(claim: &mut safe::Claim) -> Result<()> {
+    /// // At each step of a long piece of work, so that nobody else begins with it.
+    /// claim.extend(Duration::from_secs(60))?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`ack`](Claim::ack): a claim that is lost stays lost.
+    pub fn extend(&mut self, time: Duration) -> Result<(), WriteError> {
+        let key = self.queue.live(after(time.max(Duration::from_millis(1))), &self.id);
+        let write = self.queue.safe.atomic().check_version(&self.key, self.version);
+        if key == self.key {
+            return self.settled(write).map(drop);
+        }
+        let bytes = packed(self.attempt, self.encoding, &self.bytes);
+        let version = self.settled(write.delete(&self.key).put_bytes(&key, bytes))?;
+        (self.key, self.version) = (key, version);
+        Ok(())
+    }
+
     /// The job is done: removes it.
     ///
     /// # Errors
@@ -69,7 +95,7 @@ impl Claim {
     /// As [`ack`](Claim::ack); also if another check of `write` does not hold.
     pub fn ack_with(self, write: Atomic) -> Result<(), WriteError> {
         let write = write.check_version(&self.key, self.version).delete(&self.key);
-        self.settled(write)
+        self.settled(write).map(drop)
     }
 
     /// The job failed: it becomes due again after a rest, or is dead if this was its last attempt.
@@ -93,12 +119,13 @@ impl Claim {
             }
             write.put_bytes(&key, bytes)
         };
-        self.settled(write)
+        self.settled(write).map(drop)
     }
 
-    fn settled(&self, write: Atomic) -> Result<(), WriteError> {
+    /// Makes a step; returns the version of what it wrote.
+    fn settled(&self, write: Atomic) -> Result<u64, WriteError> {
         match write.commit()? {
-            Outcome::Committed { .. } => Ok(()),
+            Outcome::Committed { version, .. } => Ok(version),
             Outcome::Conflict { key } if key == self.key => {
                 let words = format!("the claim of job {} was lost: its time was over", self.id);
                 Err(WriteError::Contended { message: words })
@@ -127,6 +154,25 @@ impl DeadJob {
     pub fn value<T: serde::de::DeserializeOwned>(&self) -> Result<T, ReadError> {
         let (_, encoding, bytes) = unpacked(self.entry.bytes()).ok_or_else(|| strange(self.entry.key()))?;
         crate::safe::value::decode(self.entry.key(), encoding, bytes)
+    }
+
+    /// Names the job, the same for each of its attempts.
+    pub fn id(&self) -> Option<String> {
+        self.entry.key().parts::<(String, String, String)>().map(|(_, _, id)| id)
+    }
+
+    /// Removes it for good.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError`]; [`Contended`](WriteError::Contended) if somebody has revived or removed it already.
+    pub fn delete(self) -> Result<(), WriteError> {
+        match self.queue.safe.atomic().check(&self.entry).delete(self.entry.key()).commit()? {
+            Outcome::Committed { .. } => Ok(()),
+            Outcome::Conflict { .. } => Err(WriteError::Contended {
+                message: "somebody has revived or removed the job already".to_owned(),
+            }),
+        }
     }
 
     /// Puts it back into the queue, as if it were new.

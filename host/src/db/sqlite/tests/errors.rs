@@ -40,12 +40,12 @@ fn an_error_names_code_table_column_constraint_and_position() {
     ];
     for (sql, sqlstate, [table, column, constraint, detail]) in cases {
         let (code, details) = ask(sql);
-        assert_eq!(code, sqlstate, "{sql}");
+        assert_eq!(code, sqlstate, "{sql}: {}", lease.execute(sql, &[]).unwrap_err());
         let found = (details.table, details.column, details.constraint, details.detail);
         assert_eq!(found, (part(table), part(column), part(constraint), part(detail)), "{sql}");
     }
     // Characters, not bytes.
-    let (code, details) = ask("SELECT '\u{fc}', nothing FROM t");
+    let (code, details) = ask("SELECT '\u{fc}', nought FROM t");
     assert_eq!((code.as_str(), details.position), ("42703", Some(13)));
     assert_eq!(ask("SELEC 1").0, "42601");
     assert_eq!(ask("SELECT '").0, "42601");
