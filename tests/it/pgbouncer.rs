@@ -114,6 +114,91 @@ fn nothing_is_left_in_a_session_that_is_somebody_elses_next() {
     }
 }
 
+/// What ends with its transaction reaches nobody else.
+#[test]
+fn what_ends_with_its_transaction_is_not_refused() {
+    let (_bouncer, pool, _) = pooled();
+    let lease = pool.checkout().unwrap();
+    for text in [
+        "SELECT set_config('work_mem', '77kB', true)",
+        "/* a */ SET LOCAL work_mem = '77kB'",
+        "-- a\nSET TRANSACTION READ WRITE",
+        "SET CONSTRAINTS ALL DEFERRED",
+        "DECLARE c CURSOR FOR SELECT 1",
+        "DO $$ BEGIN SET LOCAL work_mem = '77kB'; PERFORM 1; END $$",
+        "CREATE PROCEDURE p() LANGUAGE sql AS 'SELECT 1'; CALL p()",
+    ] {
+        lease.begin().unwrap();
+        lease.batch_execute(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        if !text.contains(';') {
+            lease
+                .query(text, &[])
+                .map(drop)
+                .or_else(|error| {
+                    // There is one of that name now.
+                    if text.starts_with("DECLARE") { Ok(()) } else { Err(error) }
+                })
+                .unwrap_or_else(|error| panic!("{text}: {error}"));
+        }
+        lease.rollback().unwrap();
+    }
+    for text in [
+        "SELECT set_config('work_mem', '77kB', false)",
+        "DO $$ BEGIN SET work_mem = '77kB'; END $$",
+        "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
+    ] {
+        lease.begin().unwrap();
+        assert!(matches!(lease.batch_execute(text), Err(QueryError::Pooled)), "{text}");
+        lease.rollback().unwrap();
+    }
+}
+
+/// The driver looks up what they are, by statements with names.
+#[test]
+fn types_that_somebody_made_are_read_in_whatever_session_they_come_from() {
+    let cluster = Cluster::shared();
+    let database = cluster.create_database();
+    let setup = "CREATE TYPE mood AS ENUM ('calm', 'glad'); CREATE DOMAIN short AS text CHECK (length(value) < 9); \
+                 CREATE TYPE pair AS (a int, b text); CREATE TABLE m (m mood, s short, l mood[], d short[]); \
+                 INSERT INTO m SELECT 'glad', 'a', '{calm,glad}', '{b}' FROM generate_series(1, 2000)";
+    cluster.connect(&database).batch_execute(setup).unwrap();
+    let bouncer = Bouncer::start(cluster);
+    let url = format!("{}?pgbouncer=on", bouncer.url(&database));
+    let config = PoolConfig { max_size: 8, ..PoolConfig::default() };
+    let pool = Pool::open(&url, Path::new("/nowhere"), config).unwrap();
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            let pool = &pool;
+            scope.spawn(move || {
+                for _ in 0..10 {
+                    let lease = pool.checkout().unwrap();
+                    assert_eq!(
+                        cell(&lease, "SELECT m FROM m WHERE m = $1", &[Value::Text("glad")]),
+                        "\"glad\""
+                    );
+                    assert_eq!(cell(&lease, "SELECT s FROM m", &[]), "\"a\"");
+                    lease.query("SELECT * FROM m", &[]).unwrap();
+                    lease.begin().unwrap();
+                    lease.query("SELECT l, d FROM m LIMIT 1", &[]).unwrap();
+                    lease.commit().unwrap();
+                }
+            });
+        }
+    });
+    // One that is made later costs each connection that meets it, once.
+    cluster.connect(&database).batch_execute("CREATE TYPE late AS ENUM ('x')").unwrap();
+    for _ in 0..20 {
+        let lease = pool.checkout().unwrap();
+        let _ = lease.query("SELECT 'x'::late", &[]);
+    }
+    for _ in 0..20 {
+        assert_eq!(cell(&pool.checkout().unwrap(), "SELECT 'x'::late", &[]), "\"x\"");
+    }
+    // Nothing is left for others to meet.
+    let left = "SELECT count(*) FROM pg_prepared_statements";
+    assert_eq!(cell(&pool.checkout().unwrap(), left, &[]), "0");
+}
+
 /// Who forgets to say that there is a pooler finds statements missing, and is told what to write.
 #[test]
 fn a_missing_statement_says_what_to_write_in_the_address() {

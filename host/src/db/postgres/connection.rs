@@ -78,6 +78,9 @@ impl Open {
                 _ => None,
             })
         };
+        if is_pooled {
+            pooled::look_up_types(&mut client)?;
+        }
         let backend = cell(0).and_then(|pid| pid.parse().ok());
         let timeline = cell(1).unwrap_or_default().to_owned();
         let canceller = Arc::new(Canceller::new(client.cancel_token(), tls));
@@ -102,6 +105,8 @@ impl Open {
     pub(super) fn failed(&mut self, error: &Error) -> QueryError {
         self.is_broken |= is_broken(error);
         self.fit = fit(error);
+        // Nothing is prepared behind a pooler but the driver's look-up of a type that it does not know yet.
+        self.is_broken |= self.is_pooled && self.fit == Fit::Gone;
         let is_other_role = error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
             && self.wants_writes
             && !self.session.is_read_only

@@ -24,6 +24,7 @@ mod prepared;
 mod stream;
 mod text;
 mod tls;
+mod url;
 
 use std::fmt::Write as _;
 use std::str::FromStr;
@@ -72,7 +73,7 @@ impl Postgres {
     ///
     /// When it is malformed, or the roots it trusts cannot be read.
     pub fn parse(url: &str) -> Result<Postgres, ConfigError> {
-        let (url, is_pooled) = pooled::take_from(url);
+        let url::Settings { url, is_pooled } = url::settings(url)?;
         let (plain, wanted) = tls::Wanted::take_from(&url)?;
         let mut config = Config::from_str(&plain)
             .map_err(|error| ConfigError::Address { driver: "postgres", reason: error::chain(&error) })?;

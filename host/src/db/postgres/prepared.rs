@@ -13,7 +13,7 @@ use tokio_postgres::Statement;
 
 use super::cells::{Plan, Reading};
 use super::client::Client;
-use crate::db::sql::Effect;
+use crate::db::sql::{Dialect, Effect, single_statement};
 
 /// Prepared statements kept for each connection.
 const KEPT: usize = 128;
@@ -108,8 +108,11 @@ pub(super) fn parse(
 ///
 /// `MATERIALIZED` keeps the rows in their order, and statements that change something as they are.
 fn as_text(sql: &str, plan: &Plan) -> Option<String> {
-    let word: String = sql.trim_start().chars().take_while(char::is_ascii_alphabetic).collect();
-    if !plan.has_formless() || !ROW_STATEMENTS.contains(&word.to_ascii_lowercase().as_str()) {
+    if !plan.has_formless() {
+        return None;
+    }
+    let (word, body) = single_statement(Dialect::Postgres, sql)?;
+    if !ROW_STATEMENTS.contains(&word.to_ascii_lowercase().as_str()) {
         return None;
     }
     let names: Vec<String> = (1..=plan.readings().len()).map(|place| format!("c{place}")).collect();
@@ -122,7 +125,6 @@ fn as_text(sql: &str, plan: &Plan) -> Option<String> {
             Reading::FormlessList => format!("{name}::text[]"),
         })
         .collect();
-    let body = sql.trim_end().trim_end_matches(';');
     // The end of the line ends a comment in which the text may end.
     Some(format!(
         "WITH q ({}) AS MATERIALIZED ({body}\n) SELECT {} FROM q",

@@ -173,7 +173,7 @@ fn file(path: &str) -> String {
     percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned()
 }
 
-fn refused(reason: String) -> ConfigError {
+pub(super) fn refused(reason: String) -> ConfigError {
     ConfigError::Address { driver: "postgres", reason }
 }
 

@@ -149,6 +149,22 @@ pub(super) fn effect(dialect: Dialect, sql: &str) -> Effect {
     effect
 }
 
+/// The first word of a text that is one statement, and the statement without what follows its semicolon. A query in
+/// parentheses begins with the first word inside.
+pub(super) fn single_statement(dialect: Dialect, sql: &str) -> Option<(&str, &str)> {
+    let mut words = Words::new(dialect, sql);
+    let (mut first, mut end) = (None, None);
+    while let Some(token) = words.next() {
+        match token {
+            Token::Semicolon => end = end.or(Some(words.position() - 1)),
+            _ if end.is_some() => return None,
+            Token::Word(word) => first = first.or(Some(word)),
+            _ => {}
+        }
+    }
+    Some((first?, sql.get(..end.unwrap_or(sql.len()))?))
+}
+
 /// Whether a text holds no statement: nothing, blanks, comments, semicolons.
 pub(super) fn is_blank(sql: &str) -> bool {
     // What is a comment is one for both.

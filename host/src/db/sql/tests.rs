@@ -190,3 +190,16 @@ fn unfinished_quotes_end_with_the_text() {
         assert!(!left.ends_transaction && !right.ends_transaction, "{sql}");
     }
 }
+
+#[test]
+fn a_single_statement_is_told_from_what_surrounds_it() {
+    for (sql, expected) in [
+        ("SELECT 1", Some(("SELECT", "SELECT 1"))),
+        ("-- a\n/* ; */ (select 1); -- b;\n ;", Some(("select", "-- a\n/* ; */ (select 1)"))),
+        ("SELECT ';' -- ;", Some(("SELECT", "SELECT ';' -- ;"))),
+        ("SELECT 1; SELECT 2", None),
+        ("-- nothing", None),
+    ] {
+        assert_eq!(super::single_statement(Dialect::Postgres, sql), expected, "{sql}");
+    }
+}

@@ -55,8 +55,10 @@ fn idle_connections_are_asked_and_dead_ones_replaced_before_anybody_comes() {
 fn min_idle_is_refilled_when_the_database_is_back() {
     let (pool, script) = pool_with(PoolConfig { max_size: 3, min_idle: 3, ..PoolConfig::default() });
     script.set_down(true);
+    script.are_dead.store(true, std::sync::atomic::Ordering::SeqCst);
     assert!(pool.checkout().unwrap().execute("lose", &[]).is_err());
     wait_for(&pool, |status| status.closes == 3 && status.is_down);
+    script.are_dead.store(false, std::sync::atomic::Ordering::SeqCst);
     script.set_down(false);
     // Nobody asks for a connection, and there they are.
     wait_for(&pool, |status| status.idle == 3);
