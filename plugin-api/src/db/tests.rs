@@ -33,7 +33,8 @@ fn a_parameter_beyond_64_bits_signed_is_named() {
     let too_large = u64::MAX.to_value().unwrap_err();
     assert_eq!(
         QueryError::parameter(1, &too_large).to_string(),
-        "parameter $2: 18446744073709551615 does not fit a 64-bit signed integer"
+        "parameter $2: 18446744073709551615 does not fit a 64-bit signed integer; \
+         a column of `numeric` takes `db::Number`"
     );
 }
 

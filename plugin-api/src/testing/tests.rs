@@ -119,7 +119,7 @@ fn look(req: &Request) -> Result<String> {
 /// A claim that is extended stays its holder's; one whose time is over is lost, for every later step.
 fn extend(req: &Request) -> Result<String> {
     let hour = std::time::Duration::from_secs(3_600);
-    let queue = req.safe().queue("q").visible_after(hour);
+    let queue = req.safe().queue("extended").visible_after(hour);
     queue.push("job")?;
     let mut first = queue.claim()?.ok_or_else(|| Error::msg("no job"))?;
     first.extend(2 * hour)?;
@@ -143,7 +143,7 @@ fn extend(req: &Request) -> Result<String> {
 
 /// A dead job is removed once.
 fn bury(req: &Request) -> Result<String> {
-    let queue = req.safe().queue("q").max_attempts(1);
+    let queue = req.safe().queue("buried").max_attempts(1);
     queue.push("job")?;
     let claim = queue.claim()?.ok_or_else(|| Error::msg("no job"))?;
     let id = claim.id().to_owned();
