@@ -260,7 +260,7 @@ fn a_long_list_survives_an_edit_and_is_dropped() {
 fn a_list_that_no_stack_is_large_enough_for_refuses_the_edit() {
     let (host, _, after) = with_links("links_longest", 400_000);
     let told = host.refuse("probe", |plugins| plugins.put_library("probe", &after));
-    assert!(told.contains("next.next") && told.contains("lies so deep in it"), "{told}");
+    assert!(told.contains("next.0.next") && told.contains("lies so deep in it"), "{told}");
     assert_eq!(host.get("/probe/sum").text(), "80000200000");
     assert_eq!(host.get("/probe/remove").text(), "removed");
     assert_eq!(host.get("/probe/sum").text(), "0");

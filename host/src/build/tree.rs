@@ -163,6 +163,10 @@ fn walk(root: &Path, directory: &Path, seen: &mut BTreeSet<(u64, u64)>, each: &m
             Ok(kind) if kind.is_symlink() => path.is_dir(),
             kind => kind.is_ok_and(|kind| kind.is_dir()),
         };
+        // An editor's half-written file, under whatever name; one that the build reads is named by cargo.
+        if !is_directory && entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
         each(&path, is_directory);
         if is_directory {
             walk(root, &path, seen, each);

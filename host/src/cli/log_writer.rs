@@ -1,8 +1,8 @@
 //! Writes text to standard error and standard output of a serving process without ever making a caller wait.
 //!
-//! A pipe whose reader has stopped takes 64 KiB and then blocks whoever writes. So text is queued, within a bound, and
-//! a thread of its own writes it. What does not fit is dropped and counted; the count is written once the reader
-//! takes text again.
+//! A pipe whose reader has stopped takes 64 KiB and then blocks whoever writes. So text is written at once only where
+//! there is room for it. Else it is queued, within a bound, and a thread of its own writes it. What does not fit is
+//! dropped and counted; the count is written once the reader takes text again.
 //!
 //! # Invariants
 //!
@@ -17,12 +17,20 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec};
+
 /// Most bytes that wait to be written.
 const MOST_BYTES: usize = 1 << 20;
+
+/// What a pipe that is not full takes without blocking, and in one piece (`PIPE_BUF`).
+const PIPE_ROOM: usize = 4096;
 
 /// Queues text for a descriptor.
 #[derive(Debug)]
 pub(super) struct LogWriter {
+    /// For what can be written at once. Held for a write that does not block.
+    direct: Mutex<Option<File>>,
     queue: Sender<Item>,
     shared: Arc<Backlog>,
 }
@@ -54,6 +62,7 @@ impl LogWriter {
 
     /// Without a descriptor or a thread, nothing is written.
     fn to(file: io::Result<File>) -> LogWriter {
+        let direct = Mutex::new(file.as_ref().ok().and_then(|file| file.try_clone().ok()));
         let (queue, items) = channel();
         let shared = Arc::new(Backlog::default());
         if let Ok(file) = file {
@@ -61,11 +70,19 @@ impl LogWriter {
             let body = move || write_all(&items, file, &shared);
             let _ = std::thread::Builder::new().name("log".to_owned()).spawn(body);
         }
-        LogWriter { queue, shared }
+        LogWriter { direct, queue, shared }
     }
 
-    /// Queues `text`, or drops it where too much waits already.
+    /// Writes `text` if that does not block, else queues it, or drops it where too much waits already.
     pub(super) fn put(&self, text: String) {
+        let mut direct = self.direct.lock();
+        let is_next = self.shared.bytes.load(Relaxed) == 0 && text.len() <= PIPE_ROOM;
+        if is_next && let Some(file) = direct.as_mut().filter(|file| has_room(file)) {
+            // A log that cannot be written has nobody to complain to.
+            let _ = file.write_all(text.as_bytes());
+            return;
+        }
+        drop(direct);
         let length = text.len();
         let waiting = self.shared.bytes.fetch_add(length, Relaxed);
         if waiting > MOST_BYTES || self.queue.send(Item::Text(text)).is_err() {
@@ -82,6 +99,13 @@ impl LogWriter {
             let _ = is_done.recv_timeout(patience);
         }
     }
+}
+
+/// Whether a pipe, a terminal or a file takes so much at once.
+fn has_room(file: &File) -> bool {
+    let mut fds = [PollFd::new(file, PollFlags::OUT)];
+    let ready = rustix::event::poll(&mut fds, Some(&Timespec::default()));
+    ready.is_ok_and(|ready| ready > 0) && fds[0].revents().contains(PollFlags::OUT)
 }
 
 /// The life of the thread that writes.
