@@ -93,6 +93,7 @@ const UNCHECKED: &[&str] = &[
     "plugin-api/src/resident/upgrade/copy.rs",
     "plugin-api/src/resident/upgrade/mod.rs",
     "plugin-api/src/resident/upgrade/old.rs",
+    "plugin-api/src/resident/upgrade/progress.rs",
     "plugin-api/src/resident/upgrade/step.rs",
     "plugin-api/src/resident/upgrade/work.rs",
     "plugin-api/src/safe/call.rs",
