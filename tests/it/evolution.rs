@@ -324,7 +324,7 @@ const CASES: &[Case] = &[
             "#[derive(Resident, Debug)]\npub struct State {",
             "type State = Tally;\n#[derive(Resident, Debug)]\npub struct Tally {",
         )],
-        outcome: Refused(&["`State`", "`Tally`", "say `#[resident(rename = \"probe::State\")]`"]),
+        outcome: Refused(&["`State`", "`Tally`", "say `#[resident(rename = \"evolving::State\")]`"]),
     },
     Case {
         name: "a nested type renamed, not said",

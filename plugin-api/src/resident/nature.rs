@@ -94,8 +94,11 @@ impl TypeInfo {
     }
 
     /// Whether a copy may live on when the value is gone: why not, if not. What has a `Drop` may stand for something that
-    /// there is once.
+    /// there is once. An `Arc` in the copy would be the same as in the value, which the upgrade takes apart.
     pub(crate) fn may_outlive_its_original(&self) -> Result<(), String> {
+        if let Some(shared) = self.layout.types.iter().find(|ty| base(&ty.name) == ARC) {
+            return Err(format!("a `{}` in it would be shared with the copy", short(&shared.name)));
+        }
         match self.natures.iter().position(|nature| nature.has_drop) {
             None => Ok(()),
             Some(at) => Err(format!(
