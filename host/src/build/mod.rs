@@ -9,7 +9,7 @@
 //!
 //! - One build is one cargo process: what it was made of is read from files that it leaves behind.
 //! - A library is made of the content that its inputs have: where cargo would go by the time of a file, it is made to
-//!   look (see [`compiled`]).
+//!   look (see `compiled`).
 //! - At most one cargo runs in a target directory, and one that was cancelled or took too long is gone, its compilers
 //!   with it, when [`Builder::build`] returns.
 //! - The path of the library is cargo's own word, never guessed. The file is replaced by the next build

@@ -56,7 +56,7 @@ pub struct Caller {
     pub data_dir: PathBuf,
     /// Its plugin's safe.
     pub safe: OwnSafe,
-    /// Its code. What keeps a pointer into it beyond a call takes a pin, see [`Caller::pin`].
+    /// Its code. What keeps a pointer into it beyond a call takes a pin, see `Caller::pin`.
     pub code: Arc<Code>,
 }
 

@@ -20,7 +20,7 @@
 //! 2. *Parts are moved*, as bytes. No author's code sees these copies; it could free what the older value still owns.
 //! 3. *`Default` and `default = ...`* are given nothing. What they return belongs to the new value and to the list that
 //!    undoes it.
-//! 4. *`Hash`, `Eq`, `Ord`* run where a map or set is filled. They see keys that are real copies (see [`copy`]), in memory of
+//! 4. *`Hash`, `Eq`, `Ord`* run where a map or set is filled. They see keys that are real copies (see `copy`), in memory of
 //!    their own, and no values. The map is one of keys without a drop until it is done, so neither a panic nor an answer that
 //!    contradicts another drops anything; that an entry is missing is found by counting.
 //! 5. *`upgrade` hooks* see the older value itself where it cannot be changed through a reference, and a copy where it can.
@@ -33,7 +33,7 @@
 //! # Invariants
 //!
 //! - No code of an author runs on anything that undoing the upgrade relies on.
-//! - While such code runs the host may give the upgrade up, and others use the older value: see [`progress`].
+//! - While such code runs the host may give the upgrade up, and others use the older value: see `progress`.
 //! - Nobody uses the old value meanwhile; the host sees to it.
 //! - No value counts as built that was not written: what builds one returns [`Written`], and only writing yields that.
 //! - What is made here and is not below a lock is settled when it is made; what is copied from there was settled before.
