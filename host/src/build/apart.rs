@@ -2,7 +2,7 @@
 //!
 //! All plugins share one, so that a crate that several of them use is compiled once. cargo names what it makes by the
 //! name of the library or, where two packages are each a workspace of their own, by the name of the package: two
-//! plugins whose names are the same there would overwrite each other's files. The second one gets a directory of its own.
+//! plugins with the same name there would overwrite each other's files. The second one gets a directory of its own.
 //!
 //! # Invariants
 //!

@@ -73,7 +73,7 @@ pub struct Builder {
     profile: Option<String>,
     /// How long a build may take.
     timeout: Duration,
-    /// Where cargo puts what it makes, below the host's state directory, and who may.
+    /// The target directories below the host's state directory, and the queue of builds for them.
     queue: Queue,
 }
 
@@ -245,8 +245,8 @@ impl Builder {
         Builder { timeout, ..self }
     }
 
-    /// Takes the names of `package` for it, so that no other one is built where it is. Whoever comes first is built
-    /// where most are; so whoever makes plugins of packages claims them in an order that is the same each time.
+    /// Takes the names of `package` for it, so that no other one is built where it is. The first package of a name is
+    /// built in the main directory, so callers claim packages in an order that is the same each time.
     pub fn claim(&self, package: &Package) {
         self.target_dirs.claim(package);
     }

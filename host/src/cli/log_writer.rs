@@ -1,6 +1,6 @@
 //! Writes text to standard error and standard output of a serving process without ever making a caller wait.
 //!
-//! A pipe whose reader has stopped takes 64 KiB and then blocks whoever writes. So text is written at once only where
+//! A pipe that is not read takes 64 KiB, and then a write to it blocks. So text is written at once only where
 //! there is room for it. Else it is queued, within a bound, and a thread of its own writes it. What does not fit is
 //! dropped and counted; the count is written once the reader takes text again.
 //!

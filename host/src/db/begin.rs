@@ -29,7 +29,7 @@ pub enum Access {
     ReadOnly,
     /// The right to write is taken when it begins.
     Immediate,
-    /// The right to write is taken with the first statement that writes. Readers then run side by side; who reads
+    /// The right to write is taken with the first statement that writes. Readers then run side by side; one that reads
     /// first and writes later may be told to begin again (40001).
     Deferred,
 }

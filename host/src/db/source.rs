@@ -90,7 +90,7 @@ impl Source {
             Err(error) => {
                 self.books.lock().failures += 1;
                 if error.is_full() && !self.has_none() {
-                    // It is there, and serves those who have a connection.
+                    // The server is there, and serves the connections that are open.
                     return Err(error);
                 }
                 if attempt.failed(&error) {

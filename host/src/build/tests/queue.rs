@@ -1,4 +1,4 @@
-//! Facts about whose turn it is, in which target directory, and about builds that do not end.
+//! Tests of the build queue: the order of builds, their target directories, and builds that do not end.
 
 use super::*;
 use crate::build::seed::seed;

@@ -32,7 +32,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("replication", "a replication connection runs no statements"),
 ];
 
-/// Settings whose only value that can be had is also the default.
+/// Settings for which only the default is supported.
 const FIXED: &[(&str, &[&str], &str)] = &[
     (
         "gssencmode",
@@ -134,7 +134,7 @@ fn seconds(name: &str, milliseconds: &str) -> Result<u64, ConfigError> {
 fn target(value: &str) -> Result<Option<&'static str>, ConfigError> {
     match value {
         "any" => Ok(None),
-        // A primary that refuses to write is none for those who write.
+        // A primary that refuses writes does not serve as one.
         "read-write" | "primary" => Ok(Some("read-write")),
         "read-only" | "standby" => Ok(Some("read-only")),
         "prefer-standby" => Err(refused(

@@ -97,14 +97,7 @@ impl Upgrade {
             value: old.0.value(),
             progress: holder.progress(),
         };
-        let mut made = UpgradeView {
-            size: size_of::<UpgradeView>(),
-            value: std::ptr::null_mut(),
-            data: std::ptr::null_mut(),
-            finish: None,
-            lost: StrView::new(""),
-            hooked: 0,
-        };
+        let mut made = nothing_made();
         let mut words = String::new();
         let sink = ErrorSink { data: (&raw mut words).cast(), report: Some(report) };
         // SAFETY: the value is claimed, so nobody uses it; all views live until the call returns.
@@ -137,14 +130,7 @@ impl Upgrade {
         let holder = ClaimHolder::new(&self.author, allowed);
         self.old.0.note_claim(&holder);
         let view = OldDataView { progress: holder.progress(), ..*of };
-        let mut made = UpgradeView {
-            size: size_of::<UpgradeView>(),
-            value: std::ptr::null_mut(),
-            data: std::ptr::null_mut(),
-            finish: None,
-            lost: StrView::new(""),
-            hooked: 0,
-        };
+        let mut made = nothing_made();
         let mut words = String::new();
         let sink = ErrorSink { data: (&raw mut words).cast(), report: Some(report) };
         // SAFETY: the value is claimed, so nobody uses it; its type is `before`'s, whose library is mapped; all views live
@@ -264,4 +250,16 @@ unsafe extern "C" fn report(data: *mut c_void, error: *const ErrorView) {
     let words = unsafe { &mut *data.cast::<String>() };
     // SAFETY: this function's contract.
     *words = String::from_utf8_lossy(unsafe { (*error).message.as_bytes() }).into_owned();
+}
+
+/// What a library fills in with the value that it makes.
+fn nothing_made() -> UpgradeView {
+    UpgradeView {
+        size: size_of::<UpgradeView>(),
+        value: std::ptr::null_mut(),
+        data: std::ptr::null_mut(),
+        finish: None,
+        lost: StrView::new(""),
+        hooked: 0,
+    }
 }
