@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use tests::fixture;
 use tests::host::{Event, Launch, TestHost};
@@ -45,6 +46,13 @@ impl Helper {
         let text = fs::read_to_string(&manifest).unwrap();
         let with = format!("[dependencies]\nhelper = {{ path = {:?} }}", self.0);
         fs::write(&manifest, text.replacen("[dependencies]", &with, 1)).unwrap();
+        // Cargo would write the lock file within the host's first build, which the host has to take for an
+        // edit: it would build a second time, at the same time as the test makes its own edit.
+        let cargo = Command::new("cargo")
+            .args(["update", "--workspace", "--offline", "--quiet"])
+            .current_dir(plugin.dir())
+            .status();
+        assert!(cargo.expect("cargo is there").success(), "the lock file of {}", plugin.dir().display());
     }
 }
 
