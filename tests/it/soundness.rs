@@ -268,7 +268,7 @@ fn a_process_that_a_constructor_leaves_behind_is_not_waited_for() {
     std::fs::write(&source, words).unwrap();
     let plugin = repository().join("tests/fixtures/c_plugin/plugin.c");
     let flags = ["-shared", "-fPIC", source.to_str().unwrap()];
-    let library = std::fs::read(compile_c(&plugin, "libforks.so", &flags)).unwrap();
+    let library = std::fs::read(compile_c(&plugin, "libc_leaves_a_process.so", &flags)).unwrap();
     launch.plugins().install("probe", "version_a");
     let host = launch.start();
     let told = host.refuse("probe", |plugins| plugins.put_library("probe", &library));

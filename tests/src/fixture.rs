@@ -84,9 +84,14 @@ fn sources_of(binary: &Path) -> Vec<PathBuf> {
 ///
 /// # Panics
 ///
-/// When there is no C compiler or it has something to say: warnings are errors.
+/// When there is no C compiler or it has something to say: warnings are errors. When cargo builds a fixture of
+/// that name, which would be another library for all tests after this one.
 pub fn compile_c(source: &Path, name: &str, flags: &[&str]) -> PathBuf {
     let target = profile_dir().join("examples").join(name);
+    assert!(
+        !target.with_extension("d").exists(),
+        "cargo builds {name} already: name the C fixture otherwise"
+    );
     // Under a name of its own first: tests compile in parallel.
     let scratch = tempfile::Builder::new()
         .prefix(".c-")
