@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use tests::fixture::repository;
+use tests::fixture::{compile_c, repository};
 use tests::guard;
 use tests::postgres::{Cluster, Shutdown};
 use tests::stress::{Memory, Outcome, judge_memory};
@@ -180,4 +180,12 @@ fn test_command_installs_what_is_missing_or_says_how() {
     let (code, did) = run_without_programs("0", &[]);
     assert_eq!(code, Some(1), "{did}");
     assert!(did.contains("cannot install here (no apt-get)"), "{did}");
+}
+
+/// It would be another library for every later test that asks for the one of Rust.
+#[test]
+#[should_panic(expected = "cargo builds libforks.so already")]
+fn c_fixture_does_not_replace_a_rust_fixture() {
+    let source = repository().join("tests/fixtures/c_plugin/plugin.c");
+    compile_c(&source, "libforks.so", &["-shared", "-fPIC"]);
 }

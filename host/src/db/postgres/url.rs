@@ -79,9 +79,7 @@ pub(super) fn settings(url: &str) -> Result<Settings, ConfigError> {
             "keepalives_count" => kept.push(format!("keepalives_retries={value}")),
             // Milliseconds in libpq, seconds in the driver.
             "tcp_user_timeout" => kept.push(format!("tcp_user_timeout={}", seconds(name, value)?)),
-            "fallback_application_name"
-                if !query.contains("application_name=") || !has(query, "application_name") =>
-            {
+            "fallback_application_name" if !has(query, "application_name") => {
                 kept.push(format!("application_name={value}"));
             }
             "fallback_application_name" => {}
