@@ -113,10 +113,9 @@ fn child_that_lives_on_is_not_a_host_that_runs() {
         let host = launch.env("FIXTURE_GATE", &gate).start();
         let address = host.listen();
         let mut client = Client::new(address);
-        child_of(&client.get("/shop/fork/stays").unwrap().text());
+        let child = child_of(&client.get("/shop/fork/stays").unwrap().text());
         let waiting = gate.with_extension("waiting");
         eventually(SOON, "the child to run", || waiting.exists().then_some(()).ok_or("it does not run"));
-        let child = fs::read_to_string(&waiting).unwrap().parse().unwrap();
         // With all that the host had: the lock of the state directory, those of the safes, the port.
         let host = host.restart();
         assert_eq!(host.get("/shop/ping").text(), "f");
